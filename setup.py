@@ -1,0 +1,72 @@
+"""Set-up of canon_seg; `make env` makes an environment with the versions that the tests use."""
+
+import re
+import site
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "canon_seg" / "__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+
+def opencv():
+    """The requirement that brings cv2: none where any of its distributions brought it already.
+
+    opencv-python and opencv-python-headless fill one folder, so that installing the second one
+    damages the first. pip builds in isolation from the environment: hence the explicit folders.
+    """
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    return [] if PathFinder.find_spec("cv2", folders) else ["opencv-python-headless"]
+
+
+setup(
+    name="canon_seg",
+    version=VERSION,
+    description="Canonicalization for segmenters on detectron2 and Segment Anything",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["canon_seg", "canon_seg.*"]),
+    package_data={"canon_seg": ["assets/**"]},
+    python_requires=">=3.9",
+    # detectron2 is not on PyPI under its own name and can't be named here: keep the one that you
+    # have, or run tools/install_detectron2.py. Its own needs are those of the second group.
+    install_requires=[
+        "torch>=2.1",
+        "torchvision>=0.16",
+        "numpy>=1.22",
+        "pillow>=9.4",
+        "pycocotools>=2.0.6",
+        "segment-anything>=1.0",
+        "matplotlib",
+        "tqdm",
+        *opencv(),
+        "cloudpickle",
+        "fvcore>=0.1.5",
+        "hydra-core>=1.1",
+        "iopath>=0.1.7",
+        "omegaconf>=2.1",
+        "tabulate",
+        "termcolor",
+        "yacs>=0.1.8",
+    ],
+    extras_require={
+        # Training also needs escnn, which requires py3nj (a Fortran compiler) for groups that are
+        # not used here: `pip install --no-deps -r requirements/escnn.txt`. These are its other
+        # needs; lie_learn asks for numpy below 2.
+        "train": [
+            "autograd",
+            "joblib",
+            "lie_learn",
+            "numpy<2",
+            "pymanopt",
+            "scipy",
+            "tensorboard",
+        ],
+        "demo": ["scikit-image"],
+        "test": ["hypothesis", "pytest", "pytest-timeout"],
+    },
+)
