@@ -1,0 +1,67 @@
+# make demo    the rotated evaluation and the demo pictures on the embedded defaults
+# make test    the tests; PYTEST="-k geometry -x" passes options on
+# make env     only the environment, in .venv, that the two others make when they need it
+# make clean   removes .venv and what tools and tests leave behind, but not output/
+#
+# PYTHON is what makes the environment; VENV is its folder. An environment of your own, with your
+# own detectron2, is used as it is, and nothing is installed into it, when VENV is empty:
+#
+#     make test VENV= PYTHON=/path/to/bin/python
+#
+# A detectron2 that VENV already has is kept, but the versions of requirements/ci.txt are installed
+# beside it.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= output/demo
+CONFIG ?= configs/sam_tiny_c4.yaml
+
+ifeq ($(strip $(VENV)),)
+RUN := $(PYTHON)
+READY :=
+else
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.canon_seg-ready
+endif
+
+INSTALL := $(RUN) -m pip --disable-pip-version-check install --quiet
+# Says that this file is making VENV; one that is found at the start was never finished.
+UNFINISHED := $(VENV)/.canon_seg-unfinished
+
+.PHONY: demo test env clean
+
+demo: $(READY)
+	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
+	$(RUN) demo/demo.py --config-file $(CONFIG) --turns --output $(OUTPUT)
+
+test: $(READY)
+	$(RUN) -m pytest $(PYTEST)
+
+env: $(READY)
+
+ifneq ($(READY),)
+$(READY): $(wildcard requirements/*.txt) setup.py tools/install_detectron2.py
+	@if [ -e $(UNFINISHED) ]; then \
+	    echo "==> $(VENV) was never finished: making it anew"; rm -rf $(VENV); fi
+	@if [ ! -x $(RUN) ]; then \
+	    echo "==> $(VENV): a new environment"; \
+	    mkdir -p $(VENV) && touch $(UNFINISHED) && $(PYTHON) -m venv $(VENV) || { \
+	        echo "error: $(PYTHON) made no environment;" \
+	            "on Debian: apt-get install python3-venv" >&2; \
+	        exit 1; }; fi
+	@echo "==> $(VENV): torch and the other requirements (some gigabytes, some minutes)"
+	@$(INSTALL) --constraint requirements/ci.txt pip setuptools wheel
+	@$(INSTALL) --no-build-isolation --requirement requirements/ci.txt
+	@$(INSTALL) --no-deps --requirement requirements/escnn.txt
+	@echo "==> $(VENV): detectron2"
+	@$(RUN) tools/install_detectron2.py
+	@echo "==> $(VENV): canon_seg"
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(RUN) -W ignore -c "import canon_seg.compat, detectron2.modeling, segment_anything, escnn"
+	@rm -f $(UNFINISHED)
+	@touch $@
+endif
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis
+	find canon_seg configs demo tests tools -name __pycache__ -prune -exec rm -rf {} +
