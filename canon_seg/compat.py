@@ -3,8 +3,8 @@
     from canon_seg import compat  # noqa: F401
     import detectron2
 
-Importing this module is all there is to do, and doing it twice is harmless. Each gap is filled
-only where there is one, so that detectron2 with compiled operators, or a later one, is unchanged:
+Importing this module is all there is to do. Each gap is filled only where there is one, so that a
+detectron2 with compiled operators, or a later one, works as it would without:
 
 - ``PIL.Image.LINEAR``, which Pillow 10 removed (a default argument of ``ExtentTransform``);
 - ``np.bool``, ``np.int``, ``np.float`` and ``np.str``, which numpy 1.24 removed;
@@ -13,12 +13,14 @@ only where there is one, so that detectron2 with compiled operators, or a later 
   but needs it only for deformable convolutions and rotated boxes. The stand-in raises an error
   where one of these is called, and lets pycocotools stand in for the compiled COCO evaluation.
 
-Neither torch nor detectron2 is imported here.
+Deprecations that only a change of v0.6 could answer are not shown. Neither torch nor detectron2 is
+imported here.
 """
 
 import importlib.abc
 import importlib.machinery
 import sys
+import warnings
 from importlib.resources import files
 from types import ModuleType
 
@@ -39,6 +41,16 @@ def _fill_numpy():
     for name, value in {"bool": np.bool_, "int": int, "float": float, "str": str}.items():
         if name not in vars(np):  # hasattr would warn
             setattr(np, name, value)
+
+
+def _hush():
+    for category, message in (
+        (UserWarning, "pkg_resources is deprecated"),
+        (FutureWarning, "`torch.jit.script"),
+        (UserWarning, "torch.meshgrid"),
+    ):
+        # Appended: the filters that the user set come first.
+        warnings.filterwarnings("ignore", message, category, append=True)
 
 
 class _CompiledOperatorsAbsent(ModuleType):
@@ -64,10 +76,10 @@ class _CompiledOperatorsAbsent(ModuleType):
 
 
 def _fill_compiled(module):
-    """Let ``COCOEvaluator`` use pycocotools' COCOeval, of which the compiled one is a faster copy."""
+    # COCOEvaluator takes the compiled evaluation by default; pycocotools' is the original of it.
     from pycocotools.cocoeval import COCOeval
 
-    evaluation = ModuleType(_COMPILED_COCOEVAL, "pycocotools' COCOeval under the compiled one's name")
+    evaluation = ModuleType(_COMPILED_COCOEVAL)
     evaluation.COCOeval_opt = COCOeval
     sys.modules.setdefault(_COMPILED_COCOEVAL, evaluation)
 
@@ -100,4 +112,5 @@ class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 _fill_pillow()
 _fill_numpy()
+_hush()
 sys.meta_path.append(_LastResort())
