@@ -1,0 +1,222 @@
+"""The set-up: requirements, the installer of detectron2, the Makefile. Nothing is downloaded."""
+
+import importlib.util
+import io
+import os
+import runpy
+import shutil
+import site
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+TOP = Path(__file__).resolve().parent.parent
+
+
+def read_requirements(name):
+    lines = (TOP / "requirements" / name).read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def run_setup_py(monkeypatch):
+    """Return what setup.py hands to setuptools, and its global names."""
+    arguments = {}
+    monkeypatch.setattr(setuptools, "setup", arguments.update)
+    return arguments, runpy.run_path(str(TOP / "setup.py"))
+
+
+@pytest.fixture
+def installer():
+    spec = importlib.util.spec_from_file_location(
+        "install_detectron2", TOP / "tools" / "install_detectron2.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def no_detectron2(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+
+
+def write_tar(path, contents):
+    """Write a tar archive from a dict of names to bytes."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+class TestRequirements:
+    @pytest.mark.parametrize("name", ["ci.txt", "escnn.txt"])
+    def test_every_version_is_exact(self, name):
+        for requirement in read_requirements(name):
+            assert [s.operator for s in requirement.specifier] == ["=="], requirement
+
+    def test_pins_satisfy_setup_py(self, monkeypatch):
+        arguments, _ = run_setup_py(monkeypatch)
+        pins = {r.name.lower(): next(iter(r.specifier)).version for r in read_requirements("ci.txt")}
+        needs = list(arguments["install_requires"])
+        for extra in arguments["extras_require"].values():
+            needs += extra
+        for need in map(Requirement, needs):
+            assert need.name.lower() in pins, f"{need.name} has no pin in requirements/ci.txt"
+            assert Version(pins[need.name.lower()]) in need.specifier, need
+
+    def test_pinned_pip_downloads_detectron2(self, installer):
+        (pip,) = (r for r in read_requirements("ci.txt") if r.name == "pip")
+        version = Version(next(iter(pip.specifier)).version)
+        assert (version.major, version.minor) <= installer.LAST_PIP_TRIED
+
+    @pytest.mark.parametrize("present", [False, True])
+    def test_opencv_is_required_only_where_there_is_none(self, tmp_path, monkeypatch, present):
+        if present:  # whichever distribution brought it
+            (tmp_path / "cv2").mkdir()
+            (tmp_path / "cv2" / "__init__.py").write_text("")
+        monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
+        monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "none"))
+        arguments, _ = run_setup_py(monkeypatch)
+        assert ("opencv-python-headless" in arguments["install_requires"]) is not present
+
+    def test_version_is_the_package_s(self, monkeypatch):
+        import canon_seg
+
+        arguments, _ = run_setup_py(monkeypatch)
+        assert arguments["version"] == canon_seg.__version__
+
+
+class TestInstaller:
+    def test_importable_detectron2_is_kept(self, installer, monkeypatch, capsys):
+        own = ModuleType("detectron2")
+        own.__version__, own.__path__ = "0.7+own", ["/its/folder"]
+        monkeypatch.setitem(sys.modules, "detectron2", own)
+        monkeypatch.setattr(installer, "run_pip", lambda *_: pytest.fail("pip was called"))
+        installer.main()
+        assert "detectron2 0.7+own is there and is kept: /its/folder" in capsys.readouterr().out
+
+    def test_stray_folder_is_no_detectron2(self, installer, monkeypatch):
+        monkeypatch.setitem(sys.modules, "detectron2", ModuleType("detectron2"))
+        assert installer.present_detectron2() is None
+
+    @pytest.mark.parametrize("missing", ["torch", "wheel"])
+    def test_build_tool_missing(self, installer, no_detectron2, monkeypatch, missing):
+        find_spec = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
+        )
+        with pytest.raises(installer.InstallError, match=f"^{missing} is not installed in .*ci.txt"):
+            installer.main()
+
+    def test_other_file_under_the_same_name_is_refused(
+        self, installer, no_detectron2, tmp_path, monkeypatch
+    ):
+        ran = tmp_path / "ran"
+        write_tar(
+            tmp_path / "pb1-detectron2-0.6.tar.gz",
+            {"pb1-detectron2-0.6/setup.py": f"open({str(ran)!r}, 'w')".encode()},
+        )
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+        with pytest.raises(installer.InstallError, match=f"SHA-256 {installer.SHA256}.*nothing was"):
+            installer.main()
+        assert not ran.exists()
+
+    def test_index_out_of_reach(self, installer, no_detectron2, tmp_path, monkeypatch):
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+        with pytest.raises(installer.InstallError, match="package index reachable"):
+            installer.main()
+
+    @pytest.mark.parametrize("version", ["26.1", "26.3.1", "27.0"])
+    def test_pip_too_new(self, installer, version):
+        message = installer.explain_download_failure("invalid metadata", version)
+        assert f"pip {version}" in message and "'pip<=26.0'" in message
+
+    def test_unpack(self, installer, tmp_path):
+        write_tar(tmp_path / "a.tar.gz", {"top/package/a.py": b"1", "top/b": b"2"})
+        (tmp_path / "out").mkdir()
+        top = installer.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+        assert top.name == "top" and (top / "package" / "a.py").read_bytes() == b"1"
+
+    @pytest.mark.parametrize("name", ["../escaped", "top/../../escaped", "/{}/escaped"])
+    def test_unpack_stays_in_its_folder(self, installer, tmp_path, name):
+        write_tar(tmp_path / "a.tar.gz", {name.format(tmp_path): b""})
+        (tmp_path / "out").mkdir()
+        with pytest.raises(installer.InstallError, match="escaped leads out"):
+            installer.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+        assert not (tmp_path / "escaped").exists()
+
+    def test_wheel_has_modules_projects_and_zoo_configs(self, installer, tmp_path):
+        source = tmp_path / "source"
+        for name in (
+            "detectron2/__init__.py",
+            "detectron2/layers/__init__.py",
+            "detectron2/projects/__init__.py",
+            "detectron2/model_zoo/__init__.py",
+            "detectron2/model_zoo/configs/Base.yaml",
+            "detectron2/model_zoo/configs/Zoo/deep/config.py",
+            "projects/PointRend/point_rend/__init__.py",
+            "projects/DeepLab/deeplab/__init__.py",
+            "projects/Panoptic-DeepLab/panoptic_deeplab/__init__.py",
+            "tools/__init__.py",
+            "LICENSE",
+        ):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_text("")
+        (source / "setup.py").write_text("raise SystemExit('the original setup.py was run')")
+        wheel = installer.build_wheel(source, tmp_path)
+        assert wheel.name == "detectron2-0.6-py3-none-any.whl"
+        names = set(zipfile.ZipFile(wheel).namelist())
+        assert names >= {
+            "detectron2/layers/__init__.py",
+            "detectron2/model_zoo/configs/Base.yaml",
+            "detectron2/model_zoo/configs/Zoo/deep/config.py",
+            "detectron2/projects/point_rend/__init__.py",
+            "detectron2/projects/deeplab/__init__.py",
+            "detectron2/projects/panoptic_deeplab/__init__.py",
+        }
+        assert not any(name.startswith("tools/") for name in names)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+class TestMakefile:
+    def make(self, *arguments):
+        command = ["make", "--no-print-directory", "-C", TOP, *arguments]
+        # The make that runs the tests hands its own variables on.
+        ours = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST", "PYTHON", "VENV"}
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        return subprocess.run(command, env=environment, text=True, capture_output=True)
+
+    def test_unfinished_environment_is_made_anew(self, tmp_path):
+        # Its Python would pass every step, were it taken for a good one.
+        venv = tmp_path / "venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").symlink_to(shutil.which("true"))
+        (venv / ".canon_seg-unfinished").touch()
+        done = self.make("env", f"VENV={venv}", "PYTHON=false")
+        assert done.returncode != 0
+        assert "never finished" in done.stdout
+        assert "apt-get install python3-venv" in done.stderr
+        assert not (venv / "bin").exists() and not (venv / ".canon_seg-ready").exists()
+
+    def test_finished_environment_is_not_touched_again(self, tmp_path):
+        venv = tmp_path / "venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").symlink_to(shutil.which("true"))
+        assert self.make("env", f"VENV={venv}").returncode == 0
+        again = self.make("env", f"VENV={venv}", "PYTHON=false")
+        assert again.returncode == 0 and "==>" not in again.stdout
+
+    def test_own_environment_is_used_as_it_is(self):
+        done = self.make("--dry-run", "test", "VENV=", "PYTHON=/own/python")
+        assert done.stdout.split() == ["/own/python", "-m", "pytest"]
