@@ -82,7 +82,7 @@ def test_same_pixels_as_detectron2_in_other_modes(detectron2_utils, tmp_path, pi
 
 # Orientation -------------------------------------------------------------------------------------
 
-# Where the first row and the first column of the stored pixels are to be seen, by the EXIF standard.
+# Where the first row and the first column of the stored pixels are to be seen (EXIF standard).
 STORED_EDGES = {
     1: ("top", "left"),
     2: ("top", "right"),
