@@ -2,8 +2,9 @@
 
 The convention is in :mod:`canon_seg.geometry`. Every function takes ``(coords, turns, height,
 width)`` with the size of the frame that the coordinates live in *before* turning, in pixels, and
-returns new memory of the same type (numpy or torch) and dtype. A subtraction from the frame's
-width or height is exact for coordinates on a dyadic grid: see :func:`snap`.
+returns new memory of the same type (numpy or torch) and dtype (float32, float64, int32, int64).
+A subtraction from the frame's width or height is exact for coordinates on a dyadic grid: see
+:func:`snap`.
 """
 
 import math
@@ -24,20 +25,20 @@ ANNOTATION_STEP = 2.0**-20
 def turn_points(points, turns, height, width):
     """Turn points of the continuous frame (pixel edges at integers), shape (..., 2) as x, y."""
     x, y = _columns(points, 2)
-    return _turn_xy(x, y, turns, *_sizes(height, width))
+    return _turn_xy(x, y, turns, *_sizes(points, height, width))
 
 
 def turn_pixels(pixels, turns, height, width):
     """Turn clicks, which are pixel indices (pixel centres at integers), shape (..., 2) as x, y."""
     x, y = _columns(pixels, 2)
-    height, width = _sizes(height, width)
+    height, width = _sizes(pixels, height, width)
     return _turn_xy(x, y, turns, height - 1, width - 1)
 
 
 def turn_boxes(boxes, turns, height, width):
     """Turn boxes given by edges, shape (..., 4) as x0, y0, x1, y1; x0 <= x1, y0 <= y1 is kept."""
     x0, y0, x1, y1 = _columns(boxes, 4)
-    height, width = _sizes(height, width)
+    height, width = _sizes(boxes, height, width)
     corners = {
         0: (x0, y0, x1, y1),
         1: (y0, width - x1, y1, width - x0),
@@ -50,7 +51,7 @@ def turn_boxes(boxes, turns, height, width):
 def turn_boxes_xywh(boxes, turns, height, width):
     """Turn boxes given by top left edge and size (COCO), shape (..., 4) as x, y, w, h."""
     x, y, w, h = _columns(boxes, 4)
-    height, width = _sizes(height, width)
+    height, width = _sizes(boxes, height, width)
     turned = {
         0: (x, y, w, h),
         1: (y, width - x - w, h, w),
@@ -69,7 +70,7 @@ def turn_keypoints(keypoints, turns, height, width):
         turns, height, width: see the module.
     """
     x, y, last = _columns(keypoints, 3)
-    return _join((_turn_xy(x, y, turns, *_sizes(height, width)), last))
+    return _join((_turn_xy(x, y, turns, *_sizes(keypoints, height, width)), last))
 
 
 def turn_polygons(polygons, turns, height, width):
@@ -97,7 +98,7 @@ def turn_rotated_boxes(boxes, turns, height, width):
         ``angle + 270`` is, for example for multiples of 2 ** -12 degrees in float32.
     """
     cx, cy, w, h, angle = _columns(boxes, 5)
-    centre = _turn_xy(cx, cy, turns, *_sizes(height, width))
+    centre = _turn_xy(cx, cy, turns, *_sizes(boxes, height, width))
     angle = (angle + (int(C4.degrees(turns)) + 180)) % 360 - 180
     where = torch.where if isinstance(angle, torch.Tensor) else np.where
     angle = where(angle < 180, angle, angle - 360)  # the modulo of a tiny negative rounds to 360
@@ -114,6 +115,8 @@ def snap(coords, step=PIXEL_STEP):
     pair is the turn of the other. (Half up would take opposite ends.)
 
     Snap before anything that rounds: before turning, and before float64 is narrowed to float32.
+    In x, y, w, h boxes the far edge x + w is rounded by parts, so that these don't commute: snap
+    the edges, or the upright box once.
 
     Args:
         coords: float32 or float64 numpy array or torch tensor of any shape.
@@ -145,9 +148,11 @@ def _turn_xy(x, y, turns, height, width):
     return _join(turned[C4.element(turns)])
 
 
-def _sizes(height, width):
-    # Plain ints: numpy's own scalars would widen a float32 array.
-    return operator.index(height), operator.index(width)
+def _sizes(coords, height, width):
+    height, width = operator.index(height), operator.index(width)
+    if isinstance(coords, np.ndarray):  # else numpy widens float32 where a size is above 65535
+        return coords.dtype.type(height), coords.dtype.type(width)
+    return height, width
 
 
 def _columns(coords, count):
@@ -156,10 +161,10 @@ def _columns(coords, count):
         raise TypeError(f"expected a numpy array or a torch tensor, got {type(coords).__name__}")
     if coords.ndim == 0 or coords.shape[-1] != count:
         raise ValueError(f"expected the shape (..., {count}), got {tuple(coords.shape)}")
-    name = str(coords.dtype).removeprefix("torch.")
-    if not name.startswith(("float", "bfloat")) and name not in ("int16", "int32", "int64"):
-        # unsigned and 8-bit integers can't hold the difference to the frame's size
-        raise TypeError(f"expected coordinates of a float or signed integer dtype, got {name}")
+    dtype = str(coords.dtype).removeprefix("torch.")
+    if dtype not in ("float32", "float64", "int32", "int64"):
+        # unsigned ones wrap around below 0, shorter ones can't hold the coordinates of an image
+        raise TypeError(f"expected float32, float64, int32 or int64 coordinates, got {dtype}")
     return [coords[..., i : i + 1] for i in range(count)]
 
 

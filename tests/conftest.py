@@ -1,0 +1,7 @@
+"""What all tests share."""
+
+from hypothesis import settings
+
+# Slow machines must not fail a property; the same examples every time make a failure repeatable.
+settings.register_profile("canon_seg", deadline=None, derandomize=True)
+settings.load_profile("canon_seg")
