@@ -1,0 +1,53 @@
+"""Canonicalizers from a config."""
+
+from canon_seg.assets import resolve_asset
+from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer, IdentityCanonicalizer
+from canon_seg.canonicalizers.networks import NetworkSpec, build_trainable_network
+from canon_seg.canonicalizers.resize import STRIDE
+from canon_seg.canonicalizers.weights import load_canonicalizer
+from canon_seg.errors import InputError
+
+
+def build_canonicalizer(cfg):
+    """The canonicalizer that ``cfg.MODEL.CANONICALIZER`` describes.
+
+    Raises:
+        InputError: naming the key that cannot be used.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    if keys.NAME == "IdentityCanonicalizer":
+        return IdentityCanonicalizer()
+    if keys.NAME != "GroupCanonicalizer":
+        raise InputError(
+            f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}; known: GroupCanonicalizer, "
+            "IdentityCanonicalizer"
+        )
+    if keys.GROUP_ORDER != 4:
+        raise InputError(
+            f"MODEL.CANONICALIZER.GROUP_ORDER is {keys.GROUP_ORDER}; only 4 is supported"
+        )
+    if keys.WEIGHTS:
+        network, input_size = load_canonicalizer(
+            resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
+        )
+    elif keys.TRAINABLE:
+        network, input_size = build_trainable_network(network_spec(cfg)), keys.INPUT_SIZE
+    else:
+        raise InputError(
+            "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
+            "MODEL.CANONICALIZER.TRAINABLE True to train from scratch"
+        )
+    if input_size % STRIDE != 1 or input_size <= STRIDE:
+        raise InputError(
+            f"MODEL.CANONICALIZER.INPUT_SIZE is {input_size}; it must be of the form "
+            f"{STRIDE} k + 1 (65, 97, 129, ...)"
+        )
+    return GroupCanonicalizer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
+
+
+def network_spec(cfg):
+    """The :class:`NetworkSpec` that ``cfg.MODEL.CANONICALIZER`` describes."""
+    keys = cfg.MODEL.CANONICALIZER
+    return NetworkSpec(
+        keys.NETWORK.NAME, keys.GROUP_ORDER, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
+    )

@@ -1,0 +1,88 @@
+"""The prior over poses: the loss that draws canonical poses towards it, and how well they align.
+
+The segmenter was trained on data whose poses have a known distribution, by default all upright. A
+canonicalizer is trained so that the poses it predicts on such data follow that prior (Mondal et
+al. 2023, section 3.2).
+"""
+
+import torch
+from torch.nn import functional as F
+
+from canon_seg.errors import InputError
+
+
+def check_prior(prior, order):
+    """A prior from the config as a tensor.
+
+    Args:
+        prior: N non-negative numbers with sum 1; entry k is the probability of pose k.
+        order: N.
+    Returns:
+        (N,) float32 tensor.
+    Raises:
+        InputError: naming ``MODEL.CANONICALIZER.PRIOR``.
+    """
+    values = torch.as_tensor([float(p) for p in prior])
+    if len(values) != order or (values < 0).any() or abs(float(values.sum()) - 1) > 1e-6:
+        raise InputError(
+            f"MODEL.CANONICALIZER.PRIOR must be {order} non-negative numbers that sum to 1, "
+            f"got {list(prior)}"
+        )
+    return values
+
+
+def prior_loss(logits, prior, label_smoothing=0.0):
+    """Cross-entropy of the predicted pose distributions with the prior.
+
+    Equal to the Kullback-Leibler divergence KL(prior || prediction) plus the prior's entropy, which
+    is constant: for the default prior (all upright) the two are the same.
+
+    Args:
+        logits: (B, N) pose logits.
+        prior: (N,) probabilities.
+        label_smoothing: weight of a uniform distribution mixed into the prior, in [0, 1).
+    Returns:
+        scalar, in nats, mean over the batch.
+    """
+    target = prior.to(logits) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    return F.cross_entropy(logits, target.expand_as(logits))
+
+
+def alignment(probabilities, prior):
+    """How well the poses of upright data follow the prior.
+
+    Args:
+        probabilities: (B, N) pose distributions of a batch.
+        prior: (N,) probabilities.
+    Returns:
+        dict of floats: ``kl`` (nats; KL of the prior from the mean distribution, infinite where a
+        pose of the prior never gets any probability), ``identity_rate`` (fraction whose likeliest
+        pose is the identity), ``wasserstein`` (quarter turns for C4; between the distribution of
+        likeliest poses and the prior, on the circle of poses).
+    """
+    probabilities = probabilities.detach().double().cpu()
+    prior = prior.double().cpu()
+    poses = probabilities.argmax(dim=1)
+    counts = torch.bincount(poses, minlength=len(prior)).double() / len(poses)
+    support = prior > 0
+    mean = probabilities.mean(dim=0)
+    return {
+        "kl": float((prior[support] * (prior[support] / mean[support]).log()).sum()),
+        "identity_rate": float((poses == 0).double().mean()),
+        "wasserstein": cyclic_wasserstein(counts, prior),
+    }
+
+
+def cyclic_wasserstein(first, second):
+    """Wasserstein-1 distance of two distributions on the cyclic group, steps of length 1.
+
+    On a circle the optimal transport is the sum of |F(k) - c| for the cumulative difference F and
+    its median c (Rabin, Delon and Gousseau, "Transportation Distances on the Circle", 2011).
+
+    Args:
+        first, second: (N,) probabilities.
+    Returns:
+        float in 0..N/2, in steps of the group (quarter turns for C4).
+    """
+    cumulative = torch.cumsum(torch.as_tensor(first) - torch.as_tensor(second), dim=0)
+    return float((cumulative - cumulative.median()).abs().sum())

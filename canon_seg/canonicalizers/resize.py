@@ -1,0 +1,51 @@
+"""From an image as read to the small float image that a canonicalizer's network takes."""
+
+import torch
+from torch.nn import functional as F
+
+# Of the photographs that everybody resizes by: ImageNet, RGB, for values in 0..1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+STRIDE = 32  # sizes are 32 k + 1: five stride-2 convolutions pass them symmetrically
+MAX_ASPECT = 4  # a longer image is squeezed to it: bounds the network's cost
+
+
+def network_size(height, width, input_size):
+    """The size at which the network sees an image of a given size.
+
+    Args:
+        input_size: shorter side in pixels, of the form 32 k + 1.
+    Returns:
+        (height, width), both of the form 32 k + 1; the aspect ratio is kept as nearly as that
+        allows, up to 4 : 1. Swapping height and width swaps the result.
+    """
+    aspect = min(max(height, width) / min(height, width), MAX_ASPECT)
+    longer = STRIDE * round((input_size * aspect - 1) / STRIDE) + 1
+    return (input_size, longer) if height <= width else (longer, input_size)
+
+
+def resize_for_network(image, input_size):
+    """Shrink an image to the network's input, with anti-aliasing.
+
+    Args:
+        image: (3, H, W) tensor of uint8 or float, values 0..255.
+        input_size: see :func:`network_size`.
+    Returns:
+        (3, h, w) tensor, uint8 for uint8 (rounded), else float; the input itself if it has that
+        size already.
+    """
+    size = network_size(*image.shape[-2:], input_size)
+    if tuple(image.shape[-2:]) == size:
+        return image
+    if image.dtype == torch.uint8 and image.device.type != "cpu":
+        image = image.float()  # the uint8 kernel exists for CPUs only
+    return F.interpolate(
+        image[None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )[0]
+
+
+def normalize(images):
+    """(B, 3, h, w) RGB values of 0..255, any dtype, to the float32 values that networks take."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+    return (images.float() - mean) / std

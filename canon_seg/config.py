@@ -1,0 +1,129 @@
+"""The project's config keys, beside detectron2's own."""
+
+import os
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.errors import InputError
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+
+def add_canon_seg_config(cfg):
+    """Add this project's keys to a detectron2 config, in place."""
+    cfg.MODEL.CANONICALIZER = CN()
+    # "GroupCanonicalizer" (a trained network) or "IdentityCanonicalizer" (the plain segmenter).
+    cfg.MODEL.CANONICALIZER.NAME = "GroupCanonicalizer"
+    # Weights file written by tools/train_net.py; "" starts from random weights (training only).
+    # "canon_seg://NAME" is a file that comes with the package.
+    cfg.MODEL.CANONICALIZER.WEIGHTS = ""
+    # Keep escnn's free parameters, for training. False: plain exported convolutions, no escnn.
+    cfg.MODEL.CANONICALIZER.TRAINABLE = False
+    # Order N of the group of rotations C_N. Only 4 (quarter turns) is there.
+    cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
+    # Shorter side in pixels at which the network sees an image, of the form 32 k + 1. A weights
+    # file brings its own and wins.
+    cfg.MODEL.CANONICALIZER.INPUT_SIZE = 97
+    # Probability of each pose (quarter turns counterclockwise) in the data that the segmenter was
+    # trained on.
+    cfg.MODEL.CANONICALIZER.PRIOR = [1.0, 0.0, 0.0, 0.0]
+    # Weight of the prior loss in the total loss.
+    cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT = 100.0
+    # Weight of the segmenter's own losses. At 0 the segmenter is never run in training, and
+    # tools/train_net.py does not even build it.
+    cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 0.0
+    # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
+    cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
+
+    # The network to train; a weights file brings its own and wins.
+    cfg.MODEL.CANONICALIZER.NETWORK = CN()
+    # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (16, 28, 56, 88)).
+    cfg.MODEL.CANONICALIZER.NETWORK.NAME = "GCNN"
+    # Regular feature fields, N channels each, of the stem and of each stage.
+    cfg.MODEL.CANONICALIZER.NETWORK.FIELDS = [8, 16, 32, 48]
+    # Convolutions (GCNN) or residual blocks (GWRN) of each stage.
+    cfg.MODEL.CANONICALIZER.NETWORK.DEPTH = 2
+
+    cfg.MODEL.SEGMENTER = CN()
+    # Any meta-architecture in detectron2's registry, with its own config keys; "" for none.
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = "SamSegmenter"
+    # Its checkpoint, unmodified: detectron2 .pkl or .pth, or a SAM .pth; "" leaves random weights.
+    cfg.MODEL.SEGMENTER.WEIGHTS = ""
+    # Keep the segmenter in eval mode and out of the optimizer.
+    cfg.MODEL.SEGMENTER.FREEZE = True
+
+    cfg.MODEL.SAM = CN()
+    # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (light convolutional encoder).
+    cfg.MODEL.SAM.SIZE = "vit_h"
+    # Choose among SAM's three masks by predicted IoU; False takes its single-mask output.
+    cfg.MODEL.SAM.MULTIMASK = True
+    # Prompts that go through the mask decoder at once; bounds the memory.
+    cfg.MODEL.SAM.PROMPTS_PER_BATCH = 32
+    # Where the evaluation's prompts come from: "boxes" (ground truth) or a COCO results file.
+    cfg.MODEL.SAM.PROMPTS = "boxes"
+    # Prompts drawn from each training image.
+    cfg.MODEL.SAM.TRAIN_PROMPTS = 16
+    # Steps at the start with cross-entropy (positives weighted 3) in place of the focal loss,
+    # which stays at empty masks for long when training from scratch.
+    cfg.MODEL.SAM.WARMUP_STEPS = 1000
+
+    cfg.MODEL.SAM.TINY = CN()
+    # Side of the square input in pixels.
+    cfg.MODEL.SAM.TINY.IMAGE_SIZE = 384
+    # Channels of the encoder's stages at strides 4, 8, 16 and 32.
+    cfg.MODEL.SAM.TINY.CHANNELS = [48, 96, 192, 256]
+    # Residual blocks in each stage.
+    cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 2, 2]
+    # Channels of the image embedding (stride 8), of the prompts and of the mask decoder.
+    cfg.MODEL.SAM.TINY.EMBED_DIM = 128
+
+    # COCO-format sets to register under a name: (name, annotations.json, image folder).
+    cfg.DATASETS.COCO = []
+    # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
+    cfg.DATASETS.PHOTOS = []
+    # Largest share of one subfolder of DATASETS.PHOTOS in what is drawn, relative to its number of
+    # photos: each is drawn with weight count ** FOLDER_POWER. 1 draws photos evenly, 0 folders.
+    cfg.DATASETS.FOLDER_POWER = 0.75
+    # Smallest side of a training crop as a fraction of the photo's side.
+    cfg.INPUT.CROP_MIN_SCALE = 0.5
+
+    # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Train in bfloat16 where that is safe (autocast); on CPUs too, twice as fast on recent ones.
+    cfg.SOLVER.BFLOAT16 = False
+    # Decay per step of the averaged weights that are written at the end; 0 switches it off.
+    cfg.SOLVER.EMA_DECAY = 0.0
+
+
+def load_config(config_file, options=()):
+    """A complete config from a file and command-line options.
+
+    Args:
+        config_file: path of a YAML file, or "" for the defaults.
+        options: flat sequence KEY VALUE KEY VALUE ...
+    Returns:
+        detectron2 ``CfgNode``, not frozen.
+    Raises:
+        InputError: naming the file or the key.
+    """
+    cfg = get_cfg()
+    add_canon_seg_config(cfg)
+    if config_file:
+        if not os.path.isfile(config_file):
+            raise InputError(f"--config-file: there is no file {config_file}")
+        try:
+            cfg.merge_from_file(config_file)
+        except Exception as error:  # yacs, yaml and assertions all end here
+            raise InputError(f"{config_file}: {_reason(error)}") from error
+    options = list(options)
+    if len(options) % 2:
+        raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
+    try:
+        cfg.merge_from_list(options)
+    except Exception as error:
+        raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
+    return cfg
+
+
+def _reason(error):
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace("Non-existent config key", "unknown config key")

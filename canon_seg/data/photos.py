@@ -1,0 +1,139 @@
+"""Folders of upright photographs without labels: all that the prior loss needs."""
+
+import os
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from canon_seg.data.images import read_image
+from canon_seg.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def list_photos(folder):
+    """All photographs below a folder, sorted by path.
+
+    Raises:
+        InputError: if there is no such folder or no photograph in it.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"DATASETS.PHOTOS: there is no folder {folder}")
+    files = sorted(
+        os.path.join(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(EXTENSIONS)
+    )
+    if not files:
+        raise InputError(f"DATASETS.PHOTOS: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
+    return files
+
+
+def folder_weights(files, power):
+    """Probability of drawing each file, so that large folders do not drown the small ones.
+
+    Args:
+        files: paths.
+        power: a folder with n photos is drawn in proportion to n ** power.
+    Returns:
+        (len(files),) float64 array that sums to 1.
+    """
+    folders, members, counts = np.unique(
+        [os.path.dirname(file) for file in files], return_inverse=True, return_counts=True
+    )
+    weights = counts[members] ** (power - 1.0)
+    return weights / weights.sum()
+
+
+def augment(image, shape, rng, min_scale):
+    """A random upright view of a photograph: everything may change but which side is up.
+
+    Args:
+        image: H x W x 3 uint8.
+        shape: (height, width) of the result.
+        rng: numpy Generator.
+        min_scale: smallest side of the crop as a fraction of the largest possible crop.
+    Returns:
+        height x width x 3 uint8.
+    """
+    height, width = shape
+    largest = min(image.shape[0] / height, image.shape[1] / width)
+    # The crop's aspect ratio is the result's, up to a stretch that photographs bear easily.
+    scale = largest * rng.uniform(min_scale, 1.0)
+    stretch = np.exp(rng.uniform(-0.15, 0.15))
+    crop_height = int(np.clip(round(scale * height * stretch), 1, image.shape[0]))
+    crop_width = int(np.clip(round(scale * width / stretch), 1, image.shape[1]))
+    top = rng.integers(image.shape[0] - crop_height + 1)
+    left = rng.integers(image.shape[1] - crop_width + 1)
+    view = image[top : top + crop_height, left : left + crop_width]
+    shrinks = crop_height > height
+    view = cv2.resize(
+        view, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    if rng.random() < 0.5:
+        view = view[:, ::-1]
+    return _disturb_pixels(view.astype(np.float32), rng)
+
+
+def _disturb_pixels(view, rng):
+    if rng.random() < 0.15:
+        view = view.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    elif rng.random() < 0.8:
+        grey = view.mean(axis=2, keepdims=True)
+        view = grey + (view - grey) * rng.uniform(0.5, 1.5)
+        view = view * rng.uniform(0.85, 1.15, size=3).astype(np.float32)
+    view = (view - 128) * rng.uniform(0.7, 1.3) + 128 + rng.uniform(-30, 30)
+    if rng.random() < 0.2:
+        view = cv2.GaussianBlur(np.ascontiguousarray(view), (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.3:
+        view = view + rng.normal(0, rng.uniform(2, 10), view.shape)
+    return np.clip(view, 0, 255).astype(np.uint8)
+
+
+class PhotoStream(IterableDataset):
+    """An endless stream of batches of augmented photographs, one shape for each batch.
+
+    The shape (landscape, portrait or square) is drawn apart from the photographs, so that the
+    network cannot take the aspect ratio for a hint.
+
+    Args:
+        files: paths of upright photographs.
+        weights: probability of each.
+        batch_size: photographs in a batch.
+        shapes: sequence of (height, width).
+        min_scale: see :func:`augment`.
+        image_format: "RGB" or "BGR".
+        seed: of the whole stream; every worker and every start of training draws its own.
+    """
+
+    def __init__(self, files, weights, *, batch_size, shapes, min_scale, image_format, seed):
+        self.files, self.weights = files, weights
+        self.batch_size, self.shapes = batch_size, shapes
+        self.min_scale, self.image_format, self.seed = min_scale, image_format, seed
+
+    def __iter__(self):
+        info = get_worker_info()
+        rng = np.random.default_rng((self.seed, info.id if info else 0))
+        cv2.setNumThreads(0)
+        while True:
+            shape = self.shapes[rng.integers(len(self.shapes))]
+            chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
+            yield [self._load(self.files[index], shape, rng) for index in chosen]
+
+    def _load(self, file, shape, rng):
+        view = augment(read_image(file, self.image_format), shape, rng, self.min_scale)
+        return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
+
+
+def build_photo_loader(stream, num_workers):
+    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+    )

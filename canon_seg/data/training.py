@@ -1,0 +1,159 @@
+"""Training loaders: photographs for the prior loss, COCO-format sets for segmenters."""
+
+import copy
+
+import numpy as np
+import torch
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.resize import network_size
+from canon_seg.data.images import read_image
+from canon_seg.data.photos import PhotoStream, build_photo_loader, folder_weights, list_photos
+from canon_seg.errors import InputError
+from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes
+
+HOLDOUT_EVERY = 25  # one photograph in so many is kept out of training, to watch it
+
+
+def split_photos(folders):
+    """(training files, held-out files) of the photo folders, always the same split.
+
+    Raises:
+        InputError: naming DATASETS.PHOTOS.
+    """
+    files = [file for folder in folders for file in list_photos(folder)]
+    held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
+    training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
+    return training, held_out
+
+
+def build_train_loader(cfg):
+    """The loader for what the config trains: photographs alone, or annotated images.
+
+    Raises:
+        InputError: if no training data are named.
+    """
+    if cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
+        return _build_photo_loader(cfg)
+    if not cfg.DATASETS.TRAIN:
+        raise InputError(
+            "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
+            "DATASETS.TRAIN to registered COCO-format sets"
+        )
+    mapper = DatasetMapper(cfg, is_train=True)
+    if cfg.MODEL.META_ARCHITECTURE == "SamSegmenter":
+        mapper = RegionMapper(cfg.MODEL.SAM.TINY.IMAGE_SIZE, cfg.INPUT.FORMAT)
+    return build_detection_train_loader(cfg, mapper=mapper)
+
+
+def _build_photo_loader(cfg):
+    files, _ = split_photos(cfg.DATASETS.PHOTOS)
+    side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
+    longer = network_size(3, 4, side)
+    stream = PhotoStream(
+        files,
+        folder_weights(files, cfg.DATASETS.FOLDER_POWER),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        shapes=[longer, longer[::-1], (side, side)],
+        min_scale=cfg.INPUT.CROP_MIN_SCALE,
+        image_format=cfg.INPUT.FORMAT,
+        seed=max(cfg.SEED, 0),
+    )
+    return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
+
+
+class RegionMapper:
+    """Annotated image to a training example for SAM: one random view and its masks.
+
+    Views are crops around a random instance or of the whole image, mirrored at random, with
+    disturbed colours. Never turned: the segmenter is meant to know upright images.
+
+    Args:
+        side: longer side of the view in pixels.
+        image_format: "RGB" or "BGR".
+    """
+
+    MIN_AREA = 64  # pixels of a mask in the view; smaller ones teach little
+    MAX_INSTANCES = 32
+
+    def __init__(self, side, image_format):
+        self.side, self.image_format = side, image_format
+
+    def __call__(self, dataset_dict):
+        """
+        Args:
+            dataset_dict: in detectron2's standard format, with "annotations".
+        Returns:
+            dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances``, or None (detectron2's
+            loader then takes another image) where the view shows no instance.
+        """
+        example = copy.deepcopy(dataset_dict)
+        annotations = [a for a in example.pop("annotations") if not a.get("iscrowd")]
+        if not annotations:
+            return None
+        # More than the prompts that will be drawn, but not all of the hundreds that there may be.
+        chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
+        annotations = [annotations[index] for index in chosen]
+        image = read_image(example["file_name"], self.image_format)
+        crop = self._choose_crop(image.shape[:2], annotations)
+        inputs = T.AugInput(image)
+        transforms = T.AugmentationList([
+            _FixedCrop(*crop),
+            T.Resize(ResizeLongestSide.get_preprocess_shape(crop[3], crop[2], self.side)),
+            T.RandomFlip(),
+            T.RandomBrightness(0.7, 1.3),
+            T.RandomContrast(0.7, 1.3),
+            T.RandomSaturation(0.6, 1.4),
+        ])(inputs)
+        view = inputs.image
+        annotations = [
+            detection_utils.transform_instance_annotations(a, transforms, view.shape[:2])
+            for a in annotations
+        ]
+        instances = detection_utils.annotations_to_instances(
+            annotations, view.shape[:2], mask_format="bitmask"
+        )
+        areas = instances.gt_masks.tensor.flatten(1).sum(dim=1)
+        instances = instances[areas >= self.MIN_AREA]
+        if len(instances) == 0:
+            return None
+        instances.gt_boxes = Boxes(instances.gt_masks.get_bounding_boxes().tensor)
+        example["instances"] = instances
+        example["image"] = torch.from_numpy(view.transpose(2, 0, 1).copy())
+        return example
+
+    def _choose_crop(self, size, annotations):
+        """x0, y0, width, height of a view: around an instance, or most of the image."""
+        height, width = size
+        shorter = min(size)
+        if np.random.rand() < 0.6:
+            # Around one instance, so that small ones are seen large enough to learn from.
+            box = annotations[np.random.randint(len(annotations))]["bbox"]
+            extent = max(box[2], box[3], 16) * np.random.uniform(1.2, 5.0)
+            extent = int(np.clip(extent, min(96, shorter), shorter))
+            center_x, center_y = box[0] + box[2] / 2, box[1] + box[3] / 2
+            shift = 0.25 * extent
+            left = center_x - extent / 2 + np.random.uniform(-shift, shift)
+            top = center_y - extent / 2 + np.random.uniform(-shift, shift)
+            crop_width = crop_height = extent
+        else:
+            crop_height = int(height * np.random.uniform(0.7, 1.0))
+            crop_width = int(width * np.random.uniform(0.7, 1.0))
+            left = np.random.uniform(0, width - crop_width)
+            top = np.random.uniform(0, height - crop_height)
+        left = int(np.clip(left, 0, width - crop_width))
+        top = int(np.clip(top, 0, height - crop_height))
+        return left, top, crop_width, crop_height
+
+
+class _FixedCrop(T.Augmentation):
+    def __init__(self, left, top, width, height):
+        super().__init__()
+        self.crop = left, top, width, height
+
+    def get_transform(self, image):
+        return T.CropTransform(*self.crop)

@@ -1,0 +1,233 @@
+"""The canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.build import build_canonicalizer
+from canon_seg.canonicalizers.canonicalizer import straight_through
+from canon_seg.canonicalizers.prior import alignment, check_prior, prior_loss
+from canon_seg.geometry.arrays import turn_maps, turned_size
+from canon_seg.geometry.coordinates import PIXEL_STEP, snap
+from canon_seg.geometry.group import C4
+from canon_seg.geometry.instances import turn_instances
+from canon_seg.geometry.panoptic import turn_panoptic
+from canon_seg.segmenters.build import build_segmenter
+from detectron2.config import configurable
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+
+
+@META_ARCH_REGISTRY.register()
+class CanonicalizedSegmenter(nn.Module):
+    """Turn the image to its canonical pose, run the segmenter there, turn the results back.
+
+    In inference it takes images **as read**: the pose is found before any resizing, and resizing
+    for the segmenter happens here, on the canonical image. Results are then exactly equivariant
+    under quarter turns. An image that was resized before works too, but near-exactly only.
+    """
+
+    @configurable
+    def __init__(
+        self, *, canonicalizer, segmenter, resize, prior, prior_weight, task_weight,
+        label_smoothing=0.0, freeze_segmenter=True,
+    ):
+        """
+        Args:
+            canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`.
+            segmenter: any detectron2 meta-architecture, or None where only the prior loss is
+                trained. Its attribute ``resizes_itself`` (default False) says that it takes
+                images of any size.
+            resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
+                or None.
+            prior: (N,) probabilities of the poses in the segmenter's own training data.
+            prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
+            label_smoothing: see :func:`canon_seg.canonicalizers.prior.prior_loss`.
+            freeze_segmenter: keep it in eval mode and its parameters without gradients.
+        """
+        super().__init__()
+        self.canonicalizer = canonicalizer
+        self.segmenter = segmenter
+        self.resize = resize
+        self.register_buffer("prior", prior, persistent=False)
+        self.prior_weight = prior_weight
+        self.task_weight = task_weight
+        self.label_smoothing = label_smoothing
+        self.freeze_segmenter = freeze_segmenter
+        if segmenter is not None and freeze_segmenter:
+            segmenter.requires_grad_(False).eval()
+
+    @classmethod
+    def from_config(cls, cfg):
+        segmenter = build_segmenter(cfg)
+        resize = None
+        if not getattr(segmenter, "resizes_itself", False):
+            resize = ResizeShortestEdge(
+                [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
+            )
+        keys = cfg.MODEL.CANONICALIZER
+        return {
+            "canonicalizer": build_canonicalizer(cfg),
+            "segmenter": segmenter,
+            "resize": resize,
+            "prior": check_prior(keys.PRIOR, keys.GROUP_ORDER),
+            "prior_weight": keys.PRIOR_WEIGHT,
+            "task_weight": keys.TASK_WEIGHT,
+            "label_smoothing": keys.LABEL_SMOOTHING,
+            "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
+        }
+
+    @property
+    def device(self):
+        return self.prior.device
+
+    def train(self, mode=True):
+        """As nn.Module's, but a frozen segmenter stays in eval mode."""
+        super().train(mode)
+        if self.segmenter is not None and self.freeze_segmenter:
+            self.segmenter.eval()
+        return self
+
+    def forward(self, batched_inputs):
+        """
+        Args:
+            batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
+                tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
+                ``height``, ``width`` (optional): size of the results. ``instances``: ground truth
+                in training. ``prompts`` (optional): :class:`canon_seg.segmenters.prompts.Prompts`
+                in the frame of ``image``, for a promptable segmenter.
+        Returns:
+            in training a dict of losses; in inference a list of dicts: ``pose``
+            (:class:`canon_seg.canonicalizers.canonicalizer.Pose`) and what the segmenter gives,
+            ``instances``, ``sem_seg``, ``panoptic_seg``, in the frame of ``image``.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return self.inference(batched_inputs)
+
+    @torch.no_grad()
+    def inference(self, batched_inputs):
+        """Canonicalize, segment, turn back. Arguments and result as for :meth:`forward`."""
+        poses, canonical_inputs = [], []
+        for inputs in batched_inputs:
+            pose, canonical = self.canonicalize(inputs)
+            poses.append(pose)
+            canonical_inputs.append(canonical)
+        results = self.segmenter(canonical_inputs)
+        return [
+            {"pose": pose, **self._turn_back(result, pose)}
+            for pose, result in zip(poses, results)
+        ]
+
+    @torch.no_grad()
+    def canonicalize(self, inputs):
+        """The pose of one image, and the segmenter's input in the canonical frame.
+
+        Args:
+            inputs: one of the dicts that :meth:`forward` takes.
+        Returns:
+            (pose, inputs for the segmenter).
+        """
+        image, prompts = inputs["image"], inputs.get("prompts")
+        height, width = image.shape[-2:]
+        if prompts is not None and self.canonicalizer.snaps:
+            prompts = prompts.snapped()
+        pose = self.canonicalizer.pose(
+            image, prompts and (lambda turns: prompts.turned(turns, height, width).key())
+        )
+        turns = pose.turns_to_canonical
+        canonical = {key: value for key, value in inputs.items() if key not in ("instances",)}
+        canonical["image"] = self._resized(turn_maps(image, turns))
+        canonical["height"], canonical["width"] = turned_size(
+            inputs.get("height", height), inputs.get("width", width), turns
+        )
+        if prompts is not None:
+            canonical["prompts"] = prompts.turned(turns, height, width)
+        return pose, canonical
+
+    def _resized(self, image):
+        if self.resize is None:
+            return image.contiguous()
+        array = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+        array = self.resize.get_transform(array).apply_image(array)
+        return torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+    def _turn_back(self, result, pose):
+        turned = {}
+        for key, value in result.items():
+            if key in ("instances", "proposals"):
+                if self.canonicalizer.snaps:
+                    _snap_boxes(value)
+                turned[key] = turn_instances(value, pose.turns)
+            elif key == "sem_seg":
+                turned[key] = turn_maps(value, pose.turns)
+            elif key == "panoptic_seg":
+                turned[key] = turn_panoptic(*value, pose.turns)
+            else:
+                raise KeyError(
+                    f"the segmenter returned {key!r}, which CanonicalizedSegmenter does not know "
+                    "how to turn back"
+                )
+        return turned
+
+    def _losses(self, batched_inputs):
+        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
+        logits = self.canonicalizer.logits(images)
+        losses = {
+            "loss_prior": self.prior_weight
+            * prior_loss(logits, self.prior, self.label_smoothing)
+        }
+        storage = get_event_storage()
+        for name, value in alignment(logits.softmax(dim=1), self.prior).items():
+            storage.put_scalar(f"canonicalizer/{name}", value)
+        if self.task_weight == 0:
+            return losses
+        canonical_inputs = []
+        for inputs, image, image_logits in zip(batched_inputs, images, logits):
+            turns, canonical = straight_through(image.float(), image_logits)
+            to_canonical = C4.inverse(turns)
+            height, width = turned_size(*image.shape[-2:], to_canonical)
+            canonical_inputs.append({
+                **inputs,
+                "image": canonical,
+                "height": height,
+                "width": width,
+                "instances": turn_instances(inputs["instances"], to_canonical),
+            })
+        with _losses_in_eval_mode(self.segmenter, self.freeze_segmenter):
+            task_losses = self.segmenter(canonical_inputs)
+        losses.update({key: self.task_weight * value for key, value in task_losses.items()})
+        return losses
+
+
+class _losses_in_eval_mode:
+    """Let a frozen segmenter compute its losses without training any of its layers.
+
+    detectron2's models return losses by their ``training`` flag. The flag is raised for the length
+    of one call on the modules that have no state of their own to train (batch norm and dropout
+    keep theirs down), and is taken back even when the call fails.
+    """
+
+    def __init__(self, segmenter, frozen):
+        kept = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+        self.modules = [
+            module for module in segmenter.modules() if frozen and not isinstance(module, kept)
+        ]
+
+    def __enter__(self):
+        for module in self.modules:
+            module.training = True
+
+    def __exit__(self, *error):
+        for module in self.modules:
+            module.training = False
+
+
+def _snap_boxes(instances):
+    """Bring predicted boxes to the grid on which turning is exact in float32."""
+    for field, value in instances.get_fields().items():
+        if isinstance(value, Boxes):
+            instances.set(field, type(value)(snap(value.tensor, PIXEL_STEP)))

@@ -1,0 +1,51 @@
+"""Segmenters from a config: any detectron2 meta-architecture, with its official checkpoint."""
+
+import os
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_asset
+from canon_seg.checkpointer import SafeCheckpointer
+from canon_seg.errors import InputError
+from canon_seg.segmenters.sam_meta_arch import OFFICIAL_FILES
+from detectron2.modeling import META_ARCH_REGISTRY
+
+WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
+
+
+def build_segmenter(cfg):
+    """The segmenter that ``cfg.MODEL.SEGMENTER`` describes, weights loaded, on the CPU.
+
+    Returns:
+        nn.Module, or None where META_ARCHITECTURE is "".
+    Raises:
+        InputError: naming the key or the file that cannot be used.
+    """
+    name = cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+    if not name:
+        return None
+    if name not in META_ARCH_REGISTRY or name == "CanonicalizedSegmenter":
+        known = sorted(key for key, _ in META_ARCH_REGISTRY if key != "CanonicalizedSegmenter")
+        raise InputError(
+            f"MODEL.SEGMENTER.META_ARCHITECTURE is {name!r}; registered: {', '.join(known)}"
+        )
+    weights = resolve_asset(cfg.MODEL.SEGMENTER.WEIGHTS)
+    if weights and not os.path.isfile(weights):
+        raise InputError(f"{WEIGHTS_KEY}: there is no file {weights}. {_advice(cfg)}")
+    segmenter = META_ARCH_REGISTRY.get(name)(cfg)
+    if weights:
+        # segment_anything's files hold a bare `Sam`, detectron2's the whole model.
+        module = segmenter.sam if name == "SamSegmenter" else segmenter
+        SafeCheckpointer(module, key=WEIGHTS_KEY).load(weights)
+    return segmenter
+
+
+def _advice(cfg):
+    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE != "SamSegmenter":
+        return "Give a checkpoint of the detectron2 model zoo (.pkl) or one of your own (.pth)"
+    official = OFFICIAL_FILES.get(cfg.MODEL.SAM.SIZE)
+    if official is None:
+        return "Give a segmenter.pth that tools/train_net.py wrote"
+    return (
+        f"For MODEL.SAM.SIZE {cfg.MODEL.SAM.SIZE} get the official {official} from the "
+        f"segment-anything project and set {WEIGHTS_KEY} to its path"
+    )

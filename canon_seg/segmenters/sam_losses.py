@@ -1,0 +1,83 @@
+"""Training prompts and losses for SAM, as in Kirillov et al., "Segment Anything" (ICCV 2023)."""
+
+import torch
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+FOCAL_WEIGHT, DICE_WEIGHT = 20.0, 1.0  # section 3 of the paper, "Losses and training"
+WARMUP_POSITIVE_WEIGHT = 3.0
+
+
+def jitter_boxes(boxes, generator=None):
+    """Boxes with noise: standard deviation 10 % of each side, at most 20 px (paper, appendix A).
+
+    Args:
+        boxes: (N, 4) XYXY.
+    Returns:
+        (N, 4), never inside out.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    noise = torch.randn(boxes.shape, generator=generator).to(boxes) * 0.1 * sides
+    # Three standard deviations at most, so that corners cannot change places.
+    limit = torch.minimum(0.3 * sides, torch.full_like(sides, 20.0))
+    return boxes + torch.minimum(torch.maximum(noise, -limit), limit)
+
+
+def sample_pixel(masks, generator=None):
+    """One pixel of each mask, uniformly.
+
+    Args:
+        masks: (N, H, W) bool; an empty mask gives any pixel.
+    Returns:
+        (N, 2) float (x, y) pixel indices.
+    """
+    order = torch.rand(masks.shape, generator=generator).to(masks.device) + masks.float()
+    index = order.flatten(1).argmax(dim=1)
+    return torch.stack([index % masks.shape[2], index // masks.shape[2]], dim=1).float()
+
+
+def mask_losses(logits, iou_predictions, targets, warmup):
+    """Losses of all four mask tokens against one target each.
+
+    The single-mask token (0) is trained on every prompt; among the three ambiguity tokens only the
+    one with the lowest mask loss is (paper, "Resolving ambiguity").
+
+    Args:
+        logits: (N, 4, h, w) mask logits.
+        iou_predictions: (N, 4) predicted IoU.
+        targets: (N, h, w) float masks, 0 or 1.
+        warmup: True for cross-entropy with heavier positives in place of the focal loss.
+    Returns:
+        dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
+    """
+    targets = targets[:, None].expand_as(logits)
+    if warmup:
+        weight = torch.tensor(WARMUP_POSITIVE_WEIGHT, device=logits.device)
+        pixel = F.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=weight, reduction="none"
+        ).mean(dim=(2, 3))
+    else:
+        pixel = FOCAL_WEIGHT * sigmoid_focal_loss(logits, targets).mean(dim=(2, 3))
+    dice = DICE_WEIGHT * dice_loss(logits, targets)
+    best = (pixel + dice)[:, 1:].argmin(dim=1, keepdim=True) + 1
+
+    def chosen(loss):
+        return (loss[:, 0] + loss.gather(1, best)[:, 0]).mean()
+
+    with torch.no_grad():
+        found, wanted = logits > 0, targets > 0.5
+        union = (found | wanted).sum(dim=(2, 3)).clamp(min=1)
+        iou = (found & wanted).sum(dim=(2, 3)) / union
+    return {
+        "loss_mask": chosen(pixel),
+        "loss_dice": chosen(dice),
+        "loss_iou": F.mse_loss(iou_predictions, iou),
+    }
+
+
+def dice_loss(logits, targets):
+    """1 - Dice coefficient of soft masks (Milletari et al. 2016), over the last two axes."""
+    probabilities = logits.sigmoid()
+    overlap = (probabilities * targets).sum(dim=(-2, -1))
+    total = probabilities.sum(dim=(-2, -1)) + targets.sum(dim=(-2, -1))
+    return 1 - (2 * overlap + 1) / (total + 1)

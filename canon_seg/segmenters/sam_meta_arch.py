@@ -1,0 +1,254 @@
+"""Segment Anything as a detectron2 meta-architecture: prompts in, `Instances` out."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import nn
+from torch.nn import functional as F
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.errors import InputError
+from canon_seg.segmenters.prompts import Prompts
+from canon_seg.segmenters.sam_losses import jitter_boxes, mask_losses, sample_pixel
+from canon_seg.segmenters.sam_models import OFFICIAL_SIZES, build_official_sam, build_tiny_sam
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import get_event_storage
+
+OFFICIAL_FILES = {
+    "vit_h": "sam_vit_h_4b8939.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_b": "sam_vit_b_01ec64.pth",
+}
+
+# Of the training images: prompted by boxes first (else by a click), and prompted a second time
+# with the first mask and a click that corrects it.
+BOX_FRACTION = 0.75
+CORRECTED_FRACTION = 0.25
+
+
+@META_ARCH_REGISTRY.register()
+class SamSegmenter(nn.Module):
+    """segment_anything's `Sam` with its own preprocessing, prompted by boxes and clicks.
+
+    Attributes:
+        sam: the `Sam`; official checkpoints load into it unmodified.
+        resizes_itself: takes images of any size.
+    """
+
+    resizes_itself = True
+
+    @configurable
+    def __init__(
+        self, *, sam, image_format, multimask=True, prompts_per_batch=32, train_prompts=16,
+        warmup_steps=0,
+    ):
+        """
+        Args:
+            sam: a `Sam`.
+            image_format: "RGB" or "BGR", channel order of the images that will be given.
+            multimask: choose the best of three masks by predicted IoU, instead of the one mask.
+            prompts_per_batch: prompts that go through the mask decoder at once.
+            train_prompts: prompts drawn from each training image.
+            warmup_steps: see ``MODEL.SAM.WARMUP_STEPS``.
+        """
+        super().__init__()
+        self.sam = sam
+        self.image_format = image_format
+        self.multimask = multimask
+        self.prompts_per_batch = prompts_per_batch
+        self.train_prompts = train_prompts
+        self.warmup_steps = warmup_steps
+
+    @classmethod
+    def from_config(cls, cfg):
+        keys = cfg.MODEL.SAM
+        return {
+            "sam": build_sam(cfg),
+            "image_format": cfg.INPUT.FORMAT,
+            "multimask": keys.MULTIMASK,
+            "prompts_per_batch": keys.PROMPTS_PER_BATCH,
+            "train_prompts": keys.TRAIN_PROMPTS,
+            "warmup_steps": keys.WARMUP_STEPS,
+        }
+
+    @property
+    def device(self):
+        return self.sam.device
+
+    def forward(self, batched_inputs):
+        """
+        Args:
+            batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
+                Inference: ``prompts``: :class:`Prompts` in the frame of ``image``; ``height``,
+                ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
+                (BitMasks) and ``gt_boxes``.
+        Returns:
+            inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
+            bool, ``pred_boxes`` (tight boxes of the masks), ``scores`` (the detector's where the
+            prompts have them, else predicted IoU), ``pred_classes``; one for each prompt, in
+            order. Training: dict of losses.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return [{"instances": self._segment(inputs)} for inputs in batched_inputs]
+
+    @torch.no_grad()
+    def _segment(self, inputs):
+        image, prompts = inputs["image"], inputs.get("prompts")
+        if prompts is None:
+            raise ValueError("SamSegmenter needs 'prompts' (boxes or points) with every image")
+        height, width = inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2])
+        masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=self.device)
+        scores = torch.zeros(len(prompts), device=self.device)
+        if len(prompts):
+            resized = self._resize(image)
+            embedding = self.sam.image_encoder(self.sam.preprocess(resized)[None])
+            for start in range(0, len(prompts), self.prompts_per_batch):
+                part = slice(start, start + self.prompts_per_batch)
+                logits, predicted_iou = self.sam.mask_decoder(
+                    image_embeddings=embedding,
+                    image_pe=self.sam.prompt_encoder.get_dense_pe(),
+                    multimask_output=self.multimask,
+                    **self._encode_prompts(_part(prompts, part), image.shape[-2:]),
+                )
+                best = predicted_iou.argmax(dim=1)
+                chosen = torch.arange(len(best), device=self.device)
+                # The chosen mask alone is upsampled, and cut before anything is turned.
+                upsampled = self.sam.postprocess_masks(
+                    logits[chosen, best][:, None], resized.shape[-2:], (height, width)
+                )
+                masks[part] = upsampled[:, 0] > self.sam.mask_threshold
+                scores[part] = predicted_iou[chosen, best]
+        instances = Instances((height, width))
+        instances.pred_masks = masks
+        instances.pred_boxes = Boxes(BitMasks(masks).get_bounding_boxes().tensor.to(self.device))
+        instances.scores = scores if prompts.scores is None else prompts.scores.to(self.device)
+        classes = torch.zeros(len(prompts), dtype=torch.int64)
+        instances.pred_classes = (
+            classes if prompts.classes is None else prompts.classes
+        ).to(self.device)
+        return instances
+
+    def _resize(self, image):
+        """As SamPredictor: longest side to the model's, through 8-bit pixels, RGB."""
+        array = image.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        if self.image_format == "BGR":
+            array = array[..., ::-1]
+        transform = ResizeLongestSide(self.sam.image_encoder.img_size)
+        resized = transform.apply_image(np.ascontiguousarray(array))
+        return torch.as_tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
+
+    def _encode_prompts(self, prompts, size, low_res_logits=None):
+        prompts = prompts.to(self.device)
+        transform = ResizeLongestSide(self.sam.image_encoder.img_size)
+        points, boxes = None, None
+        if prompts.points is not None:
+            points = (
+                transform.apply_coords_torch(prompts.points, tuple(size)),
+                prompts.point_labels,
+            )
+        if prompts.boxes is not None:
+            boxes = transform.apply_boxes_torch(prompts.boxes, tuple(size))
+        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=low_res_logits)
+        return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
+
+    def _losses(self, batched_inputs):
+        storage = get_event_storage()
+        warmup = storage.iter < self.warmup_steps
+        images = torch.stack([self._resize_for_training(inputs) for inputs in batched_inputs])
+        embeddings = self.sam.image_encoder(images)
+        sums = {}
+        for inputs, embedding in zip(batched_inputs, embeddings):
+            losses = self._image_losses(inputs, embedding[None], warmup)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value / len(batched_inputs)
+        return sums
+
+    def _resize_for_training(self, inputs):
+        """Differentiable in the image, unlike SamPredictor's way through 8-bit pixels."""
+        image = inputs["image"].to(self.device).float()
+        if self.image_format == "BGR":
+            image = image.flip(0)
+        side = self.sam.image_encoder.img_size
+        size = ResizeLongestSide.get_preprocess_shape(*image.shape[-2:], side)
+        if tuple(image.shape[-2:]) != size:
+            image = F.interpolate(
+                image[None], size, mode="bilinear", align_corners=False, antialias=True
+            )[0]
+        return self.sam.preprocess(image)
+
+    def _image_losses(self, inputs, embedding, warmup):
+        size = inputs["image"].shape[-2:]
+        instances = inputs["instances"]
+        chosen = torch.randperm(len(instances))[: self.train_prompts]
+        masks = instances.gt_masks.tensor[chosen].to(self.device)
+        targets = self._low_resolution(masks.float())
+        prompts = _first_prompts(masks, instances.gt_boxes.tensor[chosen].to(self.device))
+        rounds = 1 + int(torch.rand(()) < CORRECTED_FRACTION)
+        losses, logits = {}, None
+        for index in range(rounds):
+            if index > 0:
+                logits = logits[:, :1].detach()
+                prompts = self._corrected(prompts, logits[:, 0], targets, size)
+            logits, predicted_iou = self.sam.mask_decoder.predict_masks(
+                image_embeddings=embedding,
+                image_pe=self.sam.prompt_encoder.get_dense_pe(),
+                **self._encode_prompts(prompts, size, logits),
+            )
+            for name, value in mask_losses(logits, predicted_iou, targets, warmup).items():
+                losses[name] = losses.get(name, 0) + value / rounds
+        return losses
+
+    def _low_resolution(self, masks):
+        """(N, H, W) masks of 0 and 1 on the grid of the decoder's logits, padding included."""
+        side = self.sam.prompt_encoder.mask_input_size[0]
+        size = ResizeLongestSide.get_preprocess_shape(*masks.shape[-2:], side)
+        small = F.interpolate(masks[:, None], size, mode="area")[:, 0]
+        return F.pad((small > 0.5).float(), (0, side - size[1], 0, side - size[0]))
+
+    def _corrected(self, prompts, logits, targets, size):
+        """The prompts with one more click, in the region where the mask was wrong."""
+        clicks = sample_pixel((logits > 0) != (targets > 0.5))
+        x, y = clicks.long().unbind(dim=1)
+        labels = targets[torch.arange(len(targets)), y, x].long()[:, None]
+        # From cells of the logits' grid to pixel indices of the image.
+        clicks = (clicks + 0.5) * (max(size) / logits.shape[-1]) - 0.5
+        points = clicks[:, None]
+        if prompts.points is not None:
+            points = torch.cat([prompts.points, points], dim=1)
+            labels = torch.cat([prompts.point_labels, labels], dim=1)
+        return replace(prompts, points=points, point_labels=labels)
+
+
+def build_sam(cfg):
+    """The `Sam` that ``cfg.MODEL.SAM`` describes, with random weights.
+
+    Raises:
+        InputError: if the size is unknown.
+    """
+    keys = cfg.MODEL.SAM
+    if keys.SIZE in OFFICIAL_SIZES:
+        return build_official_sam(keys.SIZE)
+    if keys.SIZE != "tiny":
+        known = ", ".join((*OFFICIAL_SIZES, "tiny"))
+        raise InputError(f"MODEL.SAM.SIZE is {keys.SIZE!r}; known: {known}")
+    tiny = keys.TINY
+    return build_tiny_sam(tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM)
+
+
+def _first_prompts(masks, boxes):
+    if torch.rand(()) < BOX_FRACTION:
+        return Prompts(boxes=jitter_boxes(boxes))
+    labels = torch.ones((len(masks), 1), dtype=torch.int64, device=masks.device)
+    return Prompts(points=sample_pixel(masks)[:, None], point_labels=labels)
+
+
+def _part(prompts, part):
+    """A slice of the prompts."""
+    return replace(
+        prompts, **{name: value[part] for name, value in vars(prompts).items() if value is not None}
+    )
