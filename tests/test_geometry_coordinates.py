@@ -196,9 +196,10 @@ def test_rotated_angles_are_normalised(dtype, data, turns):
         assert ((angles >= -180) & (angles < 180)).all()
 
 
-def test_tiny_negative_angles_are_normalised():
-    boxes = np.array([0, 0, 1, 1, -1e-30], dtype=np.float32)
-    assert turn_rotated_boxes(boxes, 2, 10, 10)[4] == -180
+@pytest.mark.parametrize("make", [np.copy, torch.from_numpy])
+def test_angles_just_below_the_range_are_normalised(make):
+    boxes = np.array([0, 0, 1, 1, np.nextafter(-180, -181, dtype=np.float32)], dtype=np.float32)
+    assert turn_rotated_boxes(make(boxes), 0, 10, 10)[4] == -180
 
 
 @pytest.mark.parametrize("height, width", [(6, 6), (6, 9), (7, 4), (1, 5), (480, 1)])

@@ -130,6 +130,16 @@ def test_masks_in_boxes_paste_to_the_turned_mask(turns):
     assert expected.any() and torch.equal(pasted_turned.pred_masks, expected)
 
 
+@pytest.mark.parametrize("turns", C4.elements)
+def test_maps_in_boxes_turn_with_their_box(turns):
+    maps = torch.arange(2.0 * 16).reshape(2, 4, 4)
+    instances = Instances((6, 9), roi_masks=ROIMasks(maps), pred_keypoint_heatmaps=maps[:, None])
+    turned = turn_instances(instances, turns)
+    expected = torch.rot90(maps, turns, (1, 2))
+    assert torch.equal(turned.roi_masks.tensor, expected)
+    assert torch.equal(turned.pred_keypoint_heatmaps[:, 0], expected)
+
+
 def test_unlabelled_keypoints_stay_at_zero():
     keypoints = torch.tensor([[[0.0, 0, 0], [0, 0, 2]]])
     instances = Instances((6, 9), gt_keypoints=Keypoints(keypoints), pred_keypoints=keypoints)
