@@ -75,10 +75,18 @@ def augment(image, shape, rng, min_scale):
     )
     if rng.random() < 0.5:
         view = view[:, ::-1]
-    return _disturb_pixels(view.astype(np.float32), rng)
+    return disturb_pixels(view.astype(np.float32), rng)
 
 
-def _disturb_pixels(view, rng):
+def disturb_pixels(view, rng):
+    """Random colours, contrast, blur and noise.
+
+    Args:
+        view: H x W x 3 float32, values 0..255.
+        rng: numpy Generator, or anything with its ``random``, ``uniform`` and ``normal``.
+    Returns:
+        H x W x 3 uint8.
+    """
     if rng.random() < 0.15:
         view = view.mean(axis=2, keepdims=True).repeat(3, axis=2)
     elif rng.random() < 0.8:

@@ -2,19 +2,30 @@
 
 import copy
 
+import cv2
 import numpy as np
 import torch
+from pycocotools.mask import decode
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.resize import network_size
 from canon_seg.data.images import read_image
-from canon_seg.data.photos import PhotoStream, build_photo_loader, folder_weights, list_photos
+from canon_seg.data.photos import (
+    PhotoStream,
+    build_photo_loader,
+    disturb_pixels,
+    folder_weights,
+    list_photos,
+)
 from canon_seg.errors import InputError
-from detectron2.data import DatasetMapper, build_detection_train_loader
-from detectron2.data import detection_utils
-from detectron2.data import transforms as T
-from detectron2.structures import Boxes
+from canon_seg.geometry.masks import annotation_to_rle
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.structures import BitMasks, Instances
 
 HOLDOUT_EVERY = 25  # one photograph in so many is kept out of training, to watch it
 
@@ -44,10 +55,16 @@ def build_train_loader(cfg):
             "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
             "DATASETS.TRAIN to registered COCO-format sets"
         )
-    mapper = DatasetMapper(cfg, is_train=True)
-    if cfg.MODEL.META_ARCHITECTURE == "SamSegmenter":
-        mapper = RegionMapper(cfg.MODEL.SAM.TINY.IMAGE_SIZE, cfg.INPUT.FORMAT)
-    return build_detection_train_loader(cfg, mapper=mapper)
+    if cfg.MODEL.META_ARCHITECTURE != "SamSegmenter":
+        return build_detection_train_loader(cfg, mapper=DatasetMapper(cfg, is_train=True))
+    # SAM knows no classes, so that sets with different categories go together.
+    examples = [
+        example
+        for name in cfg.DATASETS.TRAIN
+        for example in get_detection_dataset_dicts([name], filter_empty=True)
+    ]
+    mapper = RegionMapper(cfg.MODEL.SAM.TINY.IMAGE_SIZE, cfg.INPUT.FORMAT)
+    return build_detection_train_loader(cfg, mapper=mapper, dataset=examples)
 
 
 def _build_photo_loader(cfg):
@@ -82,6 +99,7 @@ class RegionMapper:
 
     def __init__(self, side, image_format):
         self.side, self.image_format = side, image_format
+        self.rng = np.random  # seeded for every worker by detectron2
 
     def __call__(self, dataset_dict):
         """
@@ -99,30 +117,30 @@ class RegionMapper:
         chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
         annotations = [annotations[index] for index in chosen]
         image = read_image(example["file_name"], self.image_format)
-        crop = self._choose_crop(image.shape[:2], annotations)
-        inputs = T.AugInput(image)
-        transforms = T.AugmentationList([
-            _FixedCrop(*crop),
-            T.Resize(ResizeLongestSide.get_preprocess_shape(crop[3], crop[2], self.side)),
-            T.RandomFlip(),
-            T.RandomBrightness(0.7, 1.3),
-            T.RandomContrast(0.7, 1.3),
-            T.RandomSaturation(0.6, 1.4),
-        ])(inputs)
-        view = inputs.image
-        annotations = [
-            detection_utils.transform_instance_annotations(a, transforms, view.shape[:2])
+        height, width = image.shape[:2]
+        left, top, crop_width, crop_height = self._choose_crop((height, width), annotations)
+        size = ResizeLongestSide.get_preprocess_shape(crop_height, crop_width, self.side)
+        mirror = np.random.rand() < 0.5
+
+        def view_of(pixels):
+            pixels = pixels[top : top + crop_height, left : left + crop_width]
+            shrinks = crop_height > size[0]
+            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            pixels = cv2.resize(pixels, size[::-1], interpolation=interpolation)
+            return pixels[:, ::-1] if mirror else pixels
+
+        masks = np.stack([
+            view_of(255 * decode(annotation_to_rle(a["segmentation"], height, width))) > 127
             for a in annotations
-        ]
-        instances = detection_utils.annotations_to_instances(
-            annotations, view.shape[:2], mask_format="bitmask"
-        )
-        areas = instances.gt_masks.tensor.flatten(1).sum(dim=1)
-        instances = instances[areas >= self.MIN_AREA]
-        if len(instances) == 0:
+        ])
+        masks = masks[masks.sum(axis=(1, 2)) >= self.MIN_AREA]
+        if len(masks) == 0:
             return None
-        instances.gt_boxes = Boxes(instances.gt_masks.get_bounding_boxes().tensor)
+        instances = Instances(size)
+        instances.gt_masks = BitMasks(torch.from_numpy(masks))
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         example["instances"] = instances
+        view = disturb_pixels(view_of(image).astype(np.float32), self.rng)
         example["image"] = torch.from_numpy(view.transpose(2, 0, 1).copy())
         return example
 
@@ -148,12 +166,3 @@ class RegionMapper:
         left = int(np.clip(left, 0, width - crop_width))
         top = int(np.clip(top, 0, height - crop_height))
         return left, top, crop_width, crop_height
-
-
-class _FixedCrop(T.Augmentation):
-    def __init__(self, left, top, width, height):
-        super().__init__()
-        self.crop = left, top, width, height
-
-    def get_transform(self, image):
-        return T.CropTransform(*self.crop)
