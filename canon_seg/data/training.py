@@ -1,7 +1,5 @@
 """Training loaders: photographs for the prior loss, COCO-format sets for segmenters."""
 
-import copy
-
 import cv2
 import numpy as np
 import torch
@@ -96,53 +94,56 @@ class RegionMapper:
 
     MIN_AREA = 64  # pixels of a mask in the view; smaller ones teach little
     MAX_INSTANCES = 32
+    TRIES = 10  # views drawn until one shows a mask
 
     def __init__(self, side, image_format):
         self.side, self.image_format = side, image_format
-        self.rng = np.random  # seeded for every worker by detectron2
 
     def __call__(self, dataset_dict):
         """
         Args:
             dataset_dict: in detectron2's standard format, with "annotations".
         Returns:
-            dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances``, or None (detectron2's
-            loader then takes another image) where the view shows no instance.
+            dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances``.
         """
-        example = copy.deepcopy(dataset_dict)
+        example = dict(dataset_dict)
         annotations = [a for a in example.pop("annotations") if not a.get("iscrowd")]
-        if not annotations:
-            return None
         # More than the prompts that will be drawn, but not all of the hundreds that there may be.
         chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
         annotations = [annotations[index] for index in chosen]
         image = read_image(example["file_name"], self.image_format)
         height, width = image.shape[:2]
-        left, top, crop_width, crop_height = self._choose_crop((height, width), annotations)
-        size = ResizeLongestSide.get_preprocess_shape(crop_height, crop_width, self.side)
+        masks = [
+            255 * decode(annotation_to_rle(a["segmentation"], height, width)) for a in annotations
+        ]
+        for _ in range(self.TRIES):
+            view = self._choose_view((height, width), annotations)
+            seen = np.stack([view(mask) > 127 for mask in masks])
+            areas = seen.sum(axis=(1, 2))
+            if areas.max() >= self.MIN_AREA:
+                break
+        seen = seen[areas >= min(self.MIN_AREA, areas.max())]
+        example["image"] = torch.from_numpy(
+            disturb_pixels(view(image).astype(np.float32), np.random).transpose(2, 0, 1).copy()
+        )
+        example["instances"] = instances = Instances(seen.shape[1:])
+        instances.gt_masks = BitMasks(torch.from_numpy(seen))
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return example
+
+    def _choose_view(self, size, annotations):
+        """A function that cuts the same random view out of the image and out of its masks."""
+        left, top, width, height = self._choose_crop(size, annotations)
+        view_size = ResizeLongestSide.get_preprocess_shape(height, width, self.side)
+        interpolation = cv2.INTER_AREA if height > view_size[0] else cv2.INTER_LINEAR
         mirror = np.random.rand() < 0.5
 
-        def view_of(pixels):
-            pixels = pixels[top : top + crop_height, left : left + crop_width]
-            shrinks = crop_height > size[0]
-            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, size[::-1], interpolation=interpolation)
+        def view(pixels):
+            pixels = pixels[top : top + height, left : left + width]
+            pixels = cv2.resize(pixels, view_size[::-1], interpolation=interpolation)
             return pixels[:, ::-1] if mirror else pixels
 
-        masks = np.stack([
-            view_of(255 * decode(annotation_to_rle(a["segmentation"], height, width))) > 127
-            for a in annotations
-        ])
-        masks = masks[masks.sum(axis=(1, 2)) >= self.MIN_AREA]
-        if len(masks) == 0:
-            return None
-        instances = Instances(size)
-        instances.gt_masks = BitMasks(torch.from_numpy(masks))
-        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        example["instances"] = instances
-        view = disturb_pixels(view_of(image).astype(np.float32), self.rng)
-        example["image"] = torch.from_numpy(view.transpose(2, 0, 1).copy())
-        return example
+        return view
 
     def _choose_crop(self, size, annotations):
         """x0, y0, width, height of a view: around an instance, or most of the image."""
