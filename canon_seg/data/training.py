@@ -93,7 +93,7 @@ class RegionMapper:
     """
 
     MIN_AREA = 64  # pixels of a mask in the view; smaller ones teach little
-    MAX_INSTANCES = 32
+    MAX_INSTANCES = 16
     TRIES = 10  # views drawn until one shows a mask
 
     def __init__(self, side, image_format):
