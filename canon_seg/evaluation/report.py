@@ -94,14 +94,13 @@ def plot(result, dataset):
     angles = list(next(iter(modes.values())))
     figure = Figure(figsize=(2.4 + 1.2 * len(angles), 4.2), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(modes)
+    width, highest = 0.8 / len(modes), 1.0
     for index, (mode, by_angle) in enumerate(modes.items()):
         values = [by_angle[angle][task]["AP"] for angle in angles]
         places = [place + (index - (len(modes) - 1) / 2) * width for place in range(len(angles))]
-        bars = axes.bar(
-            places, [value or 0 for value in values], 0.92 * width, label=mode,
-            color=_COLOURS.get(mode),
-        )
+        heights = [value or 0 for value in values]
+        highest = max(highest, *heights)
+        bars = axes.bar(places, heights, 0.92 * width, label=mode, color=_COLOURS.get(mode))
         labels = ["-" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(bars, labels, padding=2, fontsize=9)
     if AVERAGE in angles:
@@ -109,7 +108,7 @@ def plot(result, dataset):
     axes.set_xticks(
         range(len(angles)), [angle if angle == AVERAGE else f"{angle}°" for angle in angles]
     )
-    axes.margins(y=0.12)
+    axes.set_ylim(0, 1.12 * highest)
     axes.set_xlabel("images turned counterclockwise by")
     axes.set_ylabel(f"{task} AP")
     axes.set_title(f"{dataset}: {result['num_images']} images", fontsize=10, wrap=True)

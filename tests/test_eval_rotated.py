@@ -1,0 +1,183 @@
+import json
+import os
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
+from canon_seg.canonicalizers.weights import FORMAT
+from canon_seg.errors import run_main
+from toy_coco import write_toy_coco
+
+SCRIPT = Path(__file__).parents[1] / "tools" / "eval_rotated.py"
+
+CONFIG = """
+MODEL:
+  META_ARCHITECTURE: "CanonicalizedSegmenter"
+  DEVICE: "cpu"
+  CANONICALIZER:
+    WEIGHTS: "{weights}"
+  SEGMENTER:
+    META_ARCHITECTURE: "SamSegmenter"
+  SAM:
+    SIZE: "tiny"
+    TINY:
+      IMAGE_SIZE: 64
+      CHANNELS: [8, 8, 16, 16]
+      BLOCKS: [1, 1, 1, 1]
+      EMBED_DIM: 32
+INPUT:
+  FORMAT: "RGB"
+DATASETS:
+  COCO:
+    - ["toy", "{annotations}", "{images}"]
+VERSION: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder with a config, canonicalizer weights, annotations and images."""
+    folder = tmp_path_factory.mktemp("toy")
+    annotations, images = write_toy_coco(folder / "data")
+    torch.manual_seed(0)
+    spec = NetworkSpec("GCNN", 4, (2, 4), 1)
+    exported = {key: value.half() for key, value in build_plain_network(spec).state_dict().items()}
+    torch.save(
+        {"format": FORMAT, "network": spec.to_dict(), "input_size": 33, "exported": exported,
+         "trainable": {}},
+        folder / "canonicalizer.pth",
+    )
+    (folder / "config.yaml").write_text(CONFIG.format(
+        weights=folder / "canonicalizer.pth", annotations=annotations, images=images
+    ))
+    return folder
+
+
+@pytest.fixture()
+def evaluate(toy, monkeypatch, capsys):
+    """Call the script with arguments, in the toy's folder: its exit status, stdout and stderr."""
+    spec = spec_from_file_location("eval_rotated", SCRIPT)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(toy)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_main(script.main)
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture()
+def fails(toy, evaluate):
+    """Call the script with what must be refused: its message."""
+
+    def call(*arguments):
+        output = toy / "refused"
+        code, _, message = evaluate(
+            "--config-file", "config.yaml", "--output", output, *arguments
+        )
+        assert code == 2
+        assert "segmenting" not in message  # found before the model runs
+        assert not (output / "sweep.json").exists()
+        return message
+
+    return call
+
+
+def test_a_sweep_from_files(toy):
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", SCRIPT, "--config-file", "config.yaml",
+         "--annotations", "data/instances.json", "--images", "data/images", "--limit", "3",
+         "--output", "out", "MODEL.SAM.PROMPTS_PER_BATCH", "4"],
+        capture_output=True, text=True, cwd=toy, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode == 0, process.stderr
+    sweep = json.loads((toy / "out" / "sweep.json").read_text())
+    assert list(sweep) == ["config", "dataset", "num_images", "modes", "pose", "seconds"]
+    assert sweep["num_images"] == 3
+    assert sweep["dataset"] == "data/instances.json"
+    assert sweep["config"]["options"] == ["MODEL.SAM.PROMPTS_PER_BATCH", "4"]
+    assert str(toy) not in json.dumps(sweep).replace(str(toy / "canonicalizer.pth"), "")
+    assert list(sweep["modes"]) == ["vanilla", "canonical"]
+    canonical = sweep["modes"]["canonical"]
+    assert list(canonical) == ["0", "90", "180", "270", "C4-avg"]
+    assert all(scores == canonical["0"] for scores in canonical.values())
+    assert sum(map(sum, sweep["pose"]["confusion"])) == 12
+    with Image.open(toy / "out" / "sweep.png") as image:
+        image.load()
+    assert len([line for line in process.stdout.splitlines() if "C4-avg" in line]) == 4
+    assert "random weights" in process.stderr
+    assert "24/24" in process.stderr  # the progress bar
+
+
+def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate):
+    code, _, message = evaluate(
+        "--config-file", "config.yaml", "--dataset", "toy", "--modes", "vanilla",
+        "--angles", 0, -90, "--limit", 1, "--output", "named",
+        "MODEL.CANONICALIZER.WEIGHTS", "nowhere.pth",
+    )
+    assert code == 0, message
+    sweep = json.loads((toy / "named" / "sweep.json").read_text())
+    assert sweep["dataset"] == "toy" and sweep["pose"] is None
+    assert {mode: list(angles) for mode, angles in sweep["modes"].items()} == {
+        "vanilla": ["0", "270"]
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset", "toy", "--angles", "0", "45"], "--angles: 45"),
+        (["--dataset", "toy", "--modes", "upright"], "--modes: 'upright'"),
+        (["--dataset", "toy", "--limit", "0"], "--limit is 0"),
+        (["--dataset", "nobody"], "--dataset: 'nobody' is neither in DATASETS.COCO (toy)"),
+        (["--dataset", "coco_2017_val"], "instances_val2017.json"),
+        (["--dataset", "toy", "--images", "data/images"], "either --dataset or --annotations"),
+        (["--images", "data/images"], "--annotations and --images belong together"),
+        (["--dataset", "toy", "MODEL.NOTHING", "1"], "MODEL.NOTHING"),
+        (["--dataset", "toy", "MODEL.DEVICE", "cuda:99"], "MODEL.DEVICE is 'cuda:99'"),
+        (["--dataset", "toy", "MODEL.CANONICALIZER.WEIGHTS", "none.pth"], "none.pth"),
+        (["--dataset", "toy", "MODEL.SEGMENTER.WEIGHTS", "none.pth"], "none.pth"),
+        (["--dataset", "toy", "MODEL.SAM.PROMPTS", "none.json"], "none.json"),
+        (["--annotations", "cut.json", "--images", "data/images"], "cut.json: is not valid JSON"),
+    ],
+)
+def test_bad_input_is_named_before_anything_runs(toy, fails, arguments, message):
+    whole = (toy / "data" / "instances.json").read_text()
+    (toy / "cut.json").write_text(whole[: len(whole) // 2])
+    assert message in fails(*arguments)
+
+
+def test_an_output_folder_that_is_a_file_is_named_first(toy, evaluate):
+    (toy / "file").write_text("")
+    code, _, message = evaluate("--config-file", "none.yaml", "--output", "file")
+    assert code == 2 and message.startswith("error: file: ")
+
+
+def test_nothing_to_evaluate_on_but_the_scenes(evaluate, toy):
+    code, _, message = evaluate(
+        "--config-file", "config.yaml", "--limit", 1, "--modes", "oracle", "--output", "scenes"
+    )
+    assert code == 0, message
+    assert json.loads((toy / "scenes" / "sweep.json").read_text())["dataset"] == (
+        "procedural scenes, seed 7"
+    )
+    assert (toy / "scenes" / "scenes" / "annotations" / "instances.json").is_file()
+
+
+def test_one_bad_image_is_named_at_the_start(fails, tmp_path):
+    annotations, images = write_toy_coco(tmp_path / "data")
+    last = sorted(images.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-200])
+    message = fails("--annotations", annotations, "--images", images)
+    assert last.name in message and "cut short" in message
