@@ -91,7 +91,8 @@ def random_canonicalizer(image_format="RGB"):
 
 def tiny_sam():
     torch.manual_seed(1)
-    return SamSegmenter(sam=build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32), image_format="RGB")
+    sam = build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32)
+    return SamSegmenter(sam=sam, image_format="RGB")
 
 
 def sweep(models, toy, turns=tuple(C4.elements), source="boxes"):
@@ -381,6 +382,7 @@ def test_an_image_without_prompts_is_segmented_into_nothing(toy, tmp_path):
     assert result["modes"]["canonical"]["0"]["segm"]["AP"] is not None
 
 
+@pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")  # detectron2's
 def test_undefined_scores_are_none(toy):
     class Nothing:
         canonicalizer, device = SimpleNamespace(snaps=False), torch.device("cpu")
