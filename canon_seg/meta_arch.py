@@ -8,6 +8,7 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.build import build_canonicalizer
 from canon_seg.canonicalizers.canonicalizer import straight_through
 from canon_seg.canonicalizers.prior import alignment, check_prior, prior_loss
+from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps, turned_size
 from canon_seg.geometry.coordinates import PIXEL_STEP, snap
 from canon_seg.geometry.group import C4
@@ -17,7 +18,7 @@ from canon_seg.segmenters.build import build_segmenter
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 
 
@@ -38,9 +39,9 @@ class CanonicalizedSegmenter(nn.Module):
         """
         Args:
             canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`.
-            segmenter: any detectron2 meta-architecture, or None where only the prior loss is
-                trained. Its attribute ``resizes_itself`` (default False) says that it takes
-                images of any size.
+            segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
+                trained, and only poses are found. Its attribute ``resizes_itself`` (default
+                False) says that it takes images of any size.
             resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
                 or None.
             prior: (N,) probabilities of the poses in the segmenter's own training data.
@@ -63,12 +64,17 @@ class CanonicalizedSegmenter(nn.Module):
     @classmethod
     def from_config(cls, cfg):
         segmenter = build_segmenter(cfg)
+        keys = cfg.MODEL.CANONICALIZER
+        if segmenter is None and keys.TASK_WEIGHT != 0:
+            raise InputError(
+                f"MODEL.CANONICALIZER.TASK_WEIGHT is {keys.TASK_WEIGHT}, but there is no segmenter "
+                "to have losses; set MODEL.SEGMENTER.META_ARCHITECTURE, or the weight to 0"
+            )
         resize = None
         if not getattr(segmenter, "resizes_itself", False):
             resize = ResizeShortestEdge(
                 [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
             )
-        keys = cfg.MODEL.CANONICALIZER
         return {
             "canonicalizer": build_canonicalizer(cfg),
             "segmenter": segmenter,
@@ -96,13 +102,16 @@ class CanonicalizedSegmenter(nn.Module):
         Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
-                ``height``, ``width`` (optional): size of the results. ``instances``: ground truth
-                in training. ``prompts`` (optional): :class:`canon_seg.segmenters.prompts.Prompts`
-                in the frame of ``image``, for a promptable segmenter.
+                ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
+                :class:`canon_seg.segmenters.prompts.Prompts` in the frame of ``image``, for a
+                promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
+                a task weight.
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``
             (:class:`canon_seg.canonicalizers.canonicalizer.Pose`) and what the segmenter gives,
             ``instances``, ``sem_seg``, ``panoptic_seg``, in the frame of ``image``.
+        Raises:
+            ValueError: for inputs or results that it does not know how to turn.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -116,6 +125,8 @@ class CanonicalizedSegmenter(nn.Module):
             pose, canonical = self.canonicalize(inputs)
             poses.append(pose)
             canonical_inputs.append(canonical)
+        if self.segmenter is None:
+            return [{"pose": pose} for pose in poses]
         results = self.segmenter(canonical_inputs)
         return [
             {"pose": pose, **self._turn_back(result, pose)}
@@ -133,13 +144,17 @@ class CanonicalizedSegmenter(nn.Module):
         """
         image, prompts = inputs["image"], inputs.get("prompts")
         height, width = image.shape[-2:]
-        if prompts is not None and self.canonicalizer.snaps:
-            prompts = prompts.snapped()
-        pose = self.canonicalizer.pose(
-            image, prompts and (lambda turns: prompts.turned(turns, height, width).key())
-        )
+        prompt_key = None
+        if prompts is not None:
+            if self.canonicalizer.snaps:
+                prompts = prompts.snapped()
+
+            def prompt_key(turns):
+                return prompts.turned(turns, height, width).key()
+
+        pose = self.canonicalizer.pose(image, prompt_key)
         turns = pose.turns_to_canonical
-        canonical = {key: value for key, value in inputs.items() if key not in ("instances",)}
+        canonical = _without_ground_truth(inputs)
         canonical["image"] = self._resized(turn_maps(image, turns))
         canonical["height"], canonical["width"] = turned_size(
             inputs.get("height", height), inputs.get("width", width), turns
@@ -160,14 +175,14 @@ class CanonicalizedSegmenter(nn.Module):
         for key, value in result.items():
             if key in ("instances", "proposals"):
                 if self.canonicalizer.snaps:
-                    _snap_boxes(value)
+                    value = _snapped(value)
                 turned[key] = turn_instances(value, pose.turns)
             elif key == "sem_seg":
                 turned[key] = turn_maps(value, pose.turns)
             elif key == "panoptic_seg":
                 turned[key] = turn_panoptic(*value, pose.turns)
             else:
-                raise KeyError(
+                raise ValueError(
                     f"the segmenter returned {key!r}, which CanonicalizedSegmenter does not know "
                     "how to turn back"
                 )
@@ -185,21 +200,20 @@ class CanonicalizedSegmenter(nn.Module):
             storage.put_scalar(f"canonicalizer/{name}", value)
         if self.task_weight == 0:
             return losses
-        canonical_inputs = []
-        for inputs, image, image_logits in zip(batched_inputs, images, logits):
-            turns, canonical = straight_through(image.float(), image_logits)
-            to_canonical = C4.inverse(turns)
-            height, width = turned_size(*image.shape[-2:], to_canonical)
-            canonical_inputs.append({
-                **inputs,
-                "image": canonical,
-                "height": height,
-                "width": width,
-                "instances": turn_instances(inputs["instances"], to_canonical),
-            })
+        weight = self.task_weight / len(images)
         with _losses_in_eval_mode(self.segmenter, self.freeze_segmenter):
-            task_losses = self.segmenter(canonical_inputs)
-        losses.update({key: self.task_weight * value for key, value in task_losses.items()})
+            # One by one: detectron2 v0.6 cannot batch images that carry gradients.
+            for inputs, image, image_logits in zip(batched_inputs, images, logits):
+                turns, canonical = straight_through(image.float(), image_logits)
+                task_losses = self.segmenter([{
+                    **_without_ground_truth(inputs),
+                    **_turned_ground_truth(inputs, C4.inverse(turns)),
+                    "image": canonical,
+                    "height": canonical.shape[-2],
+                    "width": canonical.shape[-1],
+                }])
+                for key, value in task_losses.items():
+                    losses[key] = losses.get(key, 0) + weight * value
         return losses
 
 
@@ -226,8 +240,32 @@ class _losses_in_eval_mode:
             module.training = False
 
 
-def _snap_boxes(instances):
-    """Bring predicted boxes to the grid on which turning is exact in float32."""
-    for field, value in instances.get_fields().items():
-        if isinstance(value, Boxes):
-            instances.set(field, type(value)(snap(value.tensor, PIXEL_STEP)))
+def _without_ground_truth(inputs):
+    """What a segmenter may see of its inputs in inference; the image is still to be turned."""
+    if "proposals" in inputs:
+        raise ValueError(
+            "CanonicalizedSegmenter cannot turn precomputed 'proposals', which live in the frame "
+            "of an image that was resized before; let the segmenter make its own"
+        )
+    return {key: value for key, value in inputs.items() if key not in ("instances", "sem_seg")}
+
+
+def _turned_ground_truth(inputs, turns):
+    turned = {}
+    if "instances" in inputs:
+        turned["instances"] = turn_instances(inputs["instances"], turns)
+    if "sem_seg" in inputs:
+        turned["sem_seg"] = turn_maps(inputs["sem_seg"], turns)
+    return turned
+
+
+def _snapped(instances):
+    """Predictions with their coordinates on the grid on which turning is exact in float32."""
+    snapped = Instances(instances.image_size)
+    for name, value in instances.get_fields().items():
+        if isinstance(value, Boxes):  # rotated ones too
+            value = type(value)(snap(value.tensor, PIXEL_STEP))
+        elif name == "pred_keypoints":
+            value = torch.cat([snap(value[..., :2], PIXEL_STEP), value[..., 2:]], dim=-1)
+        snapped.set(name, value)
+    return snapped

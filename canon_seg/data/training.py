@@ -1,10 +1,11 @@
 """Training loaders: photographs for the prior loss, COCO-format sets for segmenters."""
 
+import os
+
 import cv2
 import numpy as np
 import torch
 from pycocotools.mask import decode
-from segment_anything.utils.transforms import ResizeLongestSide
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.resize import network_size
@@ -18,23 +19,41 @@ from canon_seg.data.photos import (
 )
 from canon_seg.errors import InputError
 from canon_seg.geometry.masks import annotation_to_rle
+from canon_seg.segmenters.sam_meta_arch import image_size
+from canon_seg.segmenters.sam_models import LongestSide
 from detectron2.data import (
-    DatasetMapper,
+    DatasetCatalog,
+    MetadataCatalog,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, BoxMode, Instances
+from detectron2.utils import comm
 
 HOLDOUT_EVERY = 25  # one photograph in so many is kept out of training, to watch it
 
 
-def split_photos(folders):
-    """(training files, held-out files) of the photo folders, always the same split.
+def trains_on_photos(cfg):
+    """Whether images alone are needed: for a canonicalizer without the segmenter's losses."""
+    return (
+        cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter"
+        and cfg.MODEL.CANONICALIZER.TASK_WEIGHT == 0
+    )
 
+
+def split_photos(cfg):
+    """Upright photographs for the prior loss: of DATASETS.PHOTOS, and the images of DATASETS.TRAIN.
+
+    Returns:
+        (training files, held-out files): always the same split, none held out of a handful.
     Raises:
-        InputError: naming DATASETS.PHOTOS.
+        InputError: naming the config key.
     """
-    files = [file for folder in folders for file in list_photos(folder)]
+    files = [file for folder in cfg.DATASETS.PHOTOS for file in list_photos(folder)]
+    files += [
+        example["file_name"] for example in _load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
+    ]
+    files = list(dict.fromkeys(files))
     held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
     training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
     return training, held_out
@@ -44,39 +63,75 @@ def build_train_loader(cfg):
     """The loader for what the config trains: photographs alone, or annotated images.
 
     Raises:
-        InputError: if no training data are named.
+        InputError: if no training data are named, or some that cannot be used.
     """
-    if cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
+    if trains_on_photos(cfg):
+        if not cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
+            raise InputError(
+                "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
+                "DATASETS.TRAIN to registered COCO-format sets"
+            )
         return _build_photo_loader(cfg)
     if not cfg.DATASETS.TRAIN:
         raise InputError(
-            "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
-            "DATASETS.TRAIN to registered COCO-format sets"
+            "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
+            "registered COCO-format sets (DATASETS.COCO registers them)"
         )
     if cfg.MODEL.META_ARCHITECTURE != "SamSegmenter":
-        return build_detection_train_loader(cfg, mapper=DatasetMapper(cfg, is_train=True))
-    # SAM knows no classes, so that sets with different categories go together.
-    examples = [
-        example
-        for name in cfg.DATASETS.TRAIN
-        for example in get_detection_dataset_dicts([name], filter_empty=True)
-    ]
-    mapper = RegionMapper(cfg.MODEL.SAM.TINY.IMAGE_SIZE, cfg.INPUT.FORMAT)
+        check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
+        return build_detection_train_loader(cfg)
+    examples = _load_examples(cfg.DATASETS.TRAIN, filter_empty=True)
+    if not any(a.get("segmentation") for example in examples for a in example["annotations"]):
+        raise InputError(
+            f"DATASETS.TRAIN: the sets {', '.join(cfg.DATASETS.TRAIN)} hold no masks; SAM learns "
+            "from annotations with a 'segmentation'"
+        )
+    mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT)
     return build_detection_train_loader(cfg, mapper=mapper, dataset=examples)
 
 
+def check_registered(key, names):
+    """Raise :class:`InputError` naming ``key`` for a data set that is not there."""
+    for name in names:
+        if name not in DatasetCatalog.list():
+            raise InputError(
+                f"{key}: {name!r} is not registered; give its files in DATASETS.COCO as (name, "
+                "annotations.json, image folder)"
+            )
+        # Names of detectron2's own sets are always registered, their files need not be there.
+        file = MetadataCatalog.get(name).get("json_file")
+        if file and not os.path.isfile(file):
+            raise InputError(
+                f"{key}: {name!r} is registered, but there is no file {file}; detectron2 looks for "
+                "its own sets in the folder that the variable DETECTRON2_DATASETS names"
+            )
+
+
+def _load_examples(names, filter_empty):
+    """detectron2's dicts of the sets' images; sets of different categories may mix."""
+    check_registered("DATASETS.TRAIN", names)
+    examples = []
+    for name in names:
+        try:
+            examples += get_detection_dataset_dicts([name], filter_empty=filter_empty)
+        except AssertionError as error:
+            raise InputError(f"DATASETS.TRAIN: {name!r} is of no use ({error})") from error
+    return examples
+
+
 def _build_photo_loader(cfg):
-    files, _ = split_photos(cfg.DATASETS.PHOTOS)
+    files, _ = split_photos(cfg)
     side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
     longer = network_size(3, 4, side)
     stream = PhotoStream(
         files,
         folder_weights(files, cfg.DATASETS.FOLDER_POWER),
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
         shapes=[longer, longer[::-1], (side, side)],
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         image_format=cfg.INPUT.FORMAT,
-        seed=max(cfg.SEED, 0),
+        # Of the generator that SEED has set, another one in every process of a training.
+        seed=np.random.randint(2**31),
     )
     return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
 
@@ -104,37 +159,52 @@ class RegionMapper:
         Args:
             dataset_dict: in detectron2's standard format, with "annotations".
         Returns:
-            dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances``.
+            dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances`` with
+            ``gt_masks`` (BitMasks) and their ``gt_boxes``: none where nothing is to be seen.
+        Raises:
+            InputError: if the image cannot be read or has another size than it should.
         """
         example = dict(dataset_dict)
-        annotations = [a for a in example.pop("annotations") if not a.get("iscrowd")]
+        annotations = [
+            annotation for annotation in example.pop("annotations")
+            if annotation.get("segmentation") and not annotation.get("iscrowd")
+        ]
         # More than the prompts that will be drawn, but not all of the hundreds that there may be.
         chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
         annotations = [annotations[index] for index in chosen]
         image = read_image(example["file_name"], self.image_format)
-        height, width = image.shape[:2]
-        masks = [
-            255 * decode(annotation_to_rle(a["segmentation"], height, width)) for a in annotations
+        size = image.shape[:2]
+        if size != (example["height"], example["width"]):
+            raise InputError(
+                f"{example['file_name']} has height {size[0]} and width {size[1]}, but its "
+                f"annotations say {example['height']} and {example['width']}; correct one of them"
+            )
+        masks = [255 * decode(annotation_to_rle(a["segmentation"], *size)) for a in annotations]
+        boxes = [
+            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in annotations
         ]
         for _ in range(self.TRIES):
-            view = self._choose_view((height, width), annotations)
-            seen = np.stack([view(mask) > 127 for mask in masks])
+            view, view_size = self._choose_view(size, boxes)
+            seen = np.zeros((len(masks), *view_size), bool)
+            for index, mask in enumerate(masks):
+                seen[index] = view(mask) > 127
             areas = seen.sum(axis=(1, 2))
-            if areas.max() >= self.MIN_AREA:
+            largest = areas.max(initial=0)
+            if largest >= self.MIN_AREA:
                 break
-        seen = seen[areas >= min(self.MIN_AREA, areas.max())]
+        seen = seen[areas >= max(1, min(self.MIN_AREA, largest))]
         example["image"] = torch.from_numpy(
             disturb_pixels(view(image).astype(np.float32), np.random).transpose(2, 0, 1).copy()
         )
-        example["instances"] = instances = Instances(seen.shape[1:])
+        example["instances"] = instances = Instances(view_size)
         instances.gt_masks = BitMasks(torch.from_numpy(seen))
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return example
 
-    def _choose_view(self, size, annotations):
-        """A function that cuts the same random view out of the image and out of its masks."""
-        left, top, width, height = self._choose_crop(size, annotations)
-        view_size = ResizeLongestSide.get_preprocess_shape(height, width, self.side)
+    def _choose_view(self, size, boxes):
+        """(view, size): cuts the same random view out of an image and out of its masks."""
+        left, top, width, height = self._choose_crop(size, boxes)
+        view_size = LongestSide.get_preprocess_shape(height, width, self.side)
         interpolation = cv2.INTER_AREA if height > view_size[0] else cv2.INTER_LINEAR
         mirror = np.random.rand() < 0.5
 
@@ -143,15 +213,15 @@ class RegionMapper:
             pixels = cv2.resize(pixels, view_size[::-1], interpolation=interpolation)
             return pixels[:, ::-1] if mirror else pixels
 
-        return view
+        return view, view_size
 
-    def _choose_crop(self, size, annotations):
+    def _choose_crop(self, size, boxes):
         """x0, y0, width, height of a view: around an instance, or most of the image."""
         height, width = size
         shorter = min(size)
-        if np.random.rand() < 0.6:
+        if boxes and np.random.rand() < 0.6:
             # Around one instance, so that small ones are seen large enough to learn from.
-            box = annotations[np.random.randint(len(annotations))]["bbox"]
+            box = boxes[np.random.randint(len(boxes))]
             extent = max(box[2], box[3], 16) * np.random.uniform(1.2, 5.0)
             extent = int(np.clip(extent, min(96, shorter), shorter))
             center_x, center_y = box[0] + box[2] / 2, box[1] + box[3] / 2
@@ -160,8 +230,8 @@ class RegionMapper:
             top = center_y - extent / 2 + np.random.uniform(-shift, shift)
             crop_width = crop_height = extent
         else:
-            crop_height = int(height * np.random.uniform(0.7, 1.0))
-            crop_width = int(width * np.random.uniform(0.7, 1.0))
+            crop_height = max(1, int(height * np.random.uniform(0.7, 1.0)))
+            crop_width = max(1, int(width * np.random.uniform(0.7, 1.0)))
             left = np.random.uniform(0, width - crop_width)
             top = np.random.uniform(0, height - crop_height)
         left = int(np.clip(left, 0, width - crop_width))

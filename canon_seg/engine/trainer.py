@@ -3,30 +3,42 @@
 import logging
 import os
 import weakref
+from contextlib import ExitStack
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.weights import save_canonicalizer
 from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.data.images import read_image
-from canon_seg.data.training import build_train_loader, split_photos
+from canon_seg.data.training import build_train_loader, split_photos, trains_on_photos
+from canon_seg.engine.testing import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.files import write_atomically
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    create_ddp_model,
+    hooks,
+)
 from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-logger = logging.getLogger(__name__)
-
 
 class Trainer(DefaultTrainer):
     """Trains a canonicalizer, a segmenter, or one through the other.
+
+    A canonicalizer is built in its trainable form, from MODEL.CANONICALIZER.WEIGHTS where these
+    are given, else from random weights. A segmenter whose losses have no weight is not built.
 
     Every checkpoint is written whole or not at all, and holds what is needed to go on: model,
     optimizer, schedule, averaged weights. What users load afterwards is written beside it:
@@ -34,20 +46,27 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
+        """
+        Args:
+            cfg: config; not changed.
+        Raises:
+            InputError: naming the config key or the file that cannot be used.
+        """
         # DefaultTrainer's own set-up with another checkpointer, which its hooks hold on to.
         TrainerBase.__init__(self)
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = _training_config(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
+        self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
-        self._trainer = SimpleTrainer(model, loader, optimizer)
+        self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
+        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = trainer(create_ddp_model(model, broadcast_buffers=False), loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         checkpointables = {"trainer": weakref.proxy(self)}
         if self.averaged is not model:
             checkpointables["averaged"] = self.averaged
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **checkpointables)
+        self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self.register_hooks(self.build_hooks())
 
@@ -56,7 +75,22 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
+
+    @classmethod
     def build_optimizer(cls, cfg, model):
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise InputError(
+                "there is nothing to train: MODEL.CANONICALIZER.NAME is "
+                f"{cfg.MODEL.CANONICALIZER.NAME!r}, and MODEL.SEGMENTER.FREEZE "
+                f"{cfg.MODEL.SEGMENTER.FREEZE}"
+            )
         if cfg.SOLVER.OPTIMIZER == "SGD":
             return build_optimizer(cfg, model)
         if cfg.SOLVER.OPTIMIZER != "ADAMW":
@@ -77,18 +111,16 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         cfg = self.cfg
         built = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if self.averaged is not self.model:
+        if self.averaged is not _unwrapped(self.model):
             built.append(AverageWeights(self.averaged))
         if comm.is_main_process():
-            if cfg.DATASETS.PHOTOS:
-                _, held_out = split_photos(cfg.DATASETS.PHOTOS)
-                built.append(hooks.EvalHook(
-                    cfg.TEST.EVAL_PERIOD, lambda: {"held_out": self.test_poses(held_out)}
-                ))
             built.append(hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
             ))
             built.append(WriteResults(cfg.SOLVER.CHECKPOINT_PERIOD))
+        # After the checkpoint, which is there then if the evaluation fails; in all processes.
+        built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if comm.is_main_process():
             built.append(ProgressBar())
             built.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return built
@@ -104,33 +136,69 @@ class Trainer(DefaultTrainer):
     @property
     def trained(self):
         """The model whose weights are the result: the averaged one where there is one."""
-        model = self.averaged if self.averaged is not self.model else self.model
-        return getattr(model, "module", model)
+        return _unwrapped(self.averaged)
+
+    def _evaluate(self):
+        """All that the config asks for, as detectron2's nested dict of results."""
+        results = {}
+        if trains_on_photos(self.cfg):
+            if self.held_out and comm.is_main_process():
+                results["held_out"] = self.test_poses(self.held_out)
+        elif self.cfg.DATASETS.TEST:
+            results.update(self.test(self.cfg, self.trained))
+        self._last_eval_results = results
+        return results
 
     @torch.no_grad()
     def test_poses(self, files):
-        """Fraction of held-out upright photographs that are found upright, and mean loss.
+        """How well the trained canonicalizer finds the pose of upright photographs.
 
         Measured on the upright photographs only: the network is equivariant, so their turned
         copies tell nothing new.
+
+        Args:
+            files: paths of at least one photograph.
+        Returns:
+            dict: ``pose_accuracy``, the fraction that is found upright, 0..1; ``pose_loss``, mean
+            cross-entropy in nats.
         """
-        model = self.trained
-        if not hasattr(model, "canonicalizer"):
-            return {}
-        canonicalizer = model.canonicalizer
+        canonicalizer = self.trained.canonicalizer
+        was_training = canonicalizer.training
         canonicalizer.eval()
         try:
-            images = [
-                torch.from_numpy(read_image(file, self.cfg.INPUT.FORMAT)).permute(2, 0, 1)
-                for file in files
-            ]
-            logits = canonicalizer.logits([image.contiguous() for image in images])
+            logits = torch.cat([canonicalizer.logits([self._read(file)]) for file in files])
         finally:
-            canonicalizer.train()
+            canonicalizer.train(was_training)
         return {
             "pose_accuracy": float((logits.argmax(dim=1) == 0).float().mean()),
             "pose_loss": float(-logits.log_softmax(dim=1)[:, 0].mean()),
         }
+
+    def _read(self, file):
+        image = torch.from_numpy(read_image(file, self.cfg.INPUT.FORMAT)).permute(2, 0, 1)
+        return image.contiguous().to(self.cfg.MODEL.DEVICE)
+
+
+def _training_config(cfg):
+    """The config with what training changes about the model, frozen."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
+        if cfg.MODEL.CANONICALIZER.NAME == "IdentityCanonicalizer":
+            raise InputError(
+                "MODEL.CANONICALIZER.NAME is 'IdentityCanonicalizer', which has nothing to train; "
+                "set GroupCanonicalizer, or train the segmenter itself as MODEL.META_ARCHITECTURE"
+            )
+        cfg.MODEL.CANONICALIZER.TRAINABLE = True
+        if trains_on_photos(cfg):
+            cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""  # never run, so not even built
+    cfg.freeze()
+    return cfg
+
+
+def _unwrapped(model):
+    """The model inside of detectron2's or torch's wrappers."""
+    return getattr(model, "module", model)
 
 
 def build_averaged(model, decay):
@@ -150,11 +218,11 @@ class AverageWeights(HookBase):
         self.averaged = averaged
 
     def after_step(self):
-        model = self.trainer.model
+        model = _unwrapped(self.trainer.model)
         self.averaged.update_parameters(model)
-        for ours, theirs in zip(self.averaged.module.buffers(), model.buffers()):
-            if ours.shape == theirs.shape:
-                ours.copy_(theirs)
+        current = dict(model.named_buffers())
+        for name, buffer in self.averaged.module.named_buffers():
+            buffer.copy_(current[name])
 
 
 class WriteResults(HookBase):
@@ -164,16 +232,13 @@ class WriteResults(HookBase):
         self.period = period
 
     def after_step(self):
-        if (self.trainer.iter + 1) % self.period == 0:
-            self._write()
-
-    def after_train(self):
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
             self._write()
 
     def _write(self):
         cfg, model = self.trainer.cfg, self.trainer.trained
-        if hasattr(model, "canonicalizer") and hasattr(model.canonicalizer, "network"):
+        if hasattr(model, "canonicalizer"):
             save_canonicalizer(
                 os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth"),
                 model.canonicalizer.network,
@@ -185,27 +250,35 @@ class WriteResults(HookBase):
 
 
 def save_segmenter(path, segmenter):
-    """Write a trained segmenter in half precision, in the format of its official checkpoints."""
+    """Write a trained segmenter in the format of its official checkpoints.
+
+    Weights of a SAM are stored in half precision, which its own normalisation layers bear. Buffers,
+    and models of other kinds, whose batch statistics can leave its range, are stored as they are.
+    """
     module = getattr(segmenter, "sam", segmenter)
-    state = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in module.state_dict().items()
-    }
+    state = module.state_dict()
+    if module is not segmenter:
+        for name, _ in module.named_parameters():
+            state[name] = state[name].half()
     with write_atomically(path) as temporary:
         torch.save(state, temporary)
 
 
 class ProgressBar(HookBase):
-    """A tqdm bar over the iterations, with the time left."""
+    """A bar over the iterations with the time left, on terminals; log lines appear above it."""
+
+    def __init__(self):
+        self._contexts = ExitStack()
 
     def before_train(self):
-        self.bar = tqdm(
+        self._contexts.enter_context(logging_redirect_tqdm([logging.getLogger("detectron2")]))
+        self.bar = self._contexts.enter_context(tqdm(
             total=self.trainer.max_iter, initial=self.trainer.start_iter, unit="it",
-            desc="training", mininterval=5,
-        )
+            desc="training", mininterval=1, disable=None,
+        ))
 
     def after_step(self):
         self.bar.update()
 
     def after_train(self):
-        self.bar.close()
+        self._contexts.close()

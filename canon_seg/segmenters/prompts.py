@@ -8,7 +8,7 @@ import torch
 from canon_seg.geometry.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class Prompts:
     """N prompts for one image, each a box, some clicks, or both.
 
@@ -42,6 +42,8 @@ class Prompts:
             )
             if not fits or len(value) != len(self):
                 raise ValueError(f"{name} of {len(self)} prompts have shape {tuple(value.shape)}")
+            if name in ("boxes", "points") and not value.is_floating_point():
+                raise ValueError(f"{name} must be floating point, got {value.dtype}")
 
     def __len__(self):
         return len(self.boxes if self.boxes is not None else self.points)

@@ -50,6 +50,8 @@ def mask_losses(logits, iou_predictions, targets, warmup):
     Returns:
         dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
     """
+    # In float32, also under autocast: sums over thousands of pixels.
+    logits, iou_predictions = logits.float(), iou_predictions.float()
     targets = targets[:, None].expand_as(logits)
     if warmup:
         weight = torch.tensor(WARMUP_POSITIVE_WEIGHT, device=logits.device)

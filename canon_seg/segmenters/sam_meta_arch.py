@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,10 +11,16 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
 from canon_seg.segmenters.prompts import Prompts
 from canon_seg.segmenters.sam_losses import jitter_boxes, mask_losses, sample_pixel
-from canon_seg.segmenters.sam_models import OFFICIAL_SIZES, build_official_sam, build_tiny_sam
+from canon_seg.segmenters.sam_models import (
+    OFFICIAL_IMAGE_SIZE,
+    OFFICIAL_SIZES,
+    LongestSide,
+    build_official_sam,
+    build_tiny_sam,
+)
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage
 
 OFFICIAL_FILES = {
@@ -85,7 +90,7 @@ class SamSegmenter(nn.Module):
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
                 Inference: ``prompts``: :class:`Prompts` in the frame of ``image``; ``height``,
                 ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
-                (BitMasks) and ``gt_boxes``.
+                (BitMasks or PolygonMasks) and ``gt_boxes``, in the frame of ``image``.
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
             bool, ``pred_boxes`` (tight boxes of the masks), ``scores`` (the detector's where the
@@ -138,34 +143,43 @@ class SamSegmenter(nn.Module):
         array = image.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
         if self.image_format == "BGR":
             array = array[..., ::-1]
-        transform = ResizeLongestSide(self.sam.image_encoder.img_size)
+        transform = LongestSide(self.sam.image_encoder.img_size)
         resized = transform.apply_image(np.ascontiguousarray(array))
         return torch.as_tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
 
     def _encode_prompts(self, prompts, size, low_res_logits=None):
+        """Arguments of the mask decoder. The half pixel to both kinds of prompts is added by SAM."""
         prompts = prompts.to(self.device)
-        transform = ResizeLongestSide(self.sam.image_encoder.img_size)
         points, boxes = None, None
         if prompts.points is not None:
-            points = (
-                transform.apply_coords_torch(prompts.points, tuple(size)),
-                prompts.point_labels,
-            )
+            points = self._resize_coords(prompts.points, size), prompts.point_labels
         if prompts.boxes is not None:
-            boxes = transform.apply_boxes_torch(prompts.boxes, tuple(size))
+            boxes = self._resize_coords(prompts.boxes.reshape(-1, 2, 2), size).reshape(-1, 4)
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=low_res_logits)
         return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
+
+    def _resize_coords(self, coords, size):
+        """(..., 2) x, y in an image of ``size`` to SAM's input frame, as SamPredictor does it."""
+        height, width = size
+        resized = LongestSide.get_preprocess_shape(height, width, self.sam.image_encoder.img_size)
+        factors = torch.tensor(
+            [resized[1] / width, resized[0] / height], dtype=torch.float64, device=coords.device
+        )
+        return (coords * factors).float()
 
     def _losses(self, batched_inputs):
         storage = get_event_storage()
         warmup = storage.iter < self.warmup_steps
         images = torch.stack([self._resize_for_training(inputs) for inputs in batched_inputs])
         embeddings = self.sam.image_encoder(images)
-        sums = {}
+        # A graph to go back through even where no image has any instance.
+        sums = dict.fromkeys(("loss_mask", "loss_dice", "loss_iou"), 0 * embeddings.sum())
         for inputs, embedding in zip(batched_inputs, embeddings):
+            if len(inputs["instances"]) == 0:
+                continue
             losses = self._image_losses(inputs, embedding[None], warmup)
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value / len(batched_inputs)
+                sums[name] = sums[name] + value / len(batched_inputs)
         return sums
 
     def _resize_for_training(self, inputs):
@@ -174,7 +188,7 @@ class SamSegmenter(nn.Module):
         if self.image_format == "BGR":
             image = image.flip(0)
         side = self.sam.image_encoder.img_size
-        size = ResizeLongestSide.get_preprocess_shape(*image.shape[-2:], side)
+        size = LongestSide.get_preprocess_shape(*image.shape[-2:], side)
         if tuple(image.shape[-2:]) != size:
             image = F.interpolate(
                 image[None], size, mode="bilinear", align_corners=False, antialias=True
@@ -184,10 +198,10 @@ class SamSegmenter(nn.Module):
     def _image_losses(self, inputs, embedding, warmup):
         size = inputs["image"].shape[-2:]
         instances = inputs["instances"]
-        chosen = torch.randperm(len(instances))[: self.train_prompts]
-        masks = instances.gt_masks.tensor[chosen].to(self.device)
+        instances = instances[torch.randperm(len(instances))[: self.train_prompts]]
+        masks = _bit_masks(instances).to(self.device)
         targets = self._low_resolution(masks.float())
-        prompts = _first_prompts(masks, instances.gt_boxes.tensor[chosen].to(self.device))
+        prompts = _first_prompts(masks, instances.gt_boxes.tensor.to(self.device))
         rounds = 1 + int(torch.rand(()) < CORRECTED_FRACTION)
         losses, logits = {}, None
         for index in range(rounds):
@@ -206,7 +220,7 @@ class SamSegmenter(nn.Module):
     def _low_resolution(self, masks):
         """(N, H, W) masks of 0 and 1 on the grid of the decoder's logits, padding included."""
         side = self.sam.prompt_encoder.mask_input_size[0]
-        size = ResizeLongestSide.get_preprocess_shape(*masks.shape[-2:], side)
+        size = LongestSide.get_preprocess_shape(*masks.shape[-2:], side)
         small = F.interpolate(masks[:, None], size, mode="area")[:, 0]
         return F.pad((small > 0.5).float(), (0, side - size[1], 0, side - size[0]))
 
@@ -237,7 +251,31 @@ def build_sam(cfg):
         known = ", ".join((*OFFICIAL_SIZES, "tiny"))
         raise InputError(f"MODEL.SAM.SIZE is {keys.SIZE!r}; known: {known}")
     tiny = keys.TINY
+    if tiny.IMAGE_SIZE % 32 or tiny.EMBED_DIM % 16:
+        raise InputError(
+            "MODEL.SAM.TINY: IMAGE_SIZE must be a multiple of 32 and EMBED_DIM one of 16; got "
+            f"{tiny.IMAGE_SIZE} and {tiny.EMBED_DIM}"
+        )
+    if not len(tiny.CHANNELS) == len(tiny.BLOCKS) == 4:
+        raise InputError(
+            "MODEL.SAM.TINY: CHANNELS and BLOCKS are for four stages; got "
+            f"{list(tiny.CHANNELS)} and {list(tiny.BLOCKS)}"
+        )
     return build_tiny_sam(tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM)
+
+
+def image_size(cfg):
+    """Side in pixels of the square input of the `Sam` that ``cfg.MODEL.SAM`` describes."""
+    keys = cfg.MODEL.SAM
+    return OFFICIAL_IMAGE_SIZE if keys.SIZE in OFFICIAL_SIZES else keys.TINY.IMAGE_SIZE
+
+
+def _bit_masks(instances):
+    """(N, H, W) bool ground-truth masks."""
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):
+        masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
+    return masks.tensor
 
 
 def _first_prompts(masks, boxes):

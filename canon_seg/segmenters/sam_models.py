@@ -2,15 +2,27 @@
 
 from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 from torch.nn import functional as F
 
 OFFICIAL_SIZES = ("vit_h", "vit_l", "vit_b")
+OFFICIAL_IMAGE_SIZE = 1024
 
 
 def build_official_sam(size):
     """A `Sam` of an official size ("vit_h", "vit_l", "vit_b") with random weights."""
     return sam_model_registry[size]()
+
+
+class LongestSide(ResizeLongestSide):
+    """segment_anything's resizing, which leaves a very long image at least one pixel wide."""
+
+    @staticmethod
+    def get_preprocess_shape(oldh, oldw, long_side_length):
+        """(height, width) of an ``oldh`` x ``oldw`` image with longer side ``long_side_length``."""
+        height, width = ResizeLongestSide.get_preprocess_shape(oldh, oldw, long_side_length)
+        return max(height, 1), max(width, 1)
 
 
 def build_tiny_sam(image_size, channels, blocks, embed_dim):

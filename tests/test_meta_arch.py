@@ -1,0 +1,493 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.config import load_config
+from canon_seg.errors import InputError
+from canon_seg.geometry.arrays import turn_maps
+from canon_seg.geometry.group import C4
+from canon_seg.geometry.instances import turn_instances
+from canon_seg.geometry.panoptic import turn_panoptic
+from canon_seg.meta_arch import CanonicalizedSegmenter
+from canon_seg.segmenters.prompts import Prompts
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from tiny_models import (
+    MIN_SIZE,
+    canonicalized,
+    random_canonicalizer,
+    random_image,
+    random_prompts,
+    tiny_config,
+    tiny_segmenter,
+)
+
+SIZES = [(48, 48), (47, 47), (40, 61), (61, 40), (33, 80), (64, 97)]
+KINDS = ["mask_rcnn", "keypoint_rcnn", "retinanet", "semantic", "panoptic_fpn"]
+
+
+@pytest.fixture(scope="module")
+def sam():
+    return canonicalized(tiny_segmenter("sam"), random_canonicalizer())
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def detectron(request):
+    return canonicalized(tiny_segmenter(request.param), random_canonicalizer("BGR"))
+
+
+def turned_inputs(image, turns, prompts=None, **size):
+    inputs = {"image": turn_maps(image, turns).contiguous()}
+    if size:
+        swap = turns % 2
+        inputs["height"], inputs["width"] = (
+            (size["width"], size["height"]) if swap else (size["height"], size["width"])
+        )
+    if prompts is not None:
+        inputs["prompts"] = prompts.turned(turns, *image.shape[1:])
+    return inputs
+
+
+def turned_result(result, turns):
+    """What the segmenter would have to give for an image turned by ``turns``."""
+    turned = {"pose": C4.compose(result["pose"].turns, turns)}
+    if "instances" in result:
+        turned["instances"] = turn_instances(result["instances"], turns)
+    if "sem_seg" in result:
+        turned["sem_seg"] = turn_maps(result["sem_seg"], turns)
+    if "panoptic_seg" in result:
+        turned["panoptic_seg"] = turn_panoptic(*result["panoptic_seg"], turns)
+    return turned
+
+
+def assert_identical(result, expected):
+    """Equal to the last bit: poses, masks, boxes, scores, classes, maps."""
+    assert result.keys() == expected.keys()
+    pose = expected["pose"]
+    assert result["pose"].turns == getattr(pose, "turns", pose)
+    if "instances" in expected:
+        ours, theirs = result["instances"], expected["instances"]
+        assert ours.image_size == theirs.image_size
+        assert ours.get_fields().keys() == theirs.get_fields().keys()
+        for name, value in theirs.get_fields().items():
+            have = ours.get(name)
+            if isinstance(value, Boxes):
+                value, have = value.tensor, have.tensor
+            assert torch.equal(have, value), name
+    if "sem_seg" in expected:
+        assert torch.equal(result["sem_seg"], expected["sem_seg"])
+    if "panoptic_seg" in expected:
+        assert torch.equal(result["panoptic_seg"][0], expected["panoptic_seg"][0])
+        assert result["panoptic_seg"][1] == expected["panoptic_seg"][1]
+
+
+def assert_equivariant(model, image, prompts=None, **size):
+    """The results of the four turns agree; returns them."""
+    results = [model([turned_inputs(image, turns, prompts, **size)])[0] for turns in C4.elements]
+    for turns, result in zip(C4.elements, results):
+        assert_identical(result, turned_result(results[0], turns))
+    return results
+
+
+# --- exactness ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 30), (30, 1), (1, 300)])
+@pytest.mark.parametrize("kind", ["boxes", "points", "both"])
+def test_sam_is_exactly_equivariant(sam, size, kind):
+    image, prompts = random_image(*size), random_prompts(*size, kind)
+    results = assert_equivariant(sam, image, prompts)
+    assert sorted(result["pose"].turns for result in results) == [0, 1, 2, 3]
+    if min(size) > 30:  # not because there is nothing to be seen
+        assert 0 < results[0]["instances"].pred_masks.float().mean() < 1
+
+
+@pytest.mark.parametrize("size", SIZES[1:5])
+def test_detectron2_models_are_exactly_equivariant(detectron, size):
+    results = assert_equivariant(detectron, random_image(*size))
+    assert sorted(result["pose"].turns for result in results) == [0, 1, 2, 3]
+    if "instances" in results[0] and "panoptic_seg" not in results[0]:
+        assert len(results[0]["instances"]) > 0
+
+
+def test_results_depend_on_the_pose_without_a_canonicalizer(detectron):
+    plain = canonicalized(detectron.segmenter, IdentityCanonicalizer())
+    with pytest.raises(AssertionError):
+        assert_equivariant(plain, random_image(40, 61))
+
+
+def test_one_pixel_wide_images_in_mask_rcnn():
+    model = canonicalized(tiny_segmenter("mask_rcnn"), random_canonicalizer("BGR"))
+    assert_equivariant(model, random_image(1, 50))
+
+
+def test_results_of_another_size_are_turned_too(sam):
+    image, prompts = random_image(40, 61), random_prompts(40, 61)
+    results = assert_equivariant(sam, image, prompts, height=93, width=120)
+    assert [result["instances"].image_size for result in results] == [
+        (93, 120), (120, 93), (93, 120), (120, 93)
+    ]
+    assert results[1]["instances"].pred_masks.shape[1:] == (120, 93)
+
+
+def test_results_of_another_size_in_detectron2_models(detectron):
+    results = assert_equivariant(detectron, random_image(40, 61), height=93, width=120)
+    for turns, result in enumerate(results):
+        size = (93, 120) if turns % 2 == 0 else (120, 93)
+        if "instances" in result:
+            assert result["instances"].image_size == size
+        if "sem_seg" in result:
+            assert tuple(result["sem_seg"].shape[1:]) == size
+
+
+@pytest.mark.parametrize("kind", ["sam", "mask_rcnn"])
+def test_batches_are_exactly_equivariant(kind):
+    model = canonicalized(
+        tiny_segmenter(kind), random_canonicalizer("RGB" if kind == "sam" else "BGR")
+    )
+    images = [random_image(*size) for size in SIZES[2:5]]
+    prompts = [random_prompts(*size) if kind == "sam" else None for size in SIZES[2:5]]
+
+    def run(turns_of_each):
+        return model([
+            turned_inputs(image, turns, prompt)
+            for image, turns, prompt in zip(images, turns_of_each, prompts)
+        ])
+
+    upright = run((0, 0, 0))
+    for turns_of_each in ((1, 2, 3), (3, 0, 1), (2, 2, 2)):
+        for result, base, turns in zip(run(turns_of_each), upright, turns_of_each):
+            assert_identical(result, turned_result(base, turns))
+
+
+def symmetric_images():
+    half = random_image(24, 31)
+    quarter = random_image(20, 20)
+    upper = torch.cat([quarter, turn_maps(quarter, 3)], dim=2)
+    return {
+        "constant": torch.full((3, 40, 40), 90, dtype=torch.uint8),
+        "constant, not square": torch.full((3, 40, 52), 90, dtype=torch.uint8),
+        "180 degrees": torch.cat([half, turn_maps(half, 2)], dim=1),
+        "90 degrees": torch.cat([upper, turn_maps(upper, 2)], dim=1),
+    }
+
+
+@pytest.mark.parametrize("name", symmetric_images())
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_prompts_break_the_tie_of_symmetric_images(sam, name, kind):
+    image = symmetric_images()[name]
+    order = 2 if image.shape[1] != image.shape[2] or name == "180 degrees" else 1
+    assert torch.equal(turn_maps(image, order), image)
+    results = assert_equivariant(sam, image, random_prompts(*image.shape[1:], kind))
+    assert len({result["pose"].turns for result in results}) == 4
+
+
+@pytest.mark.parametrize("name", symmetric_images())
+def test_without_prompts_the_canonical_result_of_symmetric_images_is_defined(name):
+    model = canonicalized(tiny_segmenter("mask_rcnn"), random_canonicalizer("BGR"))
+    image = symmetric_images()[name]
+    canonical = []
+    for turns in C4.elements:
+        result = model([turned_inputs(image, turns)])[0]
+        back = turned_result(result, result["pose"].turns_to_canonical)
+        assert back["pose"] == 0
+        canonical.append(back)
+    for back in canonical[1:]:
+        for field in ("pred_boxes", "pred_masks", "scores", "pred_classes"):
+            ours, theirs = (r["instances"].get(field) for r in (back, canonical[0]))
+            assert torch.equal(getattr(ours, "tensor", ours), getattr(theirs, "tensor", theirs))
+
+
+def test_no_prompts_at_all_on_a_symmetric_image(sam):
+    image = torch.zeros((3, 20, 20), dtype=torch.uint8)
+    result = sam([{"image": image, "prompts": Prompts(boxes=torch.zeros(0, 4))}])[0]
+    assert len(result["instances"]) == 0
+
+
+def test_a_single_pixel(sam):
+    assert_equivariant(sam, random_image(1, 1), random_prompts(1, 1, "boxes"))
+
+
+def test_boxes_and_keypoints_come_back_on_the_grid():
+    model = canonicalized(tiny_segmenter("keypoint_rcnn"), random_canonicalizer("BGR"))
+    instances = model([{"image": random_image(40, 61)}])[0]["instances"]
+    for coords in (instances.pred_boxes.tensor, instances.pred_keypoints[..., :2]):
+        assert coords.numel() > 0
+        assert torch.equal(coords * 256, (coords * 256).round())
+
+
+def test_results_of_the_segmenter_are_not_changed():
+    class Remembers(nn.Module):
+        resizes_itself = True
+
+        def forward(self, batched_inputs):
+            self.given = Instances((20, 30))
+            self.given.pred_boxes = Boxes(torch.tensor([[0.3, 1.1, 7.7, 9.9]]))
+            return [{"instances": self.given}]
+
+    segmenter = Remembers()
+    canonicalized(segmenter, FixedPoseCanonicalizer(1))([{"image": random_image(30, 20)}])
+    assert torch.equal(segmenter.given.pred_boxes.tensor, torch.tensor([[0.3, 1.1, 7.7, 9.9]]))
+
+
+# --- the identity canonicalizer -------------------------------------------------------------------
+
+
+def test_identity_is_detectron2_alone(detectron):
+    image = random_image(40, 61)
+    model = canonicalized(detectron.segmenter, IdentityCanonicalizer())
+    result = model([{"image": image}])[0]
+    # As in detectron2.engine.DefaultPredictor.
+    array = image.permute(1, 2, 0).numpy()
+    resize = ResizeShortestEdge([MIN_SIZE, MIN_SIZE], 2 * MIN_SIZE)
+    resized = resize.get_transform(array).apply_image(array).astype("float32")
+    inputs = {
+        "image": torch.as_tensor(resized.transpose(2, 0, 1)), "height": 40, "width": 61,
+    }
+    with torch.no_grad():
+        expected = detectron.segmenter([inputs])[0]
+    assert_identical(result, {"pose": 0, **expected})
+
+
+@pytest.mark.parametrize("pose", C4.elements)
+def test_a_known_pose_gives_the_turned_plain_result(sam, pose):
+    image, prompts = random_image(40, 61), random_prompts(40, 61).snapped()
+    plain = canonicalized(sam.segmenter, IdentityCanonicalizer())
+    expected = plain([{"image": image, "prompts": prompts}])[0]
+    oracle = canonicalized(sam.segmenter, FixedPoseCanonicalizer(pose))
+    result = oracle([turned_inputs(image, pose, prompts)])[0]
+    assert_identical(result, turned_result(expected, pose))
+
+
+def test_without_a_segmenter_poses_are_found():
+    model = canonicalized(None, random_canonicalizer())
+    image = random_image(40, 61)
+    poses = [model([turned_inputs(image, turns)])[0]["pose"].turns for turns in C4.elements]
+    assert [(pose - poses[0]) % 4 for pose in poses] == [0, 1, 2, 3]
+
+
+def test_unknown_results_and_proposals_are_refused():
+    class Strange(nn.Module):
+        resizes_itself = True
+
+        def forward(self, batched_inputs):
+            return [{"depth": torch.zeros(3, 4)} for _ in batched_inputs]
+
+    model = canonicalized(Strange(), FixedPoseCanonicalizer(1))
+    with pytest.raises(ValueError, match="depth"):
+        model([{"image": random_image(5, 6)}])
+    with pytest.raises(ValueError, match="proposals"):
+        model([{"image": random_image(5, 6), "proposals": Instances((5, 6))}])
+
+
+def test_ground_truth_does_not_reach_the_segmenter_in_inference():
+    class Looks(nn.Module):
+        resizes_itself = True
+
+        def forward(self, batched_inputs):
+            assert batched_inputs[0].keys() == {"image", "height", "width", "image_id"}
+            return [{}]
+
+    model = canonicalized(Looks(), FixedPoseCanonicalizer(1))
+    image = random_image(5, 6)
+    model([{"image": image, "image_id": 3, "instances": Instances((5, 6)), "sem_seg": image[0]}])
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+class Untouchable(nn.Module):
+    resizes_itself = True
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, batched_inputs):
+        raise AssertionError("the segmenter was called")
+
+
+def trainable_canonicalizer():
+    canonicalizer = random_canonicalizer("BGR")
+    canonicalizer.requires_grad_(True)
+    return canonicalizer
+
+
+def annotated(height, width, mask_type, seed=0):
+    """A training example with two instances, as detectron2's DatasetMapper gives it."""
+    instances = Instances((height, width))
+    boxes = np.array([[4.0, 5.0, 24.0, 30.0], [20.0, 8.0, 38.0, 36.0]])
+    polygons = [[np.array([x0, y0, x1, y0, x1, y1, x0, y1])] for x0, y0, x1, y1 in boxes]
+    masks = PolygonMasks(polygons)
+    if mask_type is BitMasks:
+        masks = BitMasks.from_polygon_masks(masks, height, width)
+    instances.gt_masks = masks
+    instances.gt_boxes = Boxes(torch.from_numpy(boxes).float())
+    instances.gt_classes = torch.tensor([0, 2])
+    return {"image": random_image(height, width, seed), "instances": instances}
+
+
+def batch_of(mask_type=BitMasks):
+    return [annotated(40, 61, mask_type), annotated(48, 48, mask_type, seed=1)]
+
+
+def test_task_weight_0_never_calls_the_segmenter():
+    model = canonicalized(Untouchable(), trainable_canonicalizer()).train()
+    with EventStorage() as storage:
+        losses = model([{"image": random_image(40, 61)}, {"image": random_image(61, 40)}])
+    assert losses.keys() == {"loss_prior"}
+    losses["loss_prior"].backward()
+    assert all(p.grad is not None for p in model.canonicalizer.parameters())
+    assert {"canonicalizer/kl", "canonicalizer/identity_rate", "canonicalizer/wasserstein"} <= set(
+        storage.latest()
+    )
+
+
+def test_the_prior_loss_is_weighted():
+    batch = [{"image": random_image(40, 61)}]
+    canonicalizer = trainable_canonicalizer()
+    logits = canonicalizer.logits([batch[0]["image"]])
+    model = canonicalized(None, canonicalizer).train()
+    model.prior_weight = 100.0
+    with EventStorage():
+        loss = model(batch)["loss_prior"]
+    expected = -100 * logits.log_softmax(dim=1)[0, 0]
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("mask_type", [BitMasks, PolygonMasks])
+@pytest.mark.parametrize("kind", ["sam", "mask_rcnn"])
+def test_the_task_loss_reaches_the_canonicalizer_alone(kind, mask_type):
+    model = canonicalized(tiny_segmenter(kind), trainable_canonicalizer(), task_weight=2.0).train()
+    model.prior_weight = 0.0
+    state = copy.deepcopy(model.segmenter.state_dict())
+    with EventStorage():
+        losses = model(batch_of(mask_type))
+        sum(losses.values()).backward()
+    assert len(losses) > 3 and all(torch.isfinite(value) for value in losses.values())
+    assert all(p.grad is None for p in model.segmenter.parameters())
+    assert all(p.grad.abs().max() > 0 for p in model.canonicalizer.parameters())
+    # Neither weights nor batch statistics have moved, and the segmenter is in eval mode again.
+    assert all(torch.equal(value, state[key]) for key, value in model.segmenter.state_dict().items())
+    assert not any(module.training for module in model.segmenter.modules())
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "semantic", "panoptic_fpn"])
+def test_task_losses_of_other_models(kind):
+    model = canonicalized(tiny_segmenter(kind), trainable_canonicalizer(), task_weight=1.0).train()
+    batch = batch_of()
+    for inputs in batch:
+        if kind != "retinanet":
+            inputs["sem_seg"] = torch.randint(0, 6, inputs["image"].shape[1:])
+    state = copy.deepcopy(model.segmenter.state_dict())
+    with EventStorage():
+        losses = model(batch)
+        sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(p.grad is not None for p in model.canonicalizer.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in model.segmenter.state_dict().items())
+
+
+class Says(nn.Module):
+    """A canonicalizer that finds the same pose in every image."""
+
+    snaps = True
+
+    def __init__(self, pose):
+        super().__init__()
+        self.row = nn.Parameter(torch.eye(4)[pose])
+
+    def logits(self, images):
+        return self.row.expand(len(images), 4)
+
+
+@pytest.mark.parametrize("pose", C4.elements)
+def test_the_task_is_set_in_the_canonical_frame(pose):
+    seen = []
+
+    class Recorder(nn.Module):
+        resizes_itself = True
+
+        def forward(self, batched_inputs):
+            seen.extend(batched_inputs)
+            return {"loss": sum(inputs["image"].sum() for inputs in batched_inputs)}
+
+    model = canonicalized(Recorder(), Says(pose), task_weight=1.0).train()
+    example = annotated(40, 61, BitMasks)
+    # The first mask is painted into the image, so that they can be compared wherever they go.
+    mask = example["instances"].gt_masks.tensor[0]
+    example["image"][0] = 255 * mask
+    example["sem_seg"] = mask.long()
+    with EventStorage():
+        model([example])["loss"].backward()
+    assert model.canonicalizer.row.grad.abs().min() > 0
+    given = seen[0]
+    expected = turn_maps(example["image"], C4.inverse(pose)).float()
+    assert torch.equal(given["image"].detach(), expected)
+    mask = expected[0] == 255
+    assert torch.equal(given["instances"].gt_masks.tensor[0], mask)
+    assert torch.equal(given["sem_seg"], mask.long())
+    box = given["instances"].gt_masks[0].get_bounding_boxes().tensor
+    assert torch.equal(given["instances"].gt_boxes.tensor[:1], box)
+    assert (given["height"], given["width"]) == tuple(expected.shape[1:])
+
+
+def test_a_frozen_segmenter_stays_in_eval_mode():
+    model = canonicalized(tiny_segmenter("sam"), random_canonicalizer())
+    model.train()
+    assert model.training and model.canonicalizer.training
+    assert not any(module.training for module in model.segmenter.modules())
+    assert not any(p.requires_grad for p in model.segmenter.parameters())
+
+
+def test_a_segmenter_that_is_not_frozen_trains():
+    segmenter = tiny_segmenter("sam")
+    model = canonicalized(
+        segmenter, trainable_canonicalizer(), task_weight=1.0, freeze_segmenter=False
+    ).train()
+    assert segmenter.training
+    with EventStorage():
+        sum(model(batch_of()).values()).backward()
+    assert all(p.grad is not None for p in segmenter.sam.image_encoder.parameters())
+
+
+def test_a_failing_segmenter_is_left_in_eval_mode():
+    segmenter = tiny_segmenter("mask_rcnn")
+    model = canonicalized(segmenter, trainable_canonicalizer(), task_weight=1.0).train()
+    batch = batch_of()
+    batch[0]["instances"].remove("gt_classes")
+    with EventStorage(), pytest.raises(AttributeError):
+        model(batch)
+    assert not any(module.training for module in segmenter.modules())
+
+
+# --- from a config --------------------------------------------------------------------------------
+
+
+def test_from_config():
+    cfg = tiny_config("mask_rcnn")
+    cfg.MODEL.META_ARCHITECTURE = "CanonicalizedSegmenter"
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = "GeneralizedRCNN"
+    cfg.MODEL.CANONICALIZER.NAME = "IdentityCanonicalizer"
+    model = build_model(cfg).eval()
+    assert isinstance(model, CanonicalizedSegmenter)
+    assert isinstance(model.canonicalizer, IdentityCanonicalizer)
+    assert not any(p.requires_grad for p in model.segmenter.parameters())
+    assert model.resize.short_edge_length == [MIN_SIZE, MIN_SIZE]
+    assert model([{"image": random_image(40, 61)}])[0]["instances"].image_size == (40, 61)
+
+
+def test_the_task_needs_a_segmenter():
+    cfg = load_config("", ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"])
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""
+    cfg.MODEL.CANONICALIZER.NAME = "IdentityCanonicalizer"
+    cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 1.0
+    with pytest.raises(InputError, match="TASK_WEIGHT"):
+        CanonicalizedSegmenter(cfg)

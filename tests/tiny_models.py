@@ -1,0 +1,114 @@
+"""Models of every kind, small enough for tests, with random weights that are always the same."""
+
+import numpy as np
+import torch
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
+from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
+from canon_seg.config import add_canon_seg_config
+from canon_seg.meta_arch import CanonicalizedSegmenter
+from canon_seg.segmenters.prompts import Prompts
+from canon_seg.segmenters.sam_meta_arch import SamSegmenter
+from canon_seg.segmenters.sam_models import build_tiny_sam
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import build_model
+
+MIN_SIZE = 64
+ZOO = {
+    "mask_rcnn": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
+    "keypoint_rcnn": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml",
+    "retinanet": "COCO-Detection/retinanet_R_50_FPN_3x.yaml",
+    "panoptic_fpn": "COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml",
+}
+
+
+def tiny_config(kind):
+    """detectron2's config of a model-zoo model, or of a SemanticSegmentor, at toy size."""
+    cfg = get_cfg()
+    add_canon_seg_config(cfg)
+    cfg.merge_from_file(model_zoo.get_config_file(ZOO.get(kind, ZOO["panoptic_fpn"])))
+    if kind == "semantic":
+        cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    cfg.MODEL.PIXEL_STD = [58.0, 58.0, 58.0]  # random weights bear no larger values
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 16
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV, cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 1, 16
+    cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16]
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.0
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = 16
+    cfg.MODEL.RETINANET.NUM_CONVS = 1
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES = 5
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 6
+    if kind == "keypoint_rcnn":
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    cfg.TEST.DETECTIONS_PER_IMAGE = 6
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = MIN_SIZE, 2 * MIN_SIZE
+    return cfg
+
+
+def tiny_segmenter(kind, seed=3):
+    """One of the models of :func:`tiny_config`, or "sam", in eval mode."""
+    torch.manual_seed(seed)
+    if kind == "sam":
+        return SamSegmenter(
+            sam=build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32), image_format="RGB"
+        ).eval()
+    return build_model(tiny_config(kind)).eval()
+
+
+def random_canonicalizer(image_format="RGB", seed=0):
+    """A canonicalizer that finds some pose or other, in its exported form."""
+    torch.manual_seed(seed)
+    network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
+    return GroupCanonicalizer(network, input_size=33, image_format=image_format)
+
+
+def canonicalized(segmenter, canonicalizer, task_weight=0.0, **kwargs):
+    """The two parts as one model."""
+    resizes = getattr(segmenter, "resizes_itself", False)
+    return CanonicalizedSegmenter(
+        canonicalizer=canonicalizer,
+        segmenter=segmenter,
+        resize=None if resizes else ResizeShortestEdge([MIN_SIZE, MIN_SIZE], 2 * MIN_SIZE),
+        prior=torch.eye(4)[0],
+        prior_weight=1.0,
+        task_weight=task_weight,
+        **kwargs,
+    ).eval()
+
+
+def random_image(height, width, seed=0):
+    """(3, height, width) uint8 tensor: smooth structure and noise."""
+    rng = np.random.default_rng((seed, height, width))
+    coarse = rng.uniform(0, 255, (3, -(-height // 8), -(-width // 8)))
+    pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    pixels = pixels + rng.normal(0, 20, pixels.shape)
+    return torch.from_numpy(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def random_prompts(height, width, kind="boxes", count=5, seed=0):
+    """Prompts of kind "boxes", "points" (two clicks each) or "both", off the pixel grid."""
+    rng = np.random.default_rng((seed, height, width))
+    size = np.array([width, height])
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * size
+    clicks = rng.uniform(0, 1, (count, 2, 2)) * (size - 1)
+    boxes = torch.from_numpy(corners.reshape(count, 4)).float()
+    points = torch.from_numpy(clicks).float()
+    labels = torch.from_numpy(rng.integers(0, 2, (count, 2)))
+    classes = torch.from_numpy(rng.integers(0, 3, count))
+    return Prompts(
+        boxes=None if kind == "points" else boxes,
+        points=None if kind == "boxes" else points,
+        point_labels=None if kind == "boxes" else labels,
+        classes=classes,
+    )
