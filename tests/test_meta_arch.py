@@ -338,6 +338,11 @@ def batch_of(mask_type=BitMasks):
     return [annotated(40, 61, mask_type), annotated(48, 48, mask_type, seed=1)]
 
 
+def assert_same_state(module, state):
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
 def test_task_weight_0_never_calls_the_segmenter():
     model = canonicalized(Untouchable(), trainable_canonicalizer()).train()
     with EventStorage() as storage:
@@ -375,7 +380,7 @@ def test_the_task_loss_reaches_the_canonicalizer_alone(kind, mask_type):
     assert all(p.grad is None for p in model.segmenter.parameters())
     assert all(p.grad.abs().max() > 0 for p in model.canonicalizer.parameters())
     # Neither weights nor batch statistics have moved, and the segmenter is in eval mode again.
-    assert all(torch.equal(value, state[key]) for key, value in model.segmenter.state_dict().items())
+    assert_same_state(model.segmenter, state)
     assert not any(module.training for module in model.segmenter.modules())
 
 
@@ -392,7 +397,7 @@ def test_task_losses_of_other_models(kind):
         sum(losses.values()).backward()
     assert all(torch.isfinite(value) for value in losses.values())
     assert all(p.grad is not None for p in model.canonicalizer.parameters())
-    assert all(torch.equal(value, state[key]) for key, value in model.segmenter.state_dict().items())
+    assert_same_state(model.segmenter, state)
 
 
 class Says(nn.Module):

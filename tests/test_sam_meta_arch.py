@@ -1,0 +1,292 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.canonicalizer import IdentityCanonicalizer
+from canon_seg.segmenters import sam_meta_arch
+from canon_seg.segmenters.prompts import Prompts
+from canon_seg.segmenters.sam_meta_arch import SamSegmenter
+from canon_seg.segmenters.sam_models import build_tiny_sam
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from tiny_models import canonicalized, random_image, random_prompts, tiny_segmenter
+
+SIZES = [(40, 61), (61, 40), (48, 48), (100, 37), (1, 30)]
+
+
+@pytest.fixture(scope="module")
+def sam():
+    return tiny_segmenter("sam")
+
+
+def array_of(image):
+    return image.permute(1, 2, 0).contiguous().numpy()
+
+
+# --- inference ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("kind", ["boxes", "points", "both"])
+@pytest.mark.parametrize("size", SIZES)
+def test_equal_to_sam_predictor_behind_the_identity(sam, size, kind, multimask):
+    image, prompts = random_image(*size), random_prompts(*size, kind, count=3)
+    segmenter = SamSegmenter(
+        sam=sam.sam, image_format="RGB", multimask=multimask, prompts_per_batch=1
+    ).eval()
+    model = canonicalized(segmenter, IdentityCanonicalizer())
+    instances = model([{"image": image, "prompts": prompts}])[0]["instances"]
+    predictor = SamPredictor(sam.sam)
+    predictor.set_image(array_of(image))
+    for index in range(len(prompts)):
+        masks, scores, _ = predictor.predict(
+            box=None if prompts.boxes is None else prompts.boxes[index].numpy(),
+            point_coords=None if prompts.points is None else prompts.points[index].numpy(),
+            point_labels=(
+                None if prompts.points is None else prompts.point_labels[index].numpy()
+            ),
+            multimask_output=multimask,
+        )
+        best = int(np.argmax(scores))
+        assert instances.scores[index].item() == scores[best]
+        assert np.array_equal(instances.pred_masks[index].numpy(), masks[best])
+
+
+def test_equal_to_sam_predictor_for_many_prompts_at_once(sam):
+    image, prompts = random_image(40, 61), random_prompts(40, 61, count=20)
+    instances = sam([{"image": image, "prompts": prompts}])[0]["instances"]
+    predictor = SamPredictor(sam.sam)
+    predictor.set_image(array_of(image))
+    boxes = predictor.transform.apply_boxes(prompts.boxes.numpy(), (40, 61))
+    masks, scores, _ = predictor.predict_torch(
+        None, None, boxes=torch.as_tensor(boxes, dtype=torch.float)
+    )
+    best = scores.argmax(dim=1)
+    assert torch.equal(instances.scores, scores[torch.arange(20), best])
+    assert torch.equal(instances.pred_masks, masks[torch.arange(20), best])
+
+
+def test_prompts_go_through_the_decoder_in_parts(sam):
+    image, prompts = random_image(40, 61), random_prompts(40, 61, "both", count=7)
+    parts = SamSegmenter(sam=sam.sam, image_format="RGB", prompts_per_batch=3).eval()
+    ours = parts([{"image": image, "prompts": prompts}])[0]["instances"]
+    whole = sam([{"image": image, "prompts": prompts}])[0]["instances"]
+    torch.testing.assert_close(ours.scores, whole.scores)
+    assert torch.equal(ours.pred_masks, whole.pred_masks)
+
+
+def test_bgr_images_are_given_to_sam_as_rgb(sam):
+    image, prompts = random_image(40, 61), random_prompts(40, 61)
+    bgr = SamSegmenter(sam=sam.sam, image_format="BGR").eval()
+    ours = bgr([{"image": image.flip(0), "prompts": prompts}])[0]["instances"]
+    theirs = sam([{"image": image, "prompts": prompts}])[0]["instances"]
+    assert torch.equal(ours.pred_masks, theirs.pred_masks)
+    assert torch.equal(ours.scores, theirs.scores)
+    wrong = sam([{"image": image.flip(0), "prompts": prompts}])[0]["instances"]
+    assert not torch.equal(ours.scores, wrong.scores)
+
+
+def test_fields_of_the_result(sam):
+    image = random_image(40, 61)
+    prompts = replace(random_prompts(40, 61), scores=torch.tensor([0.5, 0.4, 0.3, 0.2, 0.1]))
+    instances = sam([{"image": image, "prompts": prompts}])[0]["instances"]
+    assert torch.equal(instances.scores, prompts.scores)  # a detector's go before predicted IoU
+    assert torch.equal(instances.pred_classes, prompts.classes)
+    for mask, box in zip(instances.pred_masks, instances.pred_boxes.tensor):
+        y, x = np.nonzero(mask.numpy())
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    without = Prompts(boxes=prompts.boxes)
+    instances = sam([{"image": image, "prompts": without}])[0]["instances"]
+    assert instances.pred_classes.tolist() == [0] * 5
+
+
+def test_results_of_another_size(sam):
+    inputs = {
+        "image": random_image(40, 61), "prompts": random_prompts(40, 61), "height": 81, "width": 99
+    }
+    instances = sam([inputs])[0]["instances"]
+    assert instances.image_size == (81, 99) and instances.pred_masks.shape == (5, 81, 99)
+
+
+def test_no_prompts_no_encoder(sam):
+    class Fails(torch.nn.Module):
+        img_size = 64
+
+    model = copy.copy(sam)
+    model._modules = {"sam": copy.copy(sam.sam)}
+    model.sam._modules = {**sam.sam._modules, "image_encoder": Fails()}
+    inputs = {"image": random_image(40, 61), "prompts": Prompts(boxes=torch.zeros(0, 4))}
+    instances = model([inputs])[0]["instances"]
+    assert len(instances) == 0 and instances.pred_masks.shape == (0, 40, 61)
+
+
+def test_prompts_are_needed(sam):
+    with pytest.raises(ValueError, match="prompts"):
+        sam([{"image": random_image(40, 61)}])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
+def test_very_thin_images(sam, size):
+    inputs = {"image": random_image(*size), "prompts": random_prompts(*size)}
+    assert sam([inputs])[0]["instances"].pred_masks.shape[1:] == size
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def example(height=48, width=64):
+    """An image of two bright rectangles, and their masks."""
+    image = torch.full((3, height, width), 40, dtype=torch.uint8)
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, 8:40, 6:26] = masks[1, 12:30, 34:60] = True
+    image[:, masks[0]] = 220
+    image[0, masks[1]] = 200
+    instances = Instances((height, width))
+    instances.gt_masks = BitMasks(masks)
+    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    return {"image": image, "instances": instances}
+
+
+def trainable_sam():
+    torch.manual_seed(0)
+    sam = build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32)
+    return SamSegmenter(sam=sam, image_format="RGB", warmup_steps=0).train()
+
+
+def test_training_on_one_image_lowers_the_loss():
+    model, batch = trainable_sam(), [example()]
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    totals = []
+    with EventStorage():
+        for _ in range(40):
+            losses = model(batch)
+            assert losses.keys() == {"loss_mask", "loss_dice", "loss_iou"}
+            total = sum(losses.values())
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            totals.append(total.item())
+    assert np.mean(totals[-5:]) < 0.75 * np.mean(totals[:5])
+
+
+def test_every_part_learns_over_many_steps():
+    model = trainable_sam()
+    with EventStorage():
+        for _ in range(12):  # boxes, clicks and corrections all come up
+            sum(model([example()]).values()).backward()
+    unused = {
+        name for name, parameter in model.named_parameters()
+        if parameter.grad is None or parameter.grad.abs().max() == 0
+    }
+    # An ambiguity token may never have been the best, a prompt's kind never have come up.
+    may_be = ("mask_decoder.output_hypernetworks_mlps", "prompt_encoder.point_embeddings",
+              "prompt_encoder.not_a_point_embed")
+    assert not {name for name in unused if not any(part in name for part in may_be)}
+
+
+@pytest.mark.parametrize("round", ["box", "click", "corrected"])
+def test_training_prompts(monkeypatch, round):
+    model, given = trainable_sam(), []
+    encode = model._encode_prompts
+
+    def record(prompts, size, logits=None):
+        given.append((prompts, logits))
+        return encode(prompts, size, logits)
+
+    monkeypatch.setattr(model, "_encode_prompts", record)
+    monkeypatch.setattr(sam_meta_arch, "BOX_FRACTION", 0.0 if round == "click" else 1.0)
+    monkeypatch.setattr(sam_meta_arch, "CORRECTED_FRACTION", float(round == "corrected"))
+    inputs = example()
+    masks = inputs["instances"].gt_masks.tensor
+    with EventStorage():
+        model([inputs])
+    prompts, logits = given[0]
+    assert logits is None
+    if round == "click":
+        assert prompts.boxes is None and prompts.point_labels.tolist() == [[1], [1]]
+        for x, y in prompts.points[:, 0].long().tolist():
+            assert masks[:, y, x].any()
+    else:
+        assert prompts.points is None and prompts.boxes.shape == (2, 4)
+    assert len(given) == 1 + (round == "corrected")
+    if round == "corrected":
+        prompts, logits = given[1]
+        assert logits.shape == (2, 1, 32, 32) and not logits.requires_grad
+        assert prompts.boxes is not None and prompts.points.shape == (2, 1, 2)
+
+
+def test_corrections_lie_where_the_mask_is_wrong():
+    model = trainable_sam()
+    masks = example()["instances"].gt_masks.tensor
+    targets = model._low_resolution(masks.float())
+    assert targets.shape == (2, 32, 32) and targets[:, 24:].sum() == 0  # padded below
+    prompts = Prompts(boxes=torch.zeros(2, 4))
+    for missed in (True, False):
+        # Nothing is found, or everything.
+        logits = torch.full((2, 32, 32), -1.0 if missed else 1.0)
+        for _ in range(20):
+            corrected = model._corrected(prompts, logits, targets, (48, 64))
+            assert corrected.point_labels.tolist() == [[int(missed)], [int(missed)]]
+            for mask, (x, y) in zip(masks, corrected.points[:, 0].round().long().tolist()):
+                inside = y < 48 and bool(mask[y, x])
+                assert inside == missed
+
+
+def test_polygons_train_as_bitmasks_do():
+    inputs = example()
+    boxes = inputs["instances"].gt_boxes.tensor.double().numpy()
+    polygons = [[np.array([x0, y0, x1, y0, x1, y1, x0, y1])] for x0, y0, x1, y1 in boxes]
+    drawn = Instances(inputs["instances"].image_size)
+    drawn.gt_masks, drawn.gt_boxes = PolygonMasks(polygons), inputs["instances"].gt_boxes
+    model = trainable_sam().eval()
+    model.training = True
+    losses = []
+    for instances in (inputs["instances"], drawn):
+        torch.manual_seed(5)
+        with EventStorage():
+            losses.append(model([{**inputs, "instances": instances}]))
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+def test_images_without_instances_cost_nothing():
+    empty = {"image": random_image(40, 61), "instances": Instances((40, 61))}
+    empty["instances"].gt_masks = BitMasks(torch.zeros(0, 40, 61, dtype=torch.bool))
+    empty["instances"].gt_boxes = Boxes(torch.zeros(0, 4))
+    model = trainable_sam()
+    with EventStorage():
+        losses = model([empty, empty])
+        assert all(value.item() == 0 for value in losses.values())
+        sum(losses.values()).backward()
+        losses = model([example(), empty])
+    assert all(torch.isfinite(value) and value > 0 for value in losses.values())
+
+
+def test_warmup_ends(monkeypatch):
+    model, seen = trainable_sam(), []
+    model.warmup_steps = 5
+    original = sam_meta_arch.mask_losses
+
+    def record(logits, iou, targets, warmup):
+        seen.append(warmup)
+        return original(logits, iou, targets, warmup)
+
+    monkeypatch.setattr(sam_meta_arch, "mask_losses", record)
+    monkeypatch.setattr(sam_meta_arch, "CORRECTED_FRACTION", 0.0)
+    for step in (0, 4, 5):
+        with EventStorage(step):
+            model([example()])
+    assert seen == [True, True, False]
+
+
+def test_training_and_inference_see_nearly_the_same_pixels():
+    model = trainable_sam()
+    image = random_image(150, 200)
+    ours = model._resize_for_training({"image": image})
+    theirs = model.sam.preprocess(model._resize(image))
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 0.05  # Pillow rounds to 8 bits: one level is 0.017
