@@ -6,6 +6,7 @@ from canon_seg.canonicalizers.networks import NetworkSpec, build_trainable_netwo
 from canon_seg.canonicalizers.resize import STRIDE
 from canon_seg.canonicalizers.weights import load_canonicalizer
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 
 
 def build_canonicalizer(cfg):
@@ -22,24 +23,24 @@ def build_canonicalizer(cfg):
             f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}; known: GroupCanonicalizer, "
             "IdentityCanonicalizer"
         )
-    if keys.GROUP_ORDER != 4:
-        raise InputError(
-            f"MODEL.CANONICALIZER.GROUP_ORDER is {keys.GROUP_ORDER}; only 4 is supported"
-        )
+    _check_order(keys.GROUP_ORDER, "")
     if keys.WEIGHTS:
         network, input_size = load_canonicalizer(
             resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
         )
+        origin = f" (from {keys.WEIGHTS})"
     elif keys.TRAINABLE:
         network, input_size = build_trainable_network(network_spec(cfg)), keys.INPUT_SIZE
+        origin = ""
     else:
         raise InputError(
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
             "MODEL.CANONICALIZER.TRAINABLE True to train from scratch"
         )
+    _check_order(network.spec.group_order, origin)
     if input_size % STRIDE != 1 or input_size <= STRIDE:
         raise InputError(
-            f"MODEL.CANONICALIZER.INPUT_SIZE is {input_size}; it must be of the form "
+            f"MODEL.CANONICALIZER.INPUT_SIZE is {input_size}{origin}; it must be of the form "
             f"{STRIDE} k + 1 (65, 97, 129, ...)"
         )
     return GroupCanonicalizer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
@@ -51,3 +52,10 @@ def network_spec(cfg):
     return NetworkSpec(
         keys.NETWORK.NAME, keys.GROUP_ORDER, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
     )
+
+
+def _check_order(order, origin):
+    if order != C4.order:
+        raise InputError(
+            f"MODEL.CANONICALIZER.GROUP_ORDER is {order}{origin}; only {C4.order} is supported"
+        )

@@ -91,7 +91,8 @@ class GroupCanonicalizer(nn.Module):
         """Pose logits of images as they are, differentiable with respect to the network.
 
         Args:
-            images: sequence of (3, H, W) tensors, uint8 or float, values 0..255, any sizes.
+            images: sequence of (3, H, W) tensors, uint8 or float, values 0..255, any sizes. They
+                are shrunk on their own device and then go to the network's.
         Returns:
             (len(images), 4) tensor.
         """
@@ -111,7 +112,8 @@ class GroupCanonicalizer(nn.Module):
         """The pose of one image.
 
         For a quarter turn of the same pixels the answer differs by exactly that turn, bit for bit
-        in the probabilities, except for an image that equals a turn of itself.
+        in the probabilities, except for an image that equals a turn of itself. In training mode
+        the network's batch statistics would change: call it in eval mode.
 
         Args:
             image: (3, H, W) tensor as read, before any resizing.
@@ -127,7 +129,10 @@ class GroupCanonicalizer(nn.Module):
             to_representative = min(candidates, key=prompt_key)
         else:
             to_representative = candidates[0]
-        representative = turn_maps(image, to_representative).contiguous()
+        # Always a copy: which kernels run, and so how they round, may depend on strides.
+        representative = turn_maps(image, to_representative).clone(
+            memory_format=torch.contiguous_format
+        )
         probabilities = self.logits([representative])[0].double().softmax(dim=0).tolist()
         pose = max(C4.elements, key=probabilities.__getitem__)
         return Pose(
@@ -138,6 +143,7 @@ class GroupCanonicalizer(nn.Module):
         )
 
     def _run_network(self, small):
+        small = small.to(next(self.network.parameters(), small).device)
         if self.image_format == "BGR":
             small = small.flip(1)
         return self.network(normalize(small)).float()

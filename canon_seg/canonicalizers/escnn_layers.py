@@ -8,6 +8,8 @@ from escnn import nn as enn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from canon_seg.canonicalizers.networks import make_odd
+from canon_seg.geometry.arrays import turn_maps
 
 # Edge and corner neighbours of a 3 x 3 filter on rings of their own: escnn's default ties them.
 RINGS = {3: [0.0, 1.0, math.sqrt(2)]}
@@ -22,6 +24,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):
         super().__init__()
+        self.group_order, self.from_image = group_order, in_fields is None
         space = gspaces.rot2dOnR2(group_order)
         if in_fields is None:
             fields = [space.trivial_repr] * 3
@@ -39,9 +42,11 @@ class ConvBlock(nn.Module):
             rings=RINGS.get(kernel_size),
         )
         self.norm = enn.InnerBatchNorm(out_type)
+        self.stride = stride
         self.relu = enn.ReLU(out_type, inplace=True) if relu else None
 
     def forward(self, x):
+        x = make_odd(x) if self.stride > 1 else x
         x = self.norm(self.conv(enn.GeometricTensor(x, self.in_type)))
         return (x if self.relu is None else self.relu(x)).tensor
 
@@ -57,7 +62,7 @@ class ConvBlock(nn.Module):
             norm.weight,
             norm.bias,
         )
-        return weight.detach(), bias.detach()
+        return _made_exact(weight.detach().clone(), self.group_order, self.from_image), bias.detach()
 
 
 @torch.no_grad()
@@ -67,3 +72,26 @@ def _exported(module):
     exported = module.eval().export()
     module.train(training)
     return exported
+
+
+def _made_exact(weight, order, from_image):
+    """Make the turned copies in a filter bank bitwise copies, in place.
+
+    escnn samples every orientation by itself, so that copies differ in their last bits. Those make
+    nothing of it, until half precision rounds some of them up and some down.
+
+    Args:
+        weight: (out_fields * order, in_channels, k, k) ordinary convolution.
+        from_image: whether in_channels are colours, not regular fields.
+    Returns:
+        ``weight``.
+    """
+    turns = 4 // math.gcd(4, order)  # the smallest quarter turn in the group (4: none)
+    steps = turns * order // 4
+    copies = weight.unflatten(0, (-1, order))
+    if not from_image:
+        copies = copies.unflatten(2, (-1, order))
+    for index in range(steps, order):
+        before = copies[:, index - steps]
+        copies[:, index] = turn_maps(before if from_image else before.roll(steps, dims=2), turns)
+    return weight

@@ -63,8 +63,23 @@ class NetworkSpec:
         )
 
 
+def make_odd(x):
+    """Average neighbours along every even axis, so that (..., h, w) has odd sizes.
+
+    A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
+    odd; on even sizes it would break equivariance (by 8.6 % at 96 px). Averaging two neighbours is
+    symmetric and takes one pixel away. Sizes of the form 2^k m + 1 pass through k strides untouched.
+    """
+    even = [1 - size % 2 for size in x.shape[-2:]]
+    if any(even):
+        x = F.avg_pool2d(x, kernel_size=[1 + e for e in even], stride=1)
+    return x
+
+
 class PlainConvBlock(nn.Module):
     """One convolution with bias (batch norm folded in) and an optional ReLU.
+
+    With a stride, even sizes are made odd first: see :func:`make_odd`.
 
     Args:
         in_fields: regular fields that come in; None for the 3 colour channels of an image.
@@ -80,24 +95,12 @@ class PlainConvBlock(nn.Module):
             stride=stride,
             padding=kernel_size // 2,
         )
+        self.stride = stride
         self.relu = relu
 
     def forward(self, x):
-        x = self.conv(x)
+        x = self.conv(make_odd(x) if self.stride > 1 else x)
         return F.relu_(x) if self.relu else x
-
-
-def make_odd(x):
-    """Average neighbours along every even axis, so that (..., h, w) has odd sizes.
-
-    A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
-    odd; on even sizes it would break equivariance (by 8.6 % at 96 px). Averaging two neighbours is
-    symmetric and takes one pixel away. Sizes of the form 2^k m + 1 pass through k strides untouched.
-    """
-    even = [1 - size % 2 for size in x.shape[-2:]]
-    if any(even):
-        x = F.avg_pool2d(x, kernel_size=[1 + e for e in even], stride=1)
-    return x
 
 
 class GCNN(nn.Module):
@@ -117,15 +120,11 @@ class GCNN(nn.Module):
         for before, after in zip(spec.fields, spec.fields[1:]):
             stages.append(block(order, before, after, 3, stride=2))
             stages += [block(order, after, after, 3) for _ in range(spec.depth - 1)]
-        self.stages = nn.ModuleList(stages)
-        self.depth = spec.depth
+        self.stages = nn.Sequential(*stages)
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
     def forward(self, x):
-        x = self.stem(make_odd(x))
-        for index, conv in enumerate(self.stages):
-            x = conv(make_odd(x) if index % self.depth == 0 else x)
-        return self.head(x).mean(dim=(-2, -1))
+        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
 
 
 class ResidualBlock(nn.Module):
@@ -137,11 +136,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = block(order, after, after, 3, relu=False)
         same = before == after and stride == 1
         self.shortcut = None if same else block(order, before, after, 1, stride=stride, relu=False)
-        self.stride = stride
 
     def forward(self, x):
-        if self.stride > 1:
-            x = make_odd(x)
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return F.relu(self.conv2(self.conv1(x)) + shortcut)
 
@@ -166,7 +162,7 @@ class GWRN(nn.Module):
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
     def forward(self, x):
-        return self.head(self.stages(self.stem(make_odd(x)))).mean(dim=(-2, -1))
+        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
 
 
 NETWORKS = {"GCNN": GCNN, "GWRN": GWRN}

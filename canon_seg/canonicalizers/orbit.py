@@ -16,52 +16,52 @@ import torch
 from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
 
-_FIRST_ROWS = 1  # rows compared at first; photographs differ there nearly always
-
 
 def representative_turns(image):
     """The turns that take an image to the representative of its orbit under quarter turns.
 
     Args:
-        image: H x W or H x W x C array or tensor of any dtype and any strides.
+        image: H x W or H x W x C array or tensor of booleans, integers or floats, any strides.
     Returns:
         non-empty tuple of turns r in 0..3, ascending, such that ``turn_image(image, r)`` is the
         representative. Longer than 1 only where the image equals a turn of itself: 2 for a
         symmetry by 180 degrees, 4 for one by 90 degrees.
     """
-    views = {turns: turn_image(image, turns) for turns in C4.elements}
-    height = min(view.shape[0] for view in views.values())
-    candidates = [turns for turns, view in views.items() if view.shape[0] == height]
-    start, stop = 0, _FIRST_ROWS
-    # Rows are compared in blocks that double, so that a difference near the top costs next to
-    # nothing, and a fully symmetric image costs one pass.
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu().numpy()  # whose turns are views
+    views = [turn_image(image, turns) for turns in C4.elements]
+    height = min(view.shape[0] for view in views)
+    candidates = [turns for turns in C4.elements if views[turns].shape[0] == height]
+    # Rows are compared in blocks that double: photographs differ in the first one nearly always,
+    # and a fully symmetric image costs one pass.
+    start, stop = 0, 1
     while len(candidates) > 1 and start < height:
-        blocks = {turns: _ordered(views[turns][start:stop]) for turns in candidates}
-        candidates = _first_in_order(candidates, blocks)
+        candidates = _first_in_order(
+            candidates, [_ordered(views[turns][start:stop]) for turns in candidates]
+        )
         start, stop = stop, 2 * stop
     return tuple(candidates)
 
 
 def _ordered(block):
-    """The values of a block of rows in row-major order, as unsigned or signed integers."""
-    if isinstance(block, torch.Tensor):
-        block = block.detach().cpu().numpy()
+    """The values of a block of rows in row-major order; floats as their bits.
+
+    Bits are ordered totally, and tell 0.0 from -0.0 and one NaN from another.
+    """
     block = np.ascontiguousarray(block)
     if block.dtype.kind == "f":
-        # By bits: total, and it tells 0.0 from -0.0 and one NaN from another.
         block = block.view(f"u{block.dtype.itemsize}")
     return block.reshape(-1)
 
 
 def _first_in_order(candidates, blocks):
-    best = [candidates[0]]
-    for turns in candidates[1:]:
-        ours, theirs = blocks[turns], blocks[best[0]]
-        different = ours != theirs
-        if not different.any():
-            best.append(turns)
-            continue
-        position = int(different.argmax())
-        if ours[position] < theirs[position]:
-            best = [turns]
-    return best
+    """Those of the candidates whose blocks come first in lexicographic order."""
+    first, first_block = candidates[:1], blocks[0]
+    for turns, block in zip(candidates[1:], blocks[1:]):
+        different = block != first_block
+        position = different.argmax()
+        if not different[position]:
+            first.append(turns)
+        elif block[position] < first_block[position]:
+            first, first_block = [turns], block
+    return first

@@ -22,13 +22,17 @@ def check_prior(prior, order):
     Raises:
         InputError: naming ``MODEL.CANONICALIZER.PRIOR``.
     """
-    values = torch.as_tensor([float(p) for p in prior])
-    if len(values) != order or (values < 0).any() or abs(float(values.sum()) - 1) > 1e-6:
+    try:
+        values = torch.tensor([float(p) for p in prior], dtype=torch.float64)
+    except (TypeError, ValueError):
+        values = torch.tensor([])
+    # NaN fails every comparison, so that these are written the way that it has to pass.
+    if not (len(values) == order and bool((values >= 0).all()) and abs(values.sum() - 1) <= 1e-6):
         raise InputError(
             f"MODEL.CANONICALIZER.PRIOR must be {order} non-negative numbers that sum to 1, "
-            f"got {list(prior)}"
+            f"got {prior}"
         )
-    return values
+    return values.float()
 
 
 def prior_loss(logits, prior, label_smoothing=0.0):

@@ -56,15 +56,24 @@ def load_canonicalizer(path, trainable=False):
             f"{path} is no canonicalizer's weights file: MODEL.CANONICALIZER.WEIGHTS takes files "
             "that tools/train_net.py writes as canonicalizer.pth"
         )
-    spec = NetworkSpec.from_dict(contents["network"])
+    try:
+        spec, input_size = NetworkSpec.from_dict(contents["network"]), int(contents["input_size"])
+        exported, free = dict(contents["exported"]), dict(contents["trainable"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} (MODEL.CANONICALIZER.WEIGHTS) is incomplete or damaged ({error!r}); get the "
+            "file again from its source, or train again"
+        ) from error
     if trainable:
         network = build_trainable_network(spec)
-        state = {**network.state_dict(), **contents["trainable"]}
+        # What escnn makes from the parameters is not in the file.
+        derived = {k: v for k, v in network.state_dict().items() if k not in _free_state(network)}
+        state = {**derived, **free}
     else:
         network = build_plain_network(spec)
-        state = {key: value.float() for key, value in contents["exported"].items()}
+        state = {key: value.float() for key, value in exported.items()}
     load_state(network, state, path, "MODEL.CANONICALIZER.WEIGHTS")
-    return network.eval(), contents["input_size"]
+    return network.eval(), input_size
 
 
 def _free_state(network):
