@@ -1,42 +1,117 @@
 """Reading weights files without running anything that they contain.
 
-Three formats: PyTorch files (loaded as weights only), detectron2's model-zoo ``.pkl`` (through an
-unpickler that knows arrays and containers and nothing else), and what this project writes itself.
+Two formats: PyTorch files, loaded as weights only, and detectron2's model-zoo ``.pkl``, whose
+pickle is taken down as plain values before any array is made of it.
 """
 
 import os
 import pickle
+import re
 
 import numpy as np
 import torch
 
 from canon_seg.errors import InputError
 
-# All that a pickle of dicts, lists, strings, numbers and numpy arrays has to find by name.
-_SAFE_GLOBALS = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): lambda text, encoding: _encode_latin1(text, encoding),
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _SAFE_GLOBALS[_module, "_reconstruct"] = np.empty(0).__reduce__()[0]
-    _SAFE_GLOBALS[_module, "scalar"] = np.float64(0).__reduce__()[0]
+
+class _PickledArray:
+    """What a pickle says of an array.
+
+    numpy's own unpickling would believe it: an object array made from raw bytes is a set of
+    pointers of the file's choice.
+    """
+
+    def __init__(self, state=None, is_scalar=False):
+        self.state = state
+        self.is_scalar = is_scalar
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        self.state = shape, dtype, "F" if is_fortran else "C", data
+
+    def to_numpy(self):
+        shape, dtype, order, data = self.state
+        if isinstance(data, str):
+            data = data.encode("latin1")  # a byte string of Python 2
+        array = np.array(np.ndarray(shape, dtype.to_numpy(), data, order=order), order="C")
+        return array[()] if self.is_scalar else array
 
 
-def _encode_latin1(text, encoding):
-    # Python 2 byte strings arrive in pickles as latin1 text that is encoded again.
+class _PickledDtype:
+    """What a pickle says of a dtype; only numbers and booleans are made from it."""
+
+    def __init__(self, code):
+        self.code, self.byte_order = code, "="
+
+    def __setstate__(self, state):
+        self.byte_order = state[1]
+
+    def to_numpy(self):
+        if not re.fullmatch("[biufc][0-9]{1,2}", self.code):
+            raise pickle.UnpicklingError(f"an array of dtype {self.code!r} is not allowed")
+        return np.dtype(self.code).newbyteorder(self.byte_order)
+
+
+class _DictWithAttributes(dict):
+    """A state dict is pickled with an attribute, ``_metadata``."""
+
+
+def _encode(text, encoding):
+    # How Python 3 writes bytes in protocol 2.
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
     return text.encode("latin1")
 
 
+# All that a pickle of containers, strings, numbers and numpy arrays has to find by name. Functions
+# only: they give new objects, so that a file can't change what the next file meets.
+_SAFE_GLOBALS = {
+    "numpy.ndarray": "ndarray",  # only ever an argument, which is not looked at
+    "numpy.dtype": lambda code, *flags: _PickledDtype(code),
+    "collections.OrderedDict": lambda *items: _DictWithAttributes(*items),
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",  # protocol 2 writes empty bytes as a call
+}
+for _core in ("numpy.core", "numpy._core"):
+    _SAFE_GLOBALS.update({
+        f"{_core}.multiarray._reconstruct": lambda *prototype: _PickledArray(),
+        f"{_core}.multiarray.scalar": (
+            lambda dtype, data: _PickledArray(((), dtype, "C", data), is_scalar=True)
+        ),
+        f"{_core}.numeric._frombuffer": (  # protocol 5
+            lambda data, dtype, shape, order: _PickledArray((shape, dtype, order, data))
+        ),
+    })
+
+
 class _WeightsUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         try:
-            return _SAFE_GLOBALS[module, name]
+            return _SAFE_GLOBALS[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def _plain(value, done):
+    """Containers, strings, numbers and arrays from what was unpickled; else UnpicklingError.
+
+    Args:
+        done: dict from id to result. What occurs many times is converted once: a small file of
+            lists in lists could unfold to any size.
+    """
+    if isinstance(value, (str, bytes, bytearray, int, float, type(None))):
+        return value
+    if id(value) not in done:
+        if isinstance(value, _PickledArray):
+            result = value.to_numpy()
+        elif isinstance(value, dict):
+            result = {_plain(k, done): _plain(v, done) for k, v in value.items()}
+        elif isinstance(value, (list, tuple)):
+            result = type(value)([_plain(v, done) for v in value])
+        else:
+            raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
+        done[id(value)] = result
+    return done[id(value)]
 
 
 def load_pickle_file(path, key):
@@ -46,19 +121,16 @@ def load_pickle_file(path, key):
         path: the file.
         key: config key that the path came from, for messages.
     Returns:
-        the object: containers, strings, numbers and numpy arrays.
+        the object: dicts, lists, tuples, strings, numbers and numpy arrays of numbers.
     Raises:
         InputError: if the file is missing, damaged, or would run code.
     """
-    _check_is_file(path, key)
+    check_is_file(path, key)
     try:
         with open(path, "rb") as file:
-            return _WeightsUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} ({key}) was not loaded: it is damaged or holds more than weights ({error}); "
-            "get the file again from its source"
-        ) from error
+            return _plain(_WeightsUnpickler(file, encoding="latin1").load(), {})
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _not_loaded(path, key, error) from error
 
 
 def load_torch_file(path, key):
@@ -66,40 +138,72 @@ def load_torch_file(path, key):
 
     Args, returns and raises: as :func:`load_pickle_file`, with tensors in place of arrays.
     """
-    _check_is_file(path, key)
+    check_is_file(path, key)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{path} ({key}) was not loaded: it is damaged or holds more than weights ({reason}); "
-            "get the file again from its source"
-        ) from error
+    except Exception as error:
+        raise _not_loaded(path, key, error) from error
 
 
 def load_state(module, state, path, key):
     """Load a state dict that has to fit exactly.
 
+    Args:
+        module: nn.Module, in training mode if it is built on escnn (which keeps filters that are
+            made from the weights otherwise).
+        state: dict from names to tensors.
+        path, key: see :func:`load_pickle_file`.
     Raises:
         InputError: naming the file, the config key and the first entries that do not fit.
     """
     own = module.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is unknown" for name in state if name not in own]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, the model {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if problems:
-        raise InputError(
-            f"{path} ({key}) is a checkpoint of another architecture: {'; '.join(problems[:3])}"
-            f"{f'; and {len(problems) - 3} more' if len(problems) > 3 else ''}. Give the file that "
-            "belongs to this config, or change the config's model"
-        )
+    check_fit(
+        path,
+        key,
+        missing=[name for name in own if name not in state],
+        unknown=[name for name in state if name not in own],
+        shapes=[
+            (name, state[name].shape, value.shape)
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    )
     module.load_state_dict(state)
 
 
-def _check_is_file(path, key):
+def check_fit(path, key, *, missing, unknown, shapes):
+    """Raise the :class:`InputError` of a checkpoint that does not fit its model, if it does not.
+
+    Args:
+        path, key: see :func:`load_pickle_file`.
+        missing, unknown: names that only the model, only the file has.
+        shapes: (name, shape in the file, shape in the model) where these differ.
+    """
+    problems = [
+        f"{name} has shape {tuple(theirs)}, the model {tuple(ours)}"
+        for name, theirs, ours in shapes
+    ]
+    problems += [f"{name} is missing" for name in missing]
+    problems += [f"{name} is unknown" for name in unknown]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"{path} ({key}) is a checkpoint of another architecture: {'; '.join(problems[:3])}"
+            f"{more}. Give the file that belongs to this config, or change the config's model"
+        )
+
+
+def check_is_file(path, key):
+    """Raise an :class:`InputError` that names both, if there is no such file."""
     if not os.path.isfile(path):
-        raise InputError(f"{key}: there is no file {path}")
+        raise InputError(f"{key}: there is no file {path}; give the path of a weights file")
+
+
+def _not_loaded(path, key, error):
+    if isinstance(error, PermissionError):
+        return InputError(f"{path} ({key}) may not be read; change its permissions")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(
+        f"{path} ({key}) was not loaded: it is damaged or holds more than weights ({reason}); "
+        "get the file again from its source"
+    )

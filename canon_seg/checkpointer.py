@@ -2,17 +2,18 @@
 
 import os
 
+import numpy as np
 import torch
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.checkpoint import load_pickle_file, load_torch_file
+from canon_seg.checkpoint import check_fit, check_is_file, load_pickle_file, load_torch_file
 from canon_seg.errors import InputError
 from canon_seg.files import write_atomically, write_text
 from detectron2.checkpoint import DetectionCheckpointer
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Reads the files that detectron2 reads, without running code in them, and insists on a fit.
+    """Reads detectron2's ``.pth`` and ``.pkl`` without running code in them, and insists on a fit.
 
     A file whose entries do not fit the model is an :class:`InputError`; only a backbone that comes
     under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is.
@@ -27,7 +28,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.key = key
 
     def save(self, name, **kwargs):
-        """Write ``save_dir/name.pth`` whole or not at all, and then point to it."""
+        """Write ``save_dir/name.pth`` whole or not at all, and then point to it.
+
+        Raises:
+            InputError: if the folder can't be created, or the file in it not replaced.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
@@ -39,46 +44,68 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(basename)
 
     def tag_last_checkpoint(self, last_filename_basename):
+        """Name the newest file in ``save_dir/last_checkpoint``."""
         write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
+
+    def load(self, path, *args, **kwargs):
+        """As detectron2's; paths of its model zoo are fetched where they can be.
+
+        Raises:
+            InputError: naming the file and the key, if it is missing, damaged, would run code, or
+                belongs to another model.
+        """
+        if path:
+            try:
+                path = self.path_manager.get_local_path(path)
+            except Exception as error:  # whatever a download can end with
+                raise InputError(
+                    f"{self.key}: {path} could not be fetched ({error}); give the path of a file"
+                ) from error
+            check_is_file(path, self.key)
+        return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename):
         self.path = filename
-        if not filename.endswith(".pkl"):
-            contents = load_torch_file(filename, self.key)
-            self._check_dict(contents)
-            return contents if "model" in contents else {"model": contents}
-        contents = load_pickle_file(filename, self.key)
-        self._check_dict(contents)
-        if "model" in contents and "__author__" in contents:
-            return contents
-        contents = contents.get("blobs", contents)
-        model = {key: value for key, value in contents.items() if not key.endswith("_momentum")}
-        return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+        is_pickle = filename.endswith(".pkl")
+        contents = (load_pickle_file if is_pickle else load_torch_file)(filename, self.key)
+        if isinstance(contents, dict) and "model" in contents:
+            checkpoint = contents
+        elif is_pickle and isinstance(contents, dict):
+            # Caffe2's: names are found by likeness, and Detectron's own come with momenta.
+            blobs = contents.get("blobs", contents)
+            model = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
+            checkpoint = {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+        else:
+            checkpoint = {"model": contents}
+        self._check_weights(checkpoint["model"])
+        return checkpoint
 
-    def _check_dict(self, contents):
-        if not isinstance(contents, dict):
+    def _check_weights(self, weights):
+        if not isinstance(weights, dict) or not weights:
+            wrong = f"a {type(weights).__name__}" if weights else "nothing"
             raise InputError(
-                f"{self.path} ({self.key}) holds no weights but a {type(contents).__name__}"
+                f"{self.path} ({self.key}) holds no weights but {wrong}; give a weights file"
             )
+        for name, value in weights.items():
+            if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
+                raise InputError(
+                    f"{self.path} ({self.key}) holds no weights: entry {name!r} is a "
+                    f"{type(value).__name__}; give a weights file"
+                )
 
     def _load_model(self, checkpoint):
-        foreign_names = checkpoint.get("matching_heuristics", False)
+        has_foreign_names = checkpoint.get("matching_heuristics", False)
         incompatible = super()._load_model(checkpoint)
-        problems = [
-            f"{name} has shape {tuple(theirs)}, the model {tuple(ours)}"
-            for name, theirs, ours in incompatible.incorrect_shapes
-        ]
-        if not foreign_names:
-            problems += [f"{name} is missing" for name in incompatible.missing_keys]
-            problems += [
-                f"{name} is unknown" for name in incompatible.unexpected_keys
+        if has_foreign_names and set(incompatible.missing_keys) < set(self.model.state_dict()):
+            missing = unknown = ()
+        else:
+            missing = incompatible.missing_keys
+            unknown = [
+                name for name in incompatible.unexpected_keys
                 if name.rpartition(".")[2] not in ("pixel_mean", "pixel_std")
             ]
-        if problems:
-            more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise InputError(
-                f"{self.path} ({self.key}) is a checkpoint of another architecture: "
-                f"{'; '.join(problems[:3])}{more}. Give the file that belongs to this config, or "
-                "change the config's model"
-            )
+        check_fit(
+            self.path, self.key,
+            missing=missing, unknown=unknown, shapes=incompatible.incorrect_shapes,
+        )
         return incompatible

@@ -1,6 +1,7 @@
 """The project's config keys, beside detectron2's own."""
 
 import os
+from importlib.resources import files
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
@@ -80,8 +81,8 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.COCO = []
     # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
     cfg.DATASETS.PHOTOS = []
-    # Largest share of one subfolder of DATASETS.PHOTOS in what is drawn, relative to its number of
-    # photos: each is drawn with weight count ** FOLDER_POWER. 1 draws photos evenly, 0 folders.
+    # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
+    # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
@@ -99,6 +100,8 @@ def load_config(config_file, options=()):
 
     Args:
         config_file: path of a YAML file, or "" for the defaults.
+            It may name others as its _BASE_. Tags that run code are refused except in the files
+            that come with detectron2.
         options: flat sequence KEY VALUE KEY VALUE ...
     Returns:
         detectron2 ``CfgNode``, not frozen.
@@ -111,6 +114,7 @@ def load_config(config_file, options=()):
         if not os.path.isfile(config_file):
             raise InputError(f"--config-file: there is no file {config_file}")
         try:
+            _YamlWithoutCode.load_yaml_with_base(config_file)
             cfg.merge_from_file(config_file)
         except Exception as error:  # yacs, yaml and assertions all end here
             raise InputError(f"{config_file}: {_reason(error)}") from error
@@ -124,6 +128,26 @@ def load_config(config_file, options=()):
     return cfg
 
 
+class _YamlWithoutCode(CN):
+    """Reads a YAML file and its bases, and refuses what is no safe or no complete config.
+
+    detectron2 itself falls back to an unsafe loader. One file of its model zoo needs that.
+    """
+
+    @classmethod
+    def load_yaml_with_base(cls, filename, allow_unsafe=False):
+        zoo = os.path.realpath(str(files("detectron2.model_zoo")))
+        trusted = os.path.realpath(filename).startswith(zoo + os.sep)
+        try:
+            contents = super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        except TypeError:  # an empty file
+            contents = None
+        if not isinstance(contents, dict):
+            raise ValueError(f"{filename} holds no keys; write KEY: VALUE lines, as in configs/")
+        return contents
+
+
 def _reason(error):
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split()) or type(error).__name__
     return text.replace("Non-existent config key", "unknown config key")

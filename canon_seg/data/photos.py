@@ -14,18 +14,18 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def list_photos(folder):
-    """All photographs below a folder, sorted by path.
+    """All photographs below a folder, sorted by path; hidden files are left out.
 
     Raises:
         InputError: if there is no such folder or no photograph in it.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"DATASETS.PHOTOS: there is no folder {folder}")
+        raise InputError(f"DATASETS.PHOTOS: there is no folder {folder}; give one with photographs")
     files = sorted(
         os.path.join(root, name)
         for root, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(EXTENSIONS)
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     )
     if not files:
         raise InputError(f"DATASETS.PHOTOS: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
@@ -114,7 +114,8 @@ class PhotoStream(IterableDataset):
         shapes: sequence of (height, width).
         min_scale: see :func:`augment`.
         image_format: "RGB" or "BGR".
-        seed: of the whole stream; every worker and every start of training draws its own.
+        seed: int. The same seed gives the same stream; each worker draws its own part of it. A
+            resumed training needs another seed, or it sees the same photographs again.
     """
 
     def __init__(self, files, weights, *, batch_size, shapes, min_scale, image_format, seed):
@@ -125,7 +126,8 @@ class PhotoStream(IterableDataset):
     def __iter__(self):
         info = get_worker_info()
         rng = np.random.default_rng((self.seed, info.id if info else 0))
-        cv2.setNumThreads(0)
+        if info:
+            cv2.setNumThreads(0)  # the workers are the threads
         while True:
             shape = self.shapes[rng.integers(len(self.shapes))]
             chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
