@@ -18,6 +18,8 @@ files in OUTPUT_DIR go before these. AP at turned angles: tools/eval_rotated.py.
 """
 
 import os
+import zlib
+from pathlib import Path
 
 import torch
 
@@ -33,6 +35,7 @@ from canon_seg.files import check_output_dir
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 
 
 def setup(args):
@@ -48,7 +51,15 @@ def setup(args):
     cfg.freeze()
     check_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
+    if args.resume and cfg.SEED >= 0:
+        seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))
     return cfg
+
+
+def _resumed_from(folder):
+    """A number for the last checkpoint: after it, other data are drawn than at the start."""
+    last = Path(folder, "last_checkpoint")
+    return zlib.crc32(last.read_bytes()) % 2**31 if last.is_file() else 0
 
 
 def main(args):

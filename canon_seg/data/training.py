@@ -41,6 +41,14 @@ def trains_on_photos(cfg):
     )
 
 
+def has_sam(cfg):
+    """Whether the segmenter that the config describes is SAM."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name == "CanonicalizedSegmenter":
+        name = cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+    return name == "SamSegmenter"
+
+
 def split_photos(cfg):
     """Upright photographs for the prior loss: of DATASETS.PHOTOS, and the images of DATASETS.TRAIN.
 
@@ -77,11 +85,17 @@ def build_train_loader(cfg):
             "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
             "registered COCO-format sets (DATASETS.COCO registers them)"
         )
-    if cfg.MODEL.META_ARCHITECTURE != "SamSegmenter":
+    if not has_sam(cfg):
         check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
-        return build_detection_train_loader(cfg)
+        try:
+            return build_detection_train_loader(cfg)
+        except (AssertionError, OSError) as error:
+            raise InputError(
+                f"DATASETS.TRAIN: {cfg.DATASETS.TRAIN} cannot be used ({error})"
+            ) from error
     examples = _load_examples(cfg.DATASETS.TRAIN, filter_empty=True)
-    if not any(a.get("segmentation") for example in examples for a in example["annotations"]):
+    annotations = [a for example in examples for a in example.get("annotations", ())]
+    if not any(annotation.get("segmentation") for annotation in annotations):
         raise InputError(
             f"DATASETS.TRAIN: the sets {', '.join(cfg.DATASETS.TRAIN)} hold no masks; SAM learns "
             "from annotations with a 'segmentation'"
@@ -114,7 +128,7 @@ def _load_examples(names, filter_empty):
     for name in names:
         try:
             examples += get_detection_dataset_dicts([name], filter_empty=filter_empty)
-        except AssertionError as error:
+        except (AssertionError, OSError) as error:
             raise InputError(f"DATASETS.TRAIN: {name!r} is of no use ({error})") from error
     return examples
 
@@ -149,7 +163,7 @@ class RegionMapper:
 
     MIN_AREA = 64  # pixels of a mask in the view; smaller ones teach little
     MAX_INSTANCES = 16
-    TRIES = 10  # views drawn until one shows a mask
+    TRIES = 10  # views drawn until one shows such a mask; else the best of them is taken
 
     def __init__(self, side, image_format):
         self.side, self.image_format = side, image_format
@@ -183,20 +197,22 @@ class RegionMapper:
         boxes = [
             BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in annotations
         ]
+        largest = -1
         for _ in range(self.TRIES):
-            view, view_size = self._choose_view(size, boxes)
-            seen = np.zeros((len(masks), *view_size), bool)
+            candidate, view_size = self._choose_view(size, boxes)
+            in_view = np.zeros((len(masks), *view_size), bool)
             for index, mask in enumerate(masks):
-                seen[index] = view(mask) > 127
-            areas = seen.sum(axis=(1, 2))
-            largest = areas.max(initial=0)
+                in_view[index] = candidate(mask) > 127
+            areas = in_view.sum(axis=(1, 2))
+            if areas.max(initial=0) > largest:
+                largest = areas.max(initial=0)
+                view, seen = candidate, in_view[areas >= max(1, min(self.MIN_AREA, largest))]
             if largest >= self.MIN_AREA:
                 break
-        seen = seen[areas >= max(1, min(self.MIN_AREA, largest))]
         example["image"] = torch.from_numpy(
             disturb_pixels(view(image).astype(np.float32), np.random).transpose(2, 0, 1).copy()
         )
-        example["instances"] = instances = Instances(view_size)
+        example["instances"] = instances = Instances(seen.shape[1:])
         instances.gt_masks = BitMasks(torch.from_numpy(seen))
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return example

@@ -7,7 +7,7 @@ import torch
 from canon_seg import compat  # noqa: F401
 from canon_seg.data.coco import check_images, load_coco
 from canon_seg.data.images import read_image
-from canon_seg.data.training import check_registered
+from canon_seg.data.training import check_registered, has_sam
 from canon_seg.evaluation.box_prompts import load_box_prompts
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
@@ -28,7 +28,7 @@ def build_test_loader(cfg, name):
     dataset = load_coco(metadata.json_file, metadata.image_root)
     check_images(dataset, metadata.image_root, progress=False, decode=False)
     prompts = None
-    if "SamSegmenter" in (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEGMENTER.META_ARCHITECTURE):
+    if has_sam(cfg):
         prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
 
     def read(entry):

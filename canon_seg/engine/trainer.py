@@ -56,12 +56,13 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = _training_config(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
-        self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer(create_ddp_model(model, broadcast_buffers=False), loader, optimizer)
+        # Not before the model was put in training mode: until then escnn's layers have more buffers.
+        self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         checkpointables = {"trainer": weakref.proxy(self)}
         if self.averaged is not model:
@@ -107,6 +108,15 @@ class Trainer(DefaultTrainer):
         device = torch.device(self.cfg.MODEL.DEVICE).type
         with torch.autocast(device, torch.bfloat16, enabled=self.cfg.SOLVER.BFLOAT16):
             super().run_step()
+
+    def state_dict(self):
+        """As later versions of detectron2: v0.6 leaves the optimizer's state out."""
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
 
     def build_hooks(self):
         cfg = self.cfg
@@ -218,11 +228,7 @@ class AverageWeights(HookBase):
         self.averaged = averaged
 
     def after_step(self):
-        model = _unwrapped(self.trainer.model)
-        self.averaged.update_parameters(model)
-        current = dict(model.named_buffers())
-        for name, buffer in self.averaged.module.named_buffers():
-            buffer.copy_(current[name])
+        self.averaged.update_parameters(_unwrapped(self.trainer.model))
 
 
 class WriteResults(HookBase):

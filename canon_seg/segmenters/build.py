@@ -29,7 +29,8 @@ def build_segmenter(cfg):
             f"MODEL.SEGMENTER.META_ARCHITECTURE is {name!r}; registered: {', '.join(known)}"
         )
     weights = resolve_asset(cfg.MODEL.SEGMENTER.WEIGHTS)
-    if weights and not os.path.isfile(weights):
+    # Addresses such as detectron2://... are the checkpointer's to fetch.
+    if weights and "://" not in weights and not os.path.isfile(weights):
         raise InputError(f"{WEIGHTS_KEY}: there is no file {weights}. {_advice(cfg)}")
     segmenter = META_ARCH_REGISTRY.get(name)(cfg)
     if weights:
