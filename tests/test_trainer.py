@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+import os
 import sys
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_asset
 from canon_seg.canonicalizers.weights import load_canonicalizer
 from canon_seg.config import load_config
 from canon_seg.data.coco import register_coco
@@ -238,14 +240,34 @@ def test_weights_are_a_start(tmp_path, photos):
     first.train()
     weights = str(tmp_path / "first" / "canonicalizer.pth")
     options += ["MODEL.CANONICALIZER.WEIGHTS", weights]
-    # The network is the file's, whatever the config says.
+    # Network and input size are the file's, whatever the config says.
     second = Trainer(
-        config(tmp_path / "second", *options, "MODEL.CANONICALIZER.NETWORK.FIELDS", "[4, 4]")
+        config(
+            tmp_path / "second", *options, "MODEL.CANONICALIZER.NETWORK.FIELDS", "[4, 4]",
+            "MODEL.CANONICALIZER.INPUT_SIZE", "65",
+        )
     )
+    assert second.cfg.MODEL.CANONICALIZER.INPUT_SIZE == 33
     for (name, ours), theirs in zip(
         second.model.canonicalizer.named_parameters(), first.model.canonicalizer.parameters()
     ):
         assert torch.equal(ours, theirs), name
+
+
+@needs_escnn
+def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, photos):
+    cfg = load_config("configs/sam_c4.yaml", [
+        "DATASETS.PHOTOS", f"['{photos}']", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1",
+        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path),
+    ])
+    assert not os.path.exists(cfg.MODEL.SEGMENTER.WEIGHTS)
+    trainer = Trainer(cfg)
+    embedded, _ = load_canonicalizer(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS), trainable=True)
+    ours = dict(trainer.model.canonicalizer.network.named_parameters())
+    for name, value in embedded.named_parameters():
+        assert torch.equal(ours[name], value), name
+    trainer.train()
+    assert (tmp_path / "canonicalizer.pth").exists()
 
 
 @needs_escnn

@@ -42,10 +42,6 @@ def setup(args):
     """The frozen config, with data sets registered and the output folder ready."""
     cfg = load_config(args.config_file, args.opts)
     resolve_device(cfg, args.config_file, args.opts)
-    if args.num_gpus > max(1, torch.cuda.device_count()):
-        raise InputError(
-            f"--num-gpus is {args.num_gpus}, but {torch.cuda.device_count()} are here; give fewer"
-        )
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)
     cfg.freeze()
@@ -107,6 +103,10 @@ def with_results(cfg):
 
 def run():
     args = default_argument_parser(__doc__).parse_args()
+    if args.num_gpus > max(1, torch.cuda.device_count()):
+        raise InputError(
+            f"--num-gpus is {args.num_gpus}, but {torch.cuda.device_count()} are here; give fewer"
+        )
     launch(
         main, args.num_gpus, num_machines=args.num_machines, machine_rank=args.machine_rank,
         dist_url=args.dist_url, args=(args,),

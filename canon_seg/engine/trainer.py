@@ -56,12 +56,16 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = _training_config(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
+        if hasattr(model, "canonicalizer"):  # its weights file may have brought its own
+            cfg.defrost()
+            cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.input_size
+            cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer(create_ddp_model(model, broadcast_buffers=False), loader, optimizer)
-        # Not before the model was put in training mode: until then escnn's layers have more buffers.
+        # Not before the model is in training mode: until then escnn's layers have more buffers.
         self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         checkpointables = {"trainer": weakref.proxy(self)}

@@ -1,0 +1,193 @@
+"""tools/train_net.py as users call it."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from canon_seg.canonicalizers.weights import load_canonicalizer
+from canon_seg.config import load_config
+from canon_seg.errors import run_main
+from test_training_data import write_photos
+from tiny_models import tiny_segmenter
+from toy_coco import write_toy_coco
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tools" / "train_net.py"
+needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
+
+TINY_CANONICALIZER = [
+    "MODEL.CANONICALIZER.WEIGHTS", "", "MODEL.CANONICALIZER.INPUT_SIZE", "33",
+    "MODEL.CANONICALIZER.NETWORK.FIELDS", "[2, 2]", "MODEL.CANONICALIZER.NETWORK.DEPTH", "1",
+]
+TINY_SAM = [
+    "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64",
+    "MODEL.SAM.TINY.CHANNELS", "[8, 8, 16, 16]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]",
+    "MODEL.SAM.TINY.EMBED_DIM", "32",
+]
+
+
+def start(*arguments):
+    command = [sys.executable, str(SCRIPT), "--config-file", "configs/sam_c4.yaml", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+
+
+def run(*arguments):
+    """(exit status, all output)."""
+    process = start(*arguments)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+def wait_for(path, process):
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+def iterations(folder):
+    return [
+        json.loads(line)["iteration"]
+        for line in (folder / "metrics.json").read_text().splitlines()
+    ]
+
+
+@needs_escnn
+def test_killed_and_resumed(tmp_path):
+    photos, output = write_photos(tmp_path / "photos", 30), tmp_path / "output"
+    options = [
+        *TINY_CANONICALIZER, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.IMS_PER_BATCH", "4",
+        "SOLVER.CHECKPOINT_PERIOD", "20", "SOLVER.OPTIMIZER", "ADAMW", "SEED", "3",
+        "OUTPUT_DIR", str(output),
+    ]
+    process = start(*options, "DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "100000")
+    try:
+        wait_for(output / "canonicalizer.pth", process)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    # What is there is whole.
+    last = (output / "last_checkpoint").read_text()
+    checkpoint = torch.load(output / last, weights_only=True)
+    done = checkpoint["iteration"] + 1
+    load_canonicalizer(str(output / "canonicalizer.pth"))
+    logged = len(iterations(output)) if (output / "metrics.json").exists() else 0
+
+    total = done + 30
+    status, log = run(
+        "--resume", *options, "DATALOADER.NUM_WORKERS", "0", "SOLVER.MAX_ITER", str(total)
+    )
+    assert status == 0, log
+    assert f"Starting training from iteration {done}" in log
+    resumed = iterations(output)[logged:]
+    assert resumed[0] >= done and resumed == sorted(resumed) and resumed[-1] >= total - 1
+    final = torch.load(output / "model_final.pth", weights_only=True)
+    assert final["iteration"] == total - 1
+    optimizer = final["trainer"]["_trainer"]["optimizer"]["state"]
+    assert {int(state["step"]) for state in optimizer.values()} == {total}
+    network, input_size = load_canonicalizer(str(output / "canonicalizer.pth"))
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 33, 33)).shape == (1, 4) and input_size == 33
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert any("canonicalizer/kl" in line for line in lines)
+    # The bar keeps out of logs.
+    assert "training:" not in log and "it/s" not in log
+    assert "eta:" in log
+
+
+def test_eval_only(tmp_path):
+    annotations, images = write_toy_coco(tmp_path / "toy")
+    weights = tmp_path / "sam.pth"
+    torch.save(tiny_segmenter("sam").sam.state_dict(), weights)
+    status, log = run(
+        "--eval-only", *TINY_SAM, "MODEL.SEGMENTER.WEIGHTS", str(weights),
+        "DATASETS.COCO", str([["toy", str(annotations), str(images)]]),
+        "DATASETS.TEST", "('toy',)", "DATALOADER.NUM_WORKERS", "0",
+        "OUTPUT_DIR", str(tmp_path / "output"),
+    )
+    assert status == 0, log
+    assert "copypaste: Task: segm" in log and "copypaste: Task: bbox" in log
+    predictions = json.loads(
+        (tmp_path / "output/inference/toy/coco_instances_results.json").read_text()
+    )
+    ground_truth = json.loads(annotations.read_text())["annotations"]
+    # One for each prompt: the boxes of the ground truth, crowds left out.
+    assert len(predictions) == sum(not entry["iscrowd"] for entry in ground_truth)
+
+
+def test_a_missing_folder_ends_with_one_line(tmp_path):
+    status, log = run(
+        "DATASETS.PHOTOS", "['no/such/folder']", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"
+    )
+    assert status == 2
+    assert log.splitlines()[-1].startswith("error: DATASETS.PHOTOS: there is no folder no/such/")
+    assert "Traceback" not in log
+
+
+# --- in this process: what is refused before anything starts --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def train_net():
+    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
+    (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
+    (["--num-gpus", "64"], "--num-gpus"),
+    (["DATASETS.COCO", "[['a', 'no_such.json', '.']]"], "no_such.json"),
+    (["OUTPUT_DIR", "setup.py/below"], "setup.py"),
+    pytest.param(
+        ["MODEL.DEVICE", "cuda"], "MODEL.DEVICE",
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+    ),
+])
+def test_bad_input(train_net, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(ROOT)
+    config = ["--config-file", "configs/sam_c4.yaml"]
+    monkeypatch.setattr(sys, "argv", ["train_net.py", *config, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run_main(train_net.run)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+
+
+def test_resumed_trainings_draw_other_data(train_net, tmp_path):
+    assert train_net._resumed_from(tmp_path) == 0
+    numbers = set()
+    for name in ("model_0000019.pth", "model_0000039.pth"):
+        (tmp_path / "last_checkpoint").write_text(name)
+        numbers.add(train_net._resumed_from(tmp_path))
+    assert len(numbers) == 2 and 0 not in numbers and max(numbers) < 2**31
+
+
+def test_results_of_a_training_go_before_the_configs_weights(train_net, tmp_path):
+    cfg = load_config("configs/sam_c4.yaml", ["OUTPUT_DIR", str(tmp_path)])
+    (tmp_path / "canonicalizer.pth").touch()
+    found = train_net.with_results(cfg)
+    assert found.MODEL.CANONICALIZER.WEIGHTS == str(tmp_path / "canonicalizer.pth")
+    assert found.MODEL.SEGMENTER.WEIGHTS == cfg.MODEL.SEGMENTER.WEIGHTS
