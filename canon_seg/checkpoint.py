@@ -33,7 +33,8 @@ class _PickledArray:
         shape, dtype, order, data = self.state
         if isinstance(data, str):
             data = data.encode("latin1")  # a byte string of Python 2
-        array = np.array(np.ndarray(shape, dtype.to_numpy(), data, order=order), order="C")
+        # Unlike ndarray's constructor, reshape insists on just as many bytes as the shape needs.
+        array = np.frombuffer(data, dtype.to_numpy()).reshape(shape, order=order).copy(order="C")
         return array[()] if self.is_scalar else array
 
 
@@ -151,12 +152,13 @@ def load_state(module, state, path, key):
     Args:
         module: nn.Module, in training mode if it is built on escnn (which keeps filters that are
             made from the weights otherwise).
-        state: dict from names to tensors.
+        state: dict from names to tensors; anything else in it counts as missing.
         path, key: see :func:`load_pickle_file`.
     Raises:
         InputError: naming the file, the config key and the first entries that do not fit.
     """
     own = module.state_dict()
+    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     check_fit(
         path,
         key,

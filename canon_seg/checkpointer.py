@@ -96,7 +96,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint):
         has_foreign_names = checkpoint.get("matching_heuristics", False)
         incompatible = super()._load_model(checkpoint)
-        if has_foreign_names and set(incompatible.missing_keys) < set(self.model.state_dict()):
+        parameters = {name for name, _ in self.model.named_parameters()}
+        if has_foreign_names and not parameters <= set(incompatible.missing_keys):
             missing = unknown = ()
         else:
             missing = incompatible.missing_keys

@@ -71,7 +71,7 @@ def load_canonicalizer(path, trainable=False):
         state = {**derived, **free}
     else:
         network = build_plain_network(spec)
-        state = {key: value.float() for key, value in exported.items()}
+        state = exported
     load_state(network, state, path, "MODEL.CANONICALIZER.WEIGHTS")
     return network.eval(), input_size
 
