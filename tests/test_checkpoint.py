@@ -55,6 +55,7 @@ def exploits(marker):
     }
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("file", LOADERS)
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_malicious_files_run_nothing(tmp_path, file, protocol):
@@ -93,7 +94,8 @@ def test_malicious_code_in_torchs_own_format(tmp_path):
 
 def state_of(shape, dtype, data):
     return CallsWithState(
-        np.core.multiarray._reconstruct, np.ndarray, (0,), b"b", state=(1, shape, dtype, False, data)
+        np.core.multiarray._reconstruct, np.ndarray, (0,), b"b",
+        state=(1, shape, dtype, False, data),
     )
 
 

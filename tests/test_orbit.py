@@ -85,7 +85,8 @@ def test_the_kind_of_array_and_its_strides_do_not_matter(image):
 def test_bytes_come_first_in_lexicographic_order(image):
     if image.dtype != np.uint8:
         return
-    first = min((turn_image(image, k).shape[0], turn_image(image, k).tobytes()) for k in C4.elements)
+    turns_of_it = [turn_image(image, k) for k in C4.elements]
+    first = min((turned.shape[0], turned.tobytes()) for turned in turns_of_it)
     for turns in representative_turns(image):
         turned = turn_image(image, turns)
         assert (turned.shape[0], turned.tobytes()) == first
@@ -111,7 +112,7 @@ def test_number_of_candidates(image, count):
 def test_a_photograph_is_hardly_read(monkeypatch):
     read = []
     ordered = orbit._ordered
-    monkeypatch.setattr(orbit, "_ordered", lambda block: read.append(block.size) or ordered(block))
+    monkeypatch.setattr(orbit, "_ordered", lambda rows: read.append(rows.size) or ordered(rows))
     image = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
     assert len(representative_turns(image)) == 1
     assert sum(read) < 0.02 * image.size

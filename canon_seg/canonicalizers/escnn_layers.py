@@ -62,7 +62,8 @@ class ConvBlock(nn.Module):
             norm.weight,
             norm.bias,
         )
-        return _made_exact(weight.detach().clone(), self.group_order, self.from_image), bias.detach()
+        weight = _made_exact(weight.detach().clone(), self.group_order, self.from_image)
+        return weight, bias.detach()
 
 
 @torch.no_grad()
@@ -75,10 +76,10 @@ def _exported(module):
 
 
 def _made_exact(weight, order, from_image):
-    """Make the turned copies in a filter bank bitwise copies, in place.
+    """Make the quarter turns of a filter bitwise copies of it, in place.
 
-    escnn samples every orientation by itself, so that copies differ in their last bits. Those make
-    nothing of it, until half precision rounds some of them up and some down.
+    escnn samples every orientation by itself, so that they differ in the last bits. That is little,
+    but half precision would round some of them up and others down, which is a thousand times more.
 
     Args:
         weight: (out_fields * order, in_channels, k, k) ordinary convolution.

@@ -68,7 +68,7 @@ def make_odd(x):
 
     A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
     odd; on even sizes it would break equivariance (by 8.6 % at 96 px). Averaging two neighbours is
-    symmetric and takes one pixel away. Sizes of the form 2^k m + 1 pass through k strides untouched.
+    symmetric and takes one pixel away. Sizes 2^k m + 1 pass through k strides untouched.
     """
     even = [1 - size % 2 for size in x.shape[-2:]]
     if any(even):
