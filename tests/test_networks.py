@@ -206,6 +206,13 @@ def test_names_of_the_weights():
     assert names == {f"{conv}.conv.{kind}" for conv in convs for kind in ("weight", "bias")}
 
 
+@needs_escnn
+def test_a_new_network_has_the_names_of_one_in_training():
+    # Else a checkpoint of a training would not fit the network that is to go on with it.
+    names = set(build_trainable_network(SMALL["GCNN"]).state_dict())
+    assert names == set(trained(SMALL["GCNN"]).train().state_dict())
+
+
 def test_strided_block_halves():
     block = PlainConvBlock(4, None, 2, 5, stride=2)
     assert block(torch.zeros(1, 3, 96, 33)).shape == (1, 8, 48, 17)

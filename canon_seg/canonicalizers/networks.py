@@ -180,7 +180,7 @@ def build_plain_network(spec):
 
 
 def build_trainable_network(spec):
-    """The equivariant form of a network with escnn's free parameters.
+    """The equivariant form of a network with escnn's free parameters, in training mode.
 
     Raises:
         InputError: if escnn is not installed.
@@ -193,7 +193,8 @@ def build_trainable_network(spec):
             "README for how to install it, or load exported weights with "
             "MODEL.CANONICALIZER.TRAINABLE False"
         ) from error
-    return NETWORKS[spec.name](spec, ConvBlock)
+    # A new escnn network holds filters made from its weights; they go when training mode is set.
+    return NETWORKS[spec.name](spec, ConvBlock).train()
 
 
 @torch.no_grad()
