@@ -287,6 +287,9 @@ def test_training_and_inference_see_nearly_the_same_pixels():
     model = trainable_sam()
     image = random_image(150, 200)
     ours = model._resize_for_training({"image": image})
+    model.image_format = "BGR"
+    assert torch.equal(model._resize_for_training({"image": image.flip(0)}), ours)
+    model.image_format = "RGB"
     theirs = model.sam.preprocess(model._resize(image))
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 0.05  # Pillow rounds to 8 bits: one level is 0.017

@@ -148,7 +148,7 @@ class SamSegmenter(nn.Module):
         return torch.as_tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
 
     def _encode_prompts(self, prompts, size, low_res_logits=None):
-        """Arguments of the mask decoder. SAM adds the half pixel to both kinds of prompts itself."""
+        """Arguments of the mask decoder. The half pixel of prompts is added by SAM itself."""
         prompts = prompts.to(self.device)
         points, boxes = None, None
         if prompts.points is not None:
