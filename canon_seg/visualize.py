@@ -142,7 +142,9 @@ def save_picture(path, picture):
         try:
             Image.fromarray(picture).save(temporary)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error}); is there space left?") from error
+            raise InputError(
+                f"{path}: cannot be written ({error}); is there space left?"
+            ) from error
 
 
 def _enlarged(array, factor):

@@ -51,9 +51,10 @@ CONFIG_FILE = Path(__file__).resolve().parents[1] / "configs" / "sam_tiny_c4.yam
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 COLUMN = 512  # px, longer side of each image in the picture of four turns
 
-# Least predicted IoU and least stability of a mask of everything: segment_anything's defaults are
-# made for its large models, a small one is less sure of itself.
-THRESHOLDS, TINY_THRESHOLDS = (0.88, 0.95), (0.7, 0.8)
+# Which masks of everything are kept: least predicted IoU, least stability, and how many of the
+# best. segment_anything's thresholds are made for its large models; those of a small one, which is
+# less sure of itself, are chosen by their order instead.
+KEEP, KEEP_TINY = (0.88, 0.95, 1000), (0.0, 0.5, 20)
 # Values in the three mask logits of all points that are decoded at once: bounds the memory.
 VALUES_PER_BATCH = 2**27
 
@@ -99,13 +100,18 @@ def parse_arguments():
     )
     parser.add_argument(
         "--min-iou", type=float, metavar="P",
-        help="without prompts: least IoU that SAM predicts for a mask it keeps; default: "
-        f"{THRESHOLDS[0]}, tiny SAM {TINY_THRESHOLDS[0]}",
+        help="without prompts: least IoU that SAM predicts for a mask; default: "
+        f"{KEEP[0]:g}, tiny SAM {KEEP_TINY[0]:g}",
     )
     parser.add_argument(
         "--min-stability", type=float, metavar="P",
-        help=f"without prompts: least stability of a mask; default: {THRESHOLDS[1]}, "
-        f"tiny SAM {TINY_THRESHOLDS[1]}",
+        help="without prompts: least stability of a mask; default: "
+        f"{KEEP[1]:g}, tiny SAM {KEEP_TINY[1]:g}",
+    )
+    parser.add_argument(
+        "--max-masks", type=int, metavar="N",
+        help="without prompts: only the N masks of the highest predicted IoU; default: "
+        f"{KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P",
@@ -119,6 +125,9 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
+    for name in ("points_per_side", "max_masks"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give at least 1")
     prompts = parse_prompts(args)
     output = check_output_dir(args.output)
     cfg = load_config(args.config_file, args.options)
@@ -248,12 +257,16 @@ def output_names(paths, output):
     names = []
     for path in paths:
         number, stem = 1, path.stem
-        while taken & (files := {(output / f"{stem}{end}.png").resolve() for end in ("", "_turns")}):
+        while taken & (files := _files(output, stem)):
             number += 1
             stem = f"{path.stem}_{number}"
         taken |= files
         names.append(f"{stem}.png")
     return names
+
+
+def _files(output, stem):
+    return {(output / f"{stem}{end}.png").resolve() for end in ("", "_turns")}
 
 
 def build_segment(args, cfg, prompts):
@@ -270,15 +283,18 @@ def build_segment(args, cfg, prompts):
         return partial(
             segment_by_detectron2, model, cfg.INPUT.FORMAT, class_names(cfg), args.score_threshold
         )
-    iou, stability = TINY_THRESHOLDS if cfg.MODEL.SAM.SIZE == "tiny" else THRESHOLDS
-    if args.points_per_side < 1:
-        raise InputError(f"--points-per-side is {args.points_per_side}; give at least 1")
+    defaults = KEEP_TINY if cfg.MODEL.SAM.SIZE == "tiny" else KEEP
+    given = args.min_iou, args.min_stability, args.max_masks
+    iou, stability, count = (
+        default if value is None else value for value, default in zip(given, defaults)
+    )
     return partial(
         segment_everything,
         model,
+        count,
         points_per_side=args.points_per_side,
-        pred_iou_thresh=iou if args.min_iou is None else args.min_iou,
-        stability_score_thresh=stability if args.min_stability is None else args.min_stability,
+        pred_iou_thresh=iou,
+        stability_score_thresh=stability,
     )
 
 
@@ -347,14 +363,17 @@ def segment_prompts(model, image_format, image, prompts):
     return Segmentation(results[0]["pose"], masks, picture)
 
 
-def segment_everything(model, image, prompts, **options):
-    """Masks of everything in the image, by SAM; there are no prompts."""
+def segment_everything(model, count, image, prompts, **options):
+    """The ``count`` best masks of everything in the image, by SAM; there are no prompts."""
     points_per_batch = min(64, max(1, VALUES_PER_BATCH // (3 * image.shape[0] * image.shape[1])))
     generator = CanonicalSamAutomaticMaskGenerator(
         model.segmenter.sam, model.canonicalizer, points_per_batch=points_per_batch, **options
     )
     pose, records = generator.generate_with_pose(image)
-    masks = [record["segmentation"] for record in records]
+    records = sorted(
+        (record for record in records if record["area"]), key=lambda record: -record["predicted_iou"]
+    )
+    masks = [record["segmentation"] for record in records[:count]]
     return Segmentation(pose, masks, draw_segmentation(image, masks))
 
 
