@@ -54,7 +54,7 @@ COLUMN = 512  # px, longer side of each image in the picture of four turns
 # Which masks of everything are kept: least predicted IoU, least stability, and how many of the
 # best. segment_anything's thresholds are made for its large models; those of a small one, which is
 # less sure of itself, are chosen by their order instead.
-KEEP, KEEP_TINY = (0.88, 0.95, 1000), (0.0, 0.5, 20)
+KEEP, KEEP_TINY = (0.88, 0.95, 1000), (0.0, 0.0, 20)
 # Values in the three mask logits of all points that are decoded at once: bounds the memory.
 VALUES_PER_BATCH = 2**27
 
@@ -110,7 +110,7 @@ def parse_arguments():
     )
     parser.add_argument(
         "--max-masks", type=int, metavar="N",
-        help="without prompts: only the N masks of the highest predicted IoU; default: "
+        help="without prompts: only the N best masks by predicted IoU times stability; default: "
         f"{KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
@@ -371,7 +371,8 @@ def segment_everything(model, count, image, prompts, **options):
     )
     pose, records = generator.generate_with_pose(image)
     records = sorted(
-        (record for record in records if record["area"]), key=lambda record: -record["predicted_iou"]
+        (record for record in records if record["area"]),
+        key=lambda record: -record["predicted_iou"] * record["stability_score"],
     )
     masks = [record["segmentation"] for record in records[:count]]
     return Segmentation(pose, masks, draw_segmentation(image, masks))
