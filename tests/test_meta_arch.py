@@ -444,6 +444,18 @@ def test_the_task_is_set_in_the_canonical_frame(pose):
     assert (given["height"], given["width"]) == tuple(expected.shape[1:])
 
 
+def test_task_losses_are_weighted_means_over_the_images():
+    class Fixed(nn.Module):
+        resizes_itself = True
+
+        def forward(self, batched_inputs):
+            return {"loss": torch.tensor([float(len(batched_inputs)) * 3.0]).sum()}
+
+    model = canonicalized(Fixed(), trainable_canonicalizer(), task_weight=0.5).train()
+    with EventStorage():
+        assert model(batch_of())["loss"].item() == 1.5
+
+
 def test_a_frozen_segmenter_stays_in_eval_mode():
     model = canonicalized(tiny_segmenter("sam"), random_canonicalizer())
     model.train()
