@@ -1,0 +1,56 @@
+"""The models that come with the package, on drawn scenes: real predictions, scored as COCO does."""
+
+from pathlib import Path
+
+import pytest
+
+from canon_seg.assets import resolve_asset
+from canon_seg.config import load_config
+from canon_seg.data.coco import load_coco
+from canon_seg.data.scenes import DEMO_SEED, make_scenes
+from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.evaluation.modes import build_models
+from canon_seg.evaluation.sweep import run_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "sam_tiny_c4.yaml"
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    cfg = load_config(str(CONFIG), ["MODEL.DEVICE", "cpu"])
+    annotations, images = make_scenes(tmp_path_factory.mktemp("scenes"), 20, DEMO_SEED)
+    dataset = load_coco(annotations, images)
+    return run_sweep(
+        build_models(cfg, ["vanilla", "canonical"]),
+        dataset,
+        images,
+        turns=[0, 1, 2, 3],
+        image_format=cfg.INPUT.FORMAT,
+        prompts=load_box_prompts("boxes", dataset),
+        progress=False,
+    )
+
+
+def test_canonical_average_is_above_vanilla(sweep):
+    modes = sweep["modes"]
+    canonical, vanilla = (modes[m]["C4-avg"]["segm"]["AP"] for m in ("canonical", "vanilla"))
+    assert canonical > vanilla
+
+
+def test_canonical_is_the_same_at_all_angles(sweep):
+    first, *others = (sweep["modes"]["canonical"][angle] for angle in ("0", "90", "180", "270"))
+    assert all(other == first for other in others)
+
+
+def test_segmenter_segments(sweep):
+    assert sweep["modes"]["vanilla"]["0"]["segm"]["AP50"] > 50
+
+
+def test_poses_are_found_far_above_chance(sweep):
+    assert sweep["pose"]["accuracy"] > 0.6
+
+
+def test_weights_are_small():
+    files = [resolve_asset(f"canon_seg://{n}.pth") for n in ("canonicalizer_gcnn", "sam_tiny")]
+    assert sum(Path(file).stat().st_size for file in files) < 12e6

@@ -1,0 +1,48 @@
+"""The README's figures are those of the sweep files, and the files it names are there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / "tools" / "update_readme.py"
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_tables_are_those_of_the_sweep_files():
+    done = run("--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_figure_is_noticed_and_mended(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    copy = tmp_path / "copy.md"
+    changed = re.sub(r"(\| canonical \| )\S+", r"\g<1>99.99", text, count=1)
+    assert changed != text
+    copy.write_text(changed, encoding="utf-8")
+    assert run("--check", copy).returncode == 1
+    assert run(copy).returncode == 0
+    assert copy.read_text(encoding="utf-8") == text
+
+
+def test_a_missing_sweep_file_is_an_error(tmp_path):
+    copy = tmp_path / "copy.md"
+    copy.write_text("<!-- sweep: nowhere.json -->\n<!-- end of sweep -->\n", encoding="utf-8")
+    done = run(copy)
+    assert done.returncode == 2 and "nowhere.json" in done.stderr
+
+
+@pytest.mark.parametrize("document", ["README.md", "MODEL_ZOO.md"])
+def test_files_that_are_named_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:configs|tools|demo|canon_seg|requirements|docs)/[\w./-]+\w", text))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
