@@ -44,7 +44,7 @@ def test_canonical_is_the_same_at_all_angles(sweep):
 
 
 def test_segmenter_segments(sweep):
-    assert sweep["modes"]["vanilla"]["0"]["segm"]["AP50"] > 50
+    assert sweep["modes"]["vanilla"]["0"]["segm"]["AP50"] > 20  # untrained: 0
 
 
 def test_poses_are_found_far_above_chance(sweep):
