@@ -29,7 +29,7 @@ def build_models(cfg, modes):
     cfg.defrost()
     if cfg.MODEL.META_ARCHITECTURE != CanonicalizedSegmenter.__name__:
         raise InputError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; the evaluation needs "
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; what is wanted here is "
             "CanonicalizedSegmenter, with the model itself as MODEL.SEGMENTER.META_ARCHITECTURE"
         )
     if not cfg.MODEL.SEGMENTER.META_ARCHITECTURE:
