@@ -295,6 +295,8 @@ def build_segment(args, cfg, prompts):
         points_per_side=args.points_per_side,
         pred_iou_thresh=iou,
         stability_score_thresh=stability,
+        # A small model finds one thing many times, with boxes that differ.
+        box_nms_thresh=0.3 if cfg.MODEL.SAM.SIZE == "tiny" else 0.7,
     )
 
 
