@@ -1,5 +1,7 @@
 """The README's figures are those of the sweep files, and the files it names are there."""
 
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -46,3 +48,21 @@ def test_files_that_are_named_exist(document):
     named = set(re.findall(r"\b(?:configs|tools|demo|canon_seg|requirements|docs)/[\w./-]+\w", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_figures_in_the_text_are_those_of_their_files():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    near = json.loads((ROOT / "docs" / "results" / "jpegtran.json").read_text())
+    assert near["same_pose"] == 1  # "all ... files got the same pose"
+    for figure in (near["images"], near["turned_files"], f"{near['mean_mask_iou']:.4f}"):
+        assert re.search(rf"\b{figure}\b", readme), figure
+
+
+def test_zoo_describes_the_files_that_are_there():
+    zoo = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
+    for path in (ROOT / "canon_seg" / "assets").glob("*.pth"):
+        assert f"## {path.name}" in zoo
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in zoo
+    log = (ROOT / "docs" / "results" / "training" / "canonicalizer_gcnn.json").read_text()
+    accuracy = json.loads(log.splitlines()[-1])["held_out/pose_accuracy"]
+    assert f"{100 * accuracy:.1f} %" in zoo
