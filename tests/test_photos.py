@@ -83,7 +83,8 @@ def test_augmented_views_stay_upright(size, shape):
         rows, columns = view.mean(axis=(1, 2)), view.mean(axis=(0, 2))
         third = len(rows) // 3
         assert rows[:third].mean() > rows[-third:].mean() + 10
-        assert np.ptp(columns) < 10
+        # A tilt of 8 degrees tells left from right by a seventh of what tells up from down.
+        assert np.ptp(columns) < 10 + 0.3 * np.ptp(rows)
 
 
 def test_augmentation_mirrors_about_half():

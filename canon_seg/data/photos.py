@@ -11,6 +11,7 @@ from canon_seg.data.images import read_image
 from canon_seg.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_TILT = 8.0  # degrees; upright photographs are that much off
 
 
 def list_photos(folder):
@@ -75,7 +76,18 @@ def augment(image, shape, rng, min_scale):
     )
     if rng.random() < 0.5:
         view = view[:, ::-1]
+    if rng.random() < 0.5:
+        view = _tilt(view, rng.uniform(-MAX_TILT, MAX_TILT))
     return disturb_pixels(view.astype(np.float32), rng)
+
+
+def _tilt(view, degrees):
+    """As a camera that is not held quite level; mirrored borders fill the corners."""
+    height, width = view.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(
+        np.ascontiguousarray(view), matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101
+    )
 
 
 def disturb_pixels(view, rng):
