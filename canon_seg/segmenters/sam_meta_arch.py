@@ -93,9 +93,10 @@ class SamSegmenter(nn.Module):
                 (BitMasks or PolygonMasks) and ``gt_boxes``, in the frame of ``image``.
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
-            bool, ``pred_boxes`` (tight boxes of the masks), ``scores`` (the detector's where the
-            prompts have them, else predicted IoU), ``pred_classes``; one for each prompt, in
-            order. Training: dict of losses.
+            bool, ``pred_boxes`` (tight boxes of the masks), ``pred_ious`` (SAM's own estimate of
+            the mask's quality), ``scores`` (the detector's where the prompts have them, else the
+            predicted IoU), ``pred_classes``; one for each prompt, in order. Training: dict of
+            losses.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -108,7 +109,7 @@ class SamSegmenter(nn.Module):
             raise ValueError("SamSegmenter needs 'prompts' (boxes or points) with every image")
         height, width = inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2])
         masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=self.device)
-        scores = torch.zeros(len(prompts), device=self.device)
+        ious = torch.zeros(len(prompts), device=self.device)
         if len(prompts):
             resized = self._resize(image)
             embedding = self.sam.image_encoder(self.sam.preprocess(resized)[None])
@@ -127,11 +128,12 @@ class SamSegmenter(nn.Module):
                     logits[chosen, best][:, None], resized.shape[-2:], (height, width)
                 )
                 masks[part] = upsampled[:, 0] > self.sam.mask_threshold
-                scores[part] = predicted_iou[chosen, best]
+                ious[part] = predicted_iou[chosen, best]
         instances = Instances((height, width))
         instances.pred_masks = masks
         instances.pred_boxes = Boxes(BitMasks(masks).get_bounding_boxes().tensor.to(self.device))
-        instances.scores = scores if prompts.scores is None else prompts.scores.to(self.device)
+        instances.pred_ious = ious
+        instances.scores = ious.clone() if prompts.scores is None else prompts.scores.to(self.device)
         classes = torch.zeros(len(prompts), dtype=torch.int64)
         instances.pred_classes = (
             classes if prompts.classes is None else prompts.classes
