@@ -49,8 +49,8 @@ FILL = 114
 alike. Models subtract such means and pad with zeros, so that this is nearest to their own padding;
 black would draw an edge around the picture."""
 
-# Canvases are rounded up, but not for what a float64 calculation adds to a whole number of pixels.
-_SIZE_TOLERANCE = 1e-6
+# In pixels: a canvas does not grow by a row for less than this.
+_SIZE_TOLERANCE = 1e-3
 
 _TURNED_KEYS = frozenset({"segmentation", "bbox", "area"})
 _INVARIANT_KEYS = frozenset({"id", "image_id", "category_id", "iscrowd", "ignore", "score"})
