@@ -34,6 +34,20 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 0.0
     # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
     cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
+    # MiB of the segmenter's results that are kept, by the content of the canonical image and its
+    # prompts: the turns of one image then cost one run. 0 keeps none.
+    cfg.MODEL.CANONICALIZER.CACHE = 0
+    # What to do with an image whose pose is uncertain. "argmax": take the likeliest pose all the
+    # same. "keep": leave the image as it is given, so that the results are not equivariant. "vote":
+    # run the segmenter in the likeliest poses and merge the results, which are equivariant.
+    cfg.MODEL.CANONICALIZER.UNCERTAIN = "argmax"
+    # A pose is uncertain if its probability is below this.
+    cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW = 0.5
+    # Poses in which the segmenter runs for a vote, 2 or 4.
+    cfg.MODEL.CANONICALIZER.VOTE_POSES = 2
+    # IoU above which of two detections of one class, found in different poses, one is left out
+    # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
+    cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5
 
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
@@ -51,6 +65,13 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SEGMENTER.WEIGHTS = ""
     # Keep the segmenter in eval mode and out of the optimizer.
     cfg.MODEL.SEGMENTER.FREEZE = True
+    # Run the heavy part (SAM's image encoder, a detector's backbone) in bfloat16 (autocast). This
+    # key and the two below are for evaluation.
+    cfg.MODEL.SEGMENTER.BFLOAT16 = False
+    # Compile the heavy part (torch.compile), which takes minutes at the first image.
+    cfg.MODEL.SEGMENTER.COMPILE = False
+    # Keep the heavy part's feature maps in channels-last order.
+    cfg.MODEL.SEGMENTER.CHANNELS_LAST = False
 
     cfg.MODEL.SAM = CN()
     # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (light convolutional encoder).
@@ -59,13 +80,24 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.MULTIMASK = True
     # Prompts that go through the mask decoder at once; bounds the memory.
     cfg.MODEL.SAM.PROMPTS_PER_BATCH = 32
-    # Where the evaluation's prompts come from: "boxes" (ground truth) or a COCO results file.
+    # Where the evaluation's prompts come from: "boxes" (ground truth), a COCO results file, or
+    # "detector" (MODEL.SAM.DETECTOR).
     cfg.MODEL.SAM.PROMPTS = "boxes"
     # Prompts drawn from each training image.
     cfg.MODEL.SAM.TRAIN_PROMPTS = 16
     # Steps at the start with cross-entropy (positives weighted 3) in place of the focal loss,
     # which stays at empty masks for long when training from scratch.
     cfg.MODEL.SAM.WARMUP_STEPS = 1000
+
+    # A detectron2 model whose boxes prompt SAM on the canonical image.
+    cfg.MODEL.SAM.DETECTOR = CN()
+    # Its config: a YAML file of detectron2's or this project's, or a name in detectron2's model
+    # zoo, such as "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
+    cfg.MODEL.SAM.DETECTOR.CONFIG_FILE = ""
+    # Its checkpoint, .pkl or .pth; "" takes the segmenter of a config of this project.
+    cfg.MODEL.SAM.DETECTOR.WEIGHTS = ""
+    # Detections with a lower score are left out.
+    cfg.MODEL.SAM.DETECTOR.SCORE_THRESH = 0.05
 
     cfg.MODEL.SAM.TINY = CN()
     # Side of the square input in pixels.

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.cache import ResultCache, content_key, weights_key
 from canon_seg.canonicalizers.build import build_canonicalizer
 from canon_seg.canonicalizers.canonicalizer import straight_through
 from canon_seg.canonicalizers.prior import alignment, check_prior, prior_loss
@@ -14,7 +15,9 @@ from canon_seg.geometry.coordinates import PIXEL_STEP, snap
 from canon_seg.geometry.group import C4
 from canon_seg.geometry.instances import turn_instances
 from canon_seg.geometry.panoptic import turn_panoptic
+from canon_seg.merging import merge_detections, merge_prompted
 from canon_seg.segmenters.build import build_segmenter
+from canon_seg.segmenters.numerics import used_numerics
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -29,12 +32,18 @@ class CanonicalizedSegmenter(nn.Module):
     In inference it takes images **as read**: the pose is found before any resizing, and resizing
     for the segmenter happens here, on the canonical image. Results are then exactly equivariant
     under quarter turns. An image that was resized before works too, but near-exactly only.
+
+    Attributes:
+        cache: :class:`canon_seg.cache.ResultCache` of the segmenter's results, which counts its
+            hits and misses, or None. The model keeps nothing else between calls. Clear it after a
+            change to the segmenter's settings; changed weights it notices.
     """
 
     @configurable
     def __init__(
         self, *, canonicalizer, segmenter, resize, prior, prior_weight, task_weight,
-        label_smoothing=0.0, freeze_segmenter=True,
+        label_smoothing=0.0, freeze_segmenter=True, evaluation_only=False, cache=None,
+        merge_nms_thresh=0.5, max_detections=100,
     ):
         """
         Args:
@@ -48,6 +57,9 @@ class CanonicalizedSegmenter(nn.Module):
             prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
             label_smoothing: see :func:`canon_seg.canonicalizers.prior.prior_loss`.
             freeze_segmenter: keep it in eval mode and its parameters without gradients.
+            evaluation_only: the segmenter was built in a way that cannot be trained through.
+            cache: see the attribute.
+            merge_nms_thresh, max_detections: see :func:`canon_seg.merging.merge_detections`.
         """
         super().__init__()
         self.canonicalizer = canonicalizer
@@ -58,6 +70,10 @@ class CanonicalizedSegmenter(nn.Module):
         self.task_weight = task_weight
         self.label_smoothing = label_smoothing
         self.freeze_segmenter = freeze_segmenter
+        self.evaluation_only = evaluation_only
+        self.cache = cache
+        self.merge_nms_thresh = merge_nms_thresh
+        self.max_detections = max_detections
         if segmenter is not None and freeze_segmenter:
             segmenter.requires_grad_(False).eval()
 
@@ -84,6 +100,10 @@ class CanonicalizedSegmenter(nn.Module):
             "task_weight": keys.TASK_WEIGHT,
             "label_smoothing": keys.LABEL_SMOOTHING,
             "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
+            "evaluation_only": bool(used_numerics(cfg)),
+            "cache": _build_cache(keys.CACHE),
+            "merge_nms_thresh": keys.MERGE_NMS_THRESH,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 
     @property
@@ -91,7 +111,19 @@ class CanonicalizedSegmenter(nn.Module):
         return self.prior.device
 
     def train(self, mode=True):
-        """As nn.Module's, but a frozen segmenter stays in eval mode."""
+        """As nn.Module's, but a frozen segmenter stays in eval mode.
+
+        Raises:
+            InputError: for training through a segmenter that was built for evaluation.
+        """
+        trains_segmenter = self.task_weight != 0 or not self.freeze_segmenter
+        if mode and self.evaluation_only and self.segmenter is not None and trains_segmenter:
+            raise InputError(
+                "MODEL.SEGMENTER.BFLOAT16, COMPILE and CHANNELS_LAST are for evaluation; set them "
+                "to False to train with a task weight (SOLVER.BFLOAT16 is training's own key)"
+            )
+        if self.cache is not None:
+            self.cache.clear()
         super().train(mode)
         if self.segmenter is not None and self.freeze_segmenter:
             self.segmenter.eval()
@@ -120,17 +152,16 @@ class CanonicalizedSegmenter(nn.Module):
     @torch.no_grad()
     def inference(self, batched_inputs):
         """Canonicalize, segment, turn back. Arguments and result as for :meth:`forward`."""
-        poses, canonical_inputs = [], []
-        for inputs in batched_inputs:
-            pose, canonical = self.canonicalize(inputs)
-            poses.append(pose)
-            canonical_inputs.append(canonical)
+        posed = [self._posed(inputs) for inputs in batched_inputs]
         if self.segmenter is None:
-            return [{"pose": pose} for pose in poses]
-        results = self.segmenter(canonical_inputs)
+            return [{"pose": pose} for pose, _ in posed]
+        results = self._segment([_in_pose(inputs, pose.turns) for pose, inputs in posed])
         return [
-            {"pose": pose, **self._turn_back(result, pose)}
-            for pose, result in zip(poses, results)
+            {
+                "pose": pose,
+                **_turned(self._with_votes(result, pose, inputs), pose.turns),
+            }
+            for result, (pose, inputs) in zip(results, posed)
         ]
 
     @torch.no_grad()
@@ -142,51 +173,79 @@ class CanonicalizedSegmenter(nn.Module):
         Returns:
             (pose, inputs for the segmenter).
         """
-        image, prompts = inputs["image"], inputs.get("prompts")
-        height, width = image.shape[-2:]
-        prompt_key = None
-        if prompts is not None:
+        pose, inputs = self._posed(inputs)
+        return pose, self._resized(_in_pose(inputs, pose.turns))
+
+    def _posed(self, inputs):
+        """The pose, and the inputs that a segmenter may see, still in the given frame."""
+        inputs, prompt_key = _without_ground_truth(inputs), None
+        if inputs.get("prompts") is not None:
             if self.canonicalizer.snaps:
-                prompts = prompts.snapped()
+                inputs["prompts"] = inputs["prompts"].snapped()
 
             def prompt_key(turns):
-                return prompts.turned(turns, height, width).key()
+                return inputs["prompts"].turned(turns, *inputs["image"].shape[-2:]).key()
 
-        pose = self.canonicalizer.pose(image, prompt_key)
-        turns = pose.turns_to_canonical
-        canonical = _without_ground_truth(inputs)
-        canonical["image"] = self._resized(turn_maps(image, turns))
-        canonical["height"], canonical["width"] = turned_size(
-            inputs.get("height", height), inputs.get("width", width), turns
-        )
-        if prompts is not None:
-            canonical["prompts"] = prompts.turned(turns, height, width)
-        return pose, canonical
+        return self.canonicalizer.pose(inputs["image"], prompt_key), inputs
 
-    def _resized(self, image):
+    def _resized(self, inputs):
+        """The inputs with their image at the segmenter's size."""
         if self.resize is None:
-            return image.contiguous()
-        array = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+            return {**inputs, "image": inputs["image"].contiguous()}
+        array = np.ascontiguousarray(inputs["image"].permute(1, 2, 0).cpu().numpy())
         array = self.resize.get_transform(array).apply_image(array)
-        return torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))
+        return {**inputs, "image": torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))}
 
-    def _turn_back(self, result, pose):
-        turned = {}
-        for key, value in result.items():
-            if key in ("instances", "proposals"):
-                if self.canonicalizer.snaps:
-                    value = _snapped(value)
-                turned[key] = turn_instances(value, pose.turns)
-            elif key == "sem_seg":
-                turned[key] = turn_maps(value, pose.turns)
-            elif key == "panoptic_seg":
-                turned[key] = turn_panoptic(*value, pose.turns)
-            else:
-                raise ValueError(
-                    f"the segmenter returned {key!r}, which CanonicalizedSegmenter does not know "
-                    "how to turn back"
+    def _segment(self, batch):
+        """The segmenter's results for inputs that are not yet resized, by way of the cache."""
+        if self.cache is None:
+            return self._run_segmenter(batch)
+        key = content_key(batch), weights_key(self.segmenter)
+        results = self.cache.get(key)
+        if results is None:
+            results = self._run_segmenter(batch)
+            self.cache.put(key, results)
+        return results
+
+    def _run_segmenter(self, batch):
+        results = self.segmenter([self._resized(inputs) for inputs in batch])
+        return [self._on_grid(result) for result in results]
+
+    def _on_grid(self, result):
+        """Predictions with their coordinates on the grid on which turning is exact in float32."""
+        return {
+            key: _snapped(value)
+            if key in ("instances", "proposals") and self.canonicalizer.snaps
+            else value
+            for key, value in result.items()
+        }
+
+    def _with_votes(self, result, pose, inputs):
+        """A result merged with those of the other poses of a vote, in its own frame.
+
+        That is the canonical frame: what comes out depends on the canonical image alone.
+        """
+        if not pose.others:
+            return result
+        results = [result]
+        for other in pose.others:
+            turns = C4.compose(other, pose.turns_to_canonical)
+            results += [
+                _turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])
+            ]
+        for key in result:
+            if key != "instances":
+                raise InputError(
+                    f"the results of several poses are merged for instances, and this segmenter "
+                    f"gives {key}; set MODEL.CANONICALIZER.UNCERTAIN to argmax or keep, and leave "
+                    "out the mode tta"
                 )
-        return turned
+        instances = [voted["instances"] for voted in results]
+        if inputs.get("prompts") is not None:
+            return {"instances": merge_prompted(instances)}
+        return {
+            "instances": merge_detections(instances, self.merge_nms_thresh, self.max_detections)
+        }
 
     def _losses(self, batched_inputs):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
@@ -240,6 +299,45 @@ class _losses_in_eval_mode:
             module.training = False
 
 
+def _build_cache(mebibytes):
+    if mebibytes < 0:
+        raise InputError(
+            f"MODEL.CANONICALIZER.CACHE is {mebibytes}; give the MiB to keep, or 0 for no cache"
+        )
+    return ResultCache(mebibytes * 2**20) if mebibytes else None
+
+
+def _in_pose(inputs, pose):
+    """Inputs of the segmenter on the image without that pose; still to be resized."""
+    image, turns = inputs["image"], C4.inverse(pose)
+    size = image.shape[-2:]
+    posed = {**inputs, "image": turn_maps(image, turns)}
+    posed["height"], posed["width"] = turned_size(
+        inputs.get("height", size[0]), inputs.get("width", size[1]), turns
+    )
+    if inputs.get("prompts") is not None:
+        posed["prompts"] = inputs["prompts"].turned(turns, *size)
+    return posed
+
+
+def _turned(result, turns):
+    """A segmenter's result, turned."""
+    turned = {}
+    for key, value in result.items():
+        if key in ("instances", "proposals"):
+            turned[key] = turn_instances(value, turns)
+        elif key == "sem_seg":
+            turned[key] = turn_maps(value, turns)
+        elif key == "panoptic_seg":
+            turned[key] = turn_panoptic(*value, turns)
+        else:
+            raise ValueError(
+                f"the segmenter returned {key!r}, which CanonicalizedSegmenter does not know how "
+                "to turn"
+            )
+    return turned
+
+
 def _without_ground_truth(inputs):
     """What a segmenter may see of its inputs in inference; the image is still to be turned."""
     if "proposals" in inputs:
@@ -260,7 +358,6 @@ def _turned_ground_truth(inputs, turns):
 
 
 def _snapped(instances):
-    """Predictions with their coordinates on the grid on which turning is exact in float32."""
     snapped = Instances(instances.image_size)
     for name, value in instances.get_fields().items():
         if isinstance(value, Boxes):  # rotated ones too

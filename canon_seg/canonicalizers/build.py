@@ -1,7 +1,11 @@
 """Canonicalizers from a config."""
 
 from canon_seg.assets import resolve_asset
-from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer, IdentityCanonicalizer
+from canon_seg.canonicalizers.canonicalizer import (
+    GroupCanonicalizer,
+    IdentityCanonicalizer,
+    UncertainPoses,
+)
 from canon_seg.canonicalizers.networks import NetworkSpec, build_trainable_network
 from canon_seg.canonicalizers.resize import STRIDE
 from canon_seg.canonicalizers.weights import load_canonicalizer
@@ -43,7 +47,12 @@ def build_canonicalizer(cfg):
             f"MODEL.CANONICALIZER.INPUT_SIZE is {input_size}{origin}; it must be of the form "
             f"{STRIDE} k + 1 (65, 97, 129, ...)"
         )
-    return GroupCanonicalizer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
+    return GroupCanonicalizer(
+        network,
+        input_size=input_size,
+        image_format=cfg.INPUT.FORMAT,
+        uncertain=UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES),
+    )
 
 
 def network_spec(cfg):

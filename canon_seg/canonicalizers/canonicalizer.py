@@ -12,6 +12,7 @@ from torch import nn
 
 from canon_seg.canonicalizers.orbit import representative_turns
 from canon_seg.canonicalizers.resize import normalize, resize_for_network
+from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps
 from canon_seg.geometry.group import C4
 
@@ -23,10 +24,17 @@ class Pose:
     Attributes:
         turns: quarter turns counterclockwise, 0..3.
         probabilities: probability of each pose 0..3; they sum to 1.
+        policy: how ``turns`` was chosen, one of :attr:`UncertainPoses.POLICIES`. "argmax": it is
+            the likeliest pose. "keep": the pose was uncertain and the image is left as given,
+            ``turns`` is 0. "vote": the pose was uncertain, ``turns`` is the likeliest.
+        others: the further poses of a vote, likeliest first. The segmenter is to be run in these
+            as well; what can only run in one pose takes ``turns``.
     """
 
     turns: int
     probabilities: Tuple[float, float, float, float]
+    policy: str = "argmax"
+    others: Tuple[int, ...] = ()
 
     @property
     def probability(self):
@@ -37,6 +45,47 @@ class Pose:
     def turns_to_canonical(self):
         """Quarter turns that take the image to its canonical pose."""
         return C4.inverse(self.turns)
+
+
+@dataclass(frozen=True)
+class UncertainPoses:
+    """What to do with an image whose pose is uncertain: see ``MODEL.CANONICALIZER.UNCERTAIN``.
+
+    Attributes:
+        policy: one of ``POLICIES``.
+        below: poses are uncertain whose probability is below this, 0..1.
+        vote_poses: how many poses vote, 2 or 4.
+    """
+
+    POLICIES = ("argmax", "keep", "vote")
+
+    policy: str = "argmax"
+    below: float = 0.5
+    vote_poses: int = 2
+
+    def __post_init__(self):
+        key = "MODEL.CANONICALIZER."
+        if self.policy not in self.POLICIES:
+            raise InputError(
+                f"{key}UNCERTAIN is {self.policy!r}; known: {', '.join(self.POLICIES)}"
+            )
+        if not 0 <= self.below <= 1:
+            raise InputError(f"{key}UNCERTAIN_BELOW is {self.below}; give a probability, 0 to 1")
+        if self.vote_poses not in (2, 4):
+            raise InputError(f"{key}VOTE_POSES is {self.vote_poses}; give 2 or 4")
+
+    def choose(self, ranking, probabilities):
+        """The :class:`Pose` of an image.
+
+        Args:
+            ranking: the four poses, likeliest first.
+            probabilities: of each pose 0..3.
+        """
+        if self.policy == "argmax" or probabilities[ranking[0]] >= self.below:
+            return Pose(ranking[0], probabilities)
+        if self.policy == "keep":
+            return Pose(0, probabilities, "keep")
+        return Pose(ranking[0], probabilities, "vote", others=ranking[1 : self.vote_poses])
 
 
 class FixedPoseCanonicalizer(nn.Module):
@@ -69,6 +118,19 @@ class IdentityCanonicalizer(FixedPoseCanonicalizer):
         super().__init__(0)
 
 
+class AllPosesCanonicalizer(nn.Module):
+    """Has the segmenter run in all four poses: C4 test-time augmentation.
+
+    Results are merged in the frame of the given image.
+    """
+
+    snaps = True
+
+    def pose(self, image, prompt_key=None):
+        """:class:`Pose` 0 with all others voting; the image is not looked at."""
+        return Pose(0, (0.25,) * C4.order, "vote", others=(1, 2, 3))
+
+
 class GroupCanonicalizer(nn.Module):
     """Predicts the pose with an equivariant network, exactly equivariantly.
 
@@ -77,15 +139,17 @@ class GroupCanonicalizer(nn.Module):
             :mod:`canon_seg.canonicalizers.networks`.
         input_size: shorter side in pixels at which the network sees an image, 32 k + 1.
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
+        uncertain: :class:`UncertainPoses`.
     """
 
     snaps = True
 
-    def __init__(self, network, *, input_size, image_format):
+    def __init__(self, network, *, input_size, image_format, uncertain=UncertainPoses()):
         super().__init__()
         self.network = network
         self.input_size = input_size
         self.image_format = image_format
+        self.uncertain = uncertain
 
     def logits(self, images):
         """Pose logits of images as they are, differentiable with respect to the network.
@@ -112,8 +176,9 @@ class GroupCanonicalizer(nn.Module):
         """The pose of one image.
 
         For a quarter turn of the same pixels the answer differs by exactly that turn, bit for bit
-        in the probabilities, except for an image that equals a turn of itself. In training mode
-        the network's batch statistics would change: call it in eval mode.
+        in the probabilities and the poses that vote, except for an image that equals a turn of
+        itself, and for one that is kept as given. In training mode the network's batch statistics
+        would change: call it in eval mode.
 
         Args:
             image: (3, H, W) tensor as read, before any resizing.
@@ -134,12 +199,11 @@ class GroupCanonicalizer(nn.Module):
             memory_format=torch.contiguous_format
         )
         probabilities = self.logits([representative])[0].double().softmax(dim=0).tolist()
-        pose = max(C4.elements, key=probabilities.__getitem__)
-        return Pose(
-            turns=C4.compose(pose, C4.inverse(to_representative)),
-            probabilities=tuple(
-                probabilities[C4.compose(turns, to_representative)] for turns in C4.elements
-            ),
+        # Equal probabilities are put in order here, where all turns of the image look the same.
+        ranking = sorted(C4.elements, key=lambda turns: -probabilities[turns])
+        return self.uncertain.choose(
+            tuple(C4.compose(turns, C4.inverse(to_representative)) for turns in ranking),
+            tuple(probabilities[C4.compose(turns, to_representative)] for turns in C4.elements),
         )
 
     def _run_network(self, small):

@@ -1,7 +1,11 @@
 """The models that a sweep compares: one segmenter behind different canonicalizers."""
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.canonicalizers.canonicalizer import (
+    AllPosesCanonicalizer,
+    FixedPoseCanonicalizer,
+    IdentityCanonicalizer,
+)
 from canon_seg.errors import InputError
 from canon_seg.geometry.group import C4
 from canon_seg.meta_arch import CanonicalizedSegmenter
@@ -11,6 +15,7 @@ MODES = {
     "vanilla": "the segmenter alone, behind the identity canonicalizer",
     "canonical": "the segmenter behind the canonicalizer of the config",
     "oracle": "the segmenter behind a canonicalizer that knows the true pose: the upper bound",
+    "tta": "the segmenter on all four turns of the given image, merged: test-time augmentation",
 }
 
 
@@ -49,6 +54,7 @@ def models_by_mode(model, modes):
         "vanilla": lambda: _same_for_all(_behind(IdentityCanonicalizer(), model)),
         "canonical": lambda: _same_for_all(model),
         "oracle": lambda: [_behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements],
+        "tta": lambda: _same_for_all(_behind(AllPosesCanonicalizer(), model)),
     }
     return {mode: known[mode]().__getitem__ for mode in check_modes(modes)}
 
@@ -69,7 +75,7 @@ def _same_for_all(model):
 
 
 def _behind(canonicalizer, model):
-    """``model`` with another canonicalizer; all else is shared."""
+    """``model`` with another canonicalizer and no cache; all else is shared."""
     return CanonicalizedSegmenter(
         canonicalizer=canonicalizer,
         segmenter=model.segmenter,
@@ -77,4 +83,6 @@ def _behind(canonicalizer, model):
         prior=model.prior,
         prior_weight=model.prior_weight,
         task_weight=model.task_weight,
+        merge_nms_thresh=model.merge_nms_thresh,
+        max_detections=model.max_detections,
     ).eval()

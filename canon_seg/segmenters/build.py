@@ -6,6 +6,8 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.assets import resolve_asset
 from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.errors import InputError
+from canon_seg.segmenters.detector_sam import DetectorSam, build_detector
+from canon_seg.segmenters.numerics import speed_up, used_numerics
 from canon_seg.segmenters.sam_meta_arch import OFFICIAL_FILES
 from detectron2.modeling import META_ARCH_REGISTRY
 
@@ -14,6 +16,8 @@ WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
 
 def build_segmenter(cfg):
     """The segmenter that ``cfg.MODEL.SEGMENTER`` describes, weights loaded, on the CPU.
+
+    SAM comes with the detector that prompts it, if ``MODEL.SAM.PROMPTS`` is "detector".
 
     Returns:
         nn.Module, or None where META_ARCHITECTURE is "".
@@ -37,6 +41,9 @@ def build_segmenter(cfg):
         # segment_anything's files hold a bare `Sam`, detectron2's the whole model.
         module = segmenter.sam if name == "SamSegmenter" else segmenter
         SafeCheckpointer(module, key=WEIGHTS_KEY).load(weights)
+    if name == "SamSegmenter" and cfg.MODEL.SAM.PROMPTS == "detector":
+        segmenter = DetectorSam(build_detector(cfg), segmenter)
+    speed_up(segmenter, used_numerics(cfg))
     return segmenter
 
 

@@ -133,7 +133,8 @@ class SamSegmenter(nn.Module):
         instances.pred_masks = masks
         instances.pred_boxes = Boxes(BitMasks(masks).get_bounding_boxes().tensor.to(self.device))
         instances.pred_ious = ious
-        instances.scores = ious.clone() if prompts.scores is None else prompts.scores.to(self.device)
+        scores = ious.clone() if prompts.scores is None else prompts.scores
+        instances.scores = scores.to(self.device)
         classes = torch.zeros(len(prompts), dtype=torch.int64)
         instances.pred_classes = (
             classes if prompts.classes is None else prompts.classes
