@@ -8,7 +8,7 @@ import torch
 from canon_seg import compat  # noqa: F401
 from canon_seg.checkpoint import check_fit, check_is_file, load_pickle_file, load_torch_file
 from canon_seg.errors import InputError
-from canon_seg.files import write_atomically, write_text
+from canon_seg.files import save_torch, write_text
 from detectron2.checkpoint import DetectionCheckpointer
 
 
@@ -31,7 +31,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Write ``save_dir/name.pth`` whole or not at all, and then point to it.
 
         Raises:
-            InputError: if the folder can't be created, or the file in it not replaced.
+            InputError: if the folder can't be created, or the file in it not written.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -39,8 +39,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         data.update(kwargs)
         basename = f"{name}.pth"
-        with write_atomically(os.path.join(self.save_dir, basename)) as temporary:
-            torch.save(data, temporary)
+        save_torch(os.path.join(self.save_dir, basename), data)
         self.tag_last_checkpoint(basename)
 
     def tag_last_checkpoint(self, last_filename_basename):

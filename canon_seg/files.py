@@ -6,6 +6,8 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from .errors import InputError
 
 
@@ -16,6 +18,7 @@ def write_atomically(path):
     The temporary file lies in the folder of ``path``, which is created if needed, and has the
     same suffix, so that libraries that choose a format by the suffix choose the right one. If the
     block raises, the temporary file is removed and what was at ``path`` before stays.
+    An OSError of the block that is about no other file is taken for one of writing this one.
 
     Args:
         path: str or path of the file to write.
@@ -24,17 +27,19 @@ def write_atomically(path):
         pathlib.Path of the temporary file, which doesn't exist yet.
 
     Raises:
-        InputError: the folder can't be created, or ``path`` can't be replaced.
+        InputError: the folder can't be created, ``path`` can't be replaced, or writing failed, as
+            on a full disk.
     """
     path = Path(path)
     _create_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            raise _not_writable(path, error) from error
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
+        raise _not_writable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -42,10 +47,7 @@ def write_atomically(path):
 def write_text(path, text):
     """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible."""
     with write_atomically(path) as temporary:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise _not_writable(path, error) from error
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path, value, indent=2):
@@ -54,6 +56,20 @@ def write_json(path, value, indent=2):
     NaN and infinity, which JSON doesn't have, raise ValueError before anything is written.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def save_torch(path, contents):
+    """Write tensors and plain containers of them as a PyTorch file, atomically.
+
+    Raises:
+        InputError: naming the file, where it can't be written.
+    """
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:
+            # PyTorch complains of the size of what a failed write has left; the reason lies below.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def check_output_dir(path):

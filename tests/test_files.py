@@ -1,10 +1,18 @@
+import errno
 import json
 import os
 
 import pytest
+import torch
 
 from canon_seg.errors import InputError
-from canon_seg.files import check_output_dir, write_atomically, write_json, write_text
+from canon_seg.files import (
+    check_output_dir,
+    save_torch,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_a_finished_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
@@ -63,3 +71,37 @@ def test_a_folder_in_the_place_of_the_file(tmp_path):
     with pytest.raises(InputError, match="taken: cannot be written"):
         write_text(tmp_path / "taken", "text")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.pth"
+    save_torch(path, {"weight": torch.zeros(3)})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    for write in (lambda: save_torch(path, {}), lambda: write_text(path, "text")):
+        with pytest.raises(InputError, match=r"model.pth: cannot be written \(No space left"):
+            write()
+    assert os.listdir(tmp_path) == ["model.pth"]
+    assert torch.equal(torch.load(path, weights_only=True)["weight"], torch.zeros(3))
+
+
+def test_an_error_about_another_file_is_not_blamed_on_this_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="other.txt"):
+        with write_atomically(tmp_path / "table.txt"):
+            open(tmp_path / "other.txt")
+
+
+def test_torch_files_that_really_do_not_fit(tmp_path):
+    # PyTorch's writer hides the system's error behind one of its own.
+    resource = pytest.importorskip("resource", reason="needs limits of the file size")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"model.pth: cannot be written \(File too large"):
+            save_torch(tmp_path / "model.pth", {"weight": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not os.listdir(tmp_path)

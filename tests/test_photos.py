@@ -198,5 +198,7 @@ def test_an_unreadable_photograph_is_named(folder, workers):
     bad.write_bytes(b"no image")
     broken = stream(folder)
     broken.weights = np.array([float(file == str(bad)) for file in broken.files])
-    with pytest.raises(InputError, match="bad.jpg"):
+    with pytest.raises(InputError) as caught:
         next(iter(build_photo_loader(broken, workers)))
+    assert str(caught.value).startswith(f"{bad}: is not an image")
+    assert "Traceback" not in str(caught.value)

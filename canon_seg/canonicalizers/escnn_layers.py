@@ -8,8 +8,8 @@ from escnn import nn as enn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from canon_seg.canonicalizers.filters import all_orientations, first_orientations
 from canon_seg.canonicalizers.networks import make_odd
-from canon_seg.geometry.arrays import turn_maps
 
 # Edge and corner neighbours of a 3 x 3 filter on rings of their own: escnn's default ties them.
 RINGS = {3: [0.0, 1.0, math.sqrt(2)]}
@@ -62,8 +62,11 @@ class ConvBlock(nn.Module):
             norm.weight,
             norm.bias,
         )
-        weight = _made_exact(weight.detach().clone(), self.group_order, self.from_image)
-        return weight, bias.detach()
+        # escnn samples every orientation by itself, so that they differ in the last bits. That is
+        # little, but half precision would round some of them up and others down, which is a
+        # thousand times more: so the quarter turns of a filter are made bitwise copies of it.
+        first = first_orientations(weight.detach(), self.group_order)
+        return all_orientations(first, self.group_order, self.from_image), bias.detach()
 
 
 @torch.no_grad()
@@ -73,26 +76,3 @@ def _exported(module):
     exported = module.eval().export()
     module.train(training)
     return exported
-
-
-def _made_exact(weight, order, from_image):
-    """Make the quarter turns of a filter bitwise copies of it, in place.
-
-    escnn samples every orientation by itself, so that they differ in the last bits. That is little,
-    but half precision would round some of them up and others down, which is a thousand times more.
-
-    Args:
-        weight: (out_fields * order, in_channels, k, k) ordinary convolution.
-        from_image: whether in_channels are colours, not regular fields.
-    Returns:
-        ``weight``.
-    """
-    turns = 4 // math.gcd(4, order)  # the smallest quarter turn in the group (4: none)
-    steps = turns * order // 4
-    copies = weight.unflatten(0, (-1, order))
-    if not from_image:
-        copies = copies.unflatten(2, (-1, order))
-    for index in range(steps, order):
-        before = copies[:, index - steps]
-        copies[:, index] = turn_maps(before if from_image else before.roll(steps, dims=2), turns)
-    return weight

@@ -14,14 +14,17 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
 
 
-def list_photos(folder):
+def list_photos(folder, key="DATASETS.PHOTOS"):
     """All photographs below a folder, sorted by path; hidden files are left out.
 
+    Args:
+        folder: path.
+        key: config key or option that the path came from, for messages.
     Raises:
         InputError: if there is no such folder or no photograph in it.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"DATASETS.PHOTOS: there is no folder {folder}; give one with photographs")
+        raise InputError(f"{key}: there is no folder {folder}; give one with photographs")
     files = sorted(
         os.path.join(root, name)
         for root, _, names in os.walk(folder)
@@ -29,7 +32,7 @@ def list_photos(folder):
         if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     )
     if not files:
-        raise InputError(f"DATASETS.PHOTOS: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
+        raise InputError(f"{key}: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
     return files
 
 
@@ -143,16 +146,35 @@ class PhotoStream(IterableDataset):
         while True:
             shape = self.shapes[rng.integers(len(self.shapes))]
             chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
-            yield [self._load(self.files[index], shape, rng) for index in chosen]
+            try:
+                batch = [self._load(self.files[index], shape, rng) for index in chosen]
+            except InputError as error:
+                if info is None:
+                    raise
+                batch = error  # raised in a worker, it would arrive as the text of a traceback
+            yield batch
 
     def _load(self, file, shape, rng):
         view = augment(read_image(file, self.image_format), shape, rng, self.min_scale)
         return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
 
 
+class _PhotoLoader(DataLoader):
+    """Raises the errors that workers of a :class:`PhotoStream` hand on."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
 def build_photo_loader(stream, num_workers):
-    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8."""
-    return DataLoader(
+    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
+
+    An unreadable photograph is an :class:`InputError` that names it, with workers as without.
+    """
+    return _PhotoLoader(
         stream,
         batch_size=None,
         num_workers=num_workers,

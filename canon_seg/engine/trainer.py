@@ -17,7 +17,7 @@ from canon_seg.data.images import read_image
 from canon_seg.data.training import build_train_loader, split_photos, trains_on_photos
 from canon_seg.engine.testing import build_test_loader
 from canon_seg.errors import InputError
-from canon_seg.files import write_atomically
+from canon_seg.files import save_torch
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -108,6 +108,15 @@ class Trainer(DefaultTrainer):
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return optimizer(parameters, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
+    def train(self):
+        """As detectron2's, which would log bad input with a traceback before it raises it."""
+        logger = logging.getLogger(TrainerBase.__module__)
+        logger.addFilter(_is_no_bad_input)
+        try:
+            return super().train()
+        finally:
+            logger.removeFilter(_is_no_bad_input)
+
     def run_step(self):
         device = torch.device(self.cfg.MODEL.DEVICE).type
         with torch.autocast(device, torch.bfloat16, enabled=self.cfg.SOLVER.BFLOAT16):
@@ -193,6 +202,11 @@ class Trainer(DefaultTrainer):
         return image.contiguous().to(self.cfg.MODEL.DEVICE)
 
 
+def _is_no_bad_input(record):
+    """Whether a log record is of anything but an :class:`InputError`, whose message says it all."""
+    return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+
+
 def _training_config(cfg):
     """The config with what training changes about the model, frozen."""
     cfg = cfg.clone()
@@ -270,8 +284,7 @@ def save_segmenter(path, segmenter):
     if module is not segmenter:
         for name, _ in module.named_parameters():
             state[name] = state[name].half()
-    with write_atomically(path) as temporary:
-        torch.save(state, temporary)
+    save_torch(path, state)
 
 
 class ProgressBar(HookBase):
