@@ -31,7 +31,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["canon_seg", "canon_seg.*"]),
     package_data={"canon_seg": ["assets/**"]},
-    python_requires=">=3.9",
+    python_requires=">=3.10",
     # detectron2 is not on PyPI under its own name and can't be named here: keep the one that you
     # have, or run tools/install_detectron2.py. Its own needs are those of the second group.
     install_requires=[
@@ -40,6 +40,7 @@ setup(
         "numpy>=1.22",
         "pillow>=9.4",
         "pycocotools>=2.0.6",
+        "faster-coco-eval>=1.8",
         "segment-anything>=1.0",
         "matplotlib",
         "tqdm",

@@ -1,16 +1,13 @@
-"""detectron2's COCO evaluation on ground truth that was turned with the images."""
+"""COCO evaluation on ground truth that was turned with the images."""
 
-import copy
-import json
-import secrets
-import tempfile
-from pathlib import Path
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
 from canon_seg.geometry.annotations import turn_coco
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -19,6 +16,9 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 # What COCO's evaluation reads of an annotation. Other keys (an attribute, a caption) say nothing
 # about how they turn, and nothing here needs them.
 _SCORED_KEYS = ("id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation")
+
+# Each task is given only its own key: with a box at hand, the size of a mask would be the box's.
+_KEY_OF_OTHER_TASK = {"segm": "bbox", "bbox": "segmentation"}
 
 
 def contiguous_ids(dataset):
@@ -33,12 +33,44 @@ def contiguous_ids(dataset):
     return {category_id: index for index, category_id in enumerate(ids)}
 
 
-class RotatedCOCOEvaluator(COCOEvaluator):
-    """detectron2's ``COCOEvaluator`` for images that are turned by quarter turns.
+def coco_results(output, image_id, category_ids):
+    """What a model found in one image, as entries of COCO's results format.
 
-    Only the ground truth differs: every annotation is turned by index, and so is every height and
-    width. Angle 0 goes the same way, so that the angles can be compared to the last bit. Boxes and
-    masks are scored, other predictions (keypoints, proposals) are left out.
+    Args:
+        output: dict with ``instances``: ``pred_boxes``, ``scores``, ``pred_classes`` and, if the
+            model has them, ``pred_masks``. Other predictions (keypoints) are left out.
+        image_id: int.
+        category_ids: sequence of the id of each class.
+    Returns:
+        list of dicts that JSON can hold, masks as compressed RLE.
+    Raises:
+        InputError: if the model does not segment instances, or not those of these categories.
+    """
+    if "instances" not in output:
+        raise InputError(
+            "MODEL.SEGMENTER.META_ARCHITECTURE: this segmenter gives "
+            f"{', '.join(sorted(output))} but no instances; COCO's evaluation needs instances"
+        )
+    instances = output["instances"].to(torch.device("cpu"))
+    largest = int(instances.pred_classes.max()) if len(instances) else 0
+    if largest >= len(category_ids):
+        raise InputError(
+            f"the segmenter predicted class {largest}, but the data set has only "
+            f"{len(category_ids)} categories; evaluate on the categories that the segmenter "
+            "was trained on, or give it weights for these"
+        )
+    fields = instances.get_fields()
+    fields = {name: value for name, value in fields.items() if name != "pred_keypoints"}
+    results = instances_to_coco_json(Instances(instances.image_size, **fields), image_id)
+    return [{**entry, "category_id": category_ids[entry["category_id"]]} for entry in results]
+
+
+class RotatedCOCOEvaluator(DatasetEvaluator):
+    """COCO AP of images that are turned by quarter turns, by faster-coco-eval.
+
+    Every annotation is turned by index, and so is every height and width. Angle 0 goes the same
+    way, so that the angles can be compared to the last bit. The figures are those of pycocotools,
+    and so of detectron2's ``COCOEvaluator``.
     """
 
     def __init__(self, dataset, turns):
@@ -47,61 +79,59 @@ class RotatedCOCOEvaluator(COCOEvaluator):
             dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`; not changed.
             turns: quarter turns counterclockwise of the images that will be processed.
         """
-        turned = turn_coco(_scored(dataset), turns)
-        name = f"canon_seg.turned.{secrets.token_hex(8)}"
-        # detectron2 takes ground truth from a file, by way of a registered name. Neither is needed
-        # any longer once it was read.
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "instances.json"
-            path.write_text(json.dumps(turned))
-            metadata = MetadataCatalog.get(name)
-            metadata.set(
-                json_file=str(path), thing_dataset_id_to_contiguous_id=contiguous_ids(dataset)
-            )
-            try:
-                super().__init__(name, distributed=False, use_fast_impl=False)
-            finally:
-                MetadataCatalog.remove(name)
-        self._num_classes = len(dataset["categories"])
+        self._ground_truth = COCO(turn_coco(_scored(dataset), turns))
+        self._category_ids = list(contiguous_ids(dataset))
         self.reset()
 
-    def sibling(self):
-        """Another evaluator on the same turned ground truth, which is shared, not copied."""
-        other = copy.copy(self)
-        other.reset()
-        return other
+    def reset(self):
+        self._results = []
 
     def process(self, inputs, outputs):
         """Take in predictions for turned images, in the turned frame.
 
         Args:
             inputs: list of dicts with ``image_id``.
-            outputs: list of dicts with ``instances``: ``pred_boxes``, ``scores``,
-                ``pred_classes`` and, if the model has them, ``pred_masks``.
+            outputs: list of dicts as :func:`coco_results` takes.
         Raises:
-            InputError: if the model does not segment instances, or not those of this data set.
+            InputError: see there.
         """
-        super().process(inputs, [{"instances": self._checked(output)} for output in outputs])
+        for image, output in zip(inputs, outputs):
+            self.extend(coco_results(output, image["image_id"], self._category_ids))
 
-    def _checked(self, output):
-        if "instances" not in output:
-            raise InputError(
-                "MODEL.SEGMENTER.META_ARCHITECTURE: this segmenter gives "
-                f"{', '.join(sorted(output))} but no instances; COCO's evaluation needs instances"
-            )
-        instances = output["instances"]
-        fields = {
-            name: value for name, value in instances.get_fields().items()
-            if name != "pred_keypoints"
+    def extend(self, results):
+        """Take in entries of COCO's results format, of turned images in the turned frame."""
+        self._results.extend(results)
+
+    def evaluate(self):
+        """The scores of what was taken in since the last ``reset``.
+
+        Returns:
+            dict from "segm" and "bbox" to a dict from ``METRICS`` to 0..100, NaN where there is
+            nothing of that size to be found. Without predictions, or without masks, the tasks are
+            left out that nothing can be said about.
+        """
+        scores = {}
+        for task, other in _KEY_OF_OTHER_TASK.items():
+            results = [
+                {key: value for key, value in entry.items() if key != other}
+                for entry in self._results
+            ]
+            if results and ("segmentation" in results[0] or task == "bbox"):
+                scores[task] = self._score(results, task)
+        return scores
+
+    def _score(self, results, task):
+        evaluation = COCOeval_faster(
+            self._ground_truth,
+            self._ground_truth.loadRes(results),
+            task,
+            rle_iou_max_workers=torch.get_num_threads(),
+        )
+        evaluation.run()
+        return {
+            metric: 100 * float(value) if value >= 0 else float("nan")
+            for metric, value in zip(METRICS, evaluation.stats)
         }
-        largest = int(instances.pred_classes.max()) if len(instances) else 0
-        if largest >= self._num_classes:
-            raise InputError(
-                f"the segmenter predicted class {largest}, but the data set has only "
-                f"{self._num_classes} categories; evaluate on the categories that the segmenter "
-                "was trained on, or give it weights for these"
-            )
-        return Instances(instances.image_size, **fields)
 
 
 def _scored(dataset):

@@ -1,9 +1,8 @@
 """The rotated COCO evaluation: every image, at every angle, in every mode."""
 
-import contextlib
-import io
-import logging
 import math
+import secrets
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,11 +12,18 @@ from tqdm import tqdm
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.data.images import read_image
+from canon_seg.engine.launch import SharedCounter
 from canon_seg.errors import InputError
-from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
+from canon_seg.evaluation.records import Records
+from canon_seg.evaluation.rotated_coco import (
+    METRICS,
+    RotatedCOCOEvaluator,
+    coco_results,
+    contiguous_ids,
+)
 from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
-from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
@@ -59,8 +65,13 @@ def first_images(dataset, limit):
     return {**dataset, "images": images, "annotations": annotations}
 
 
-def run_sweep(models, dataset, images_dir, *, turns, image_format, prompts=None, progress=True):
+def run_sweep(
+    models, dataset, images_dir, *, turns, image_format, prompts=None, progress=True, records=None
+):
     """Evaluate models on a data set whose images are turned in memory.
+
+    In several processes (:func:`canon_seg.engine.launch.launch`) each takes the next image when it
+    is done with one, and the next angle when it comes to scoring.
 
     Args:
         models: dict from mode to a function from the true pose to the model, see
@@ -73,8 +84,10 @@ def run_sweep(models, dataset, images_dir, *, turns, image_format, prompts=None,
         prompts: dict from image id to :class:`canon_seg.evaluation.box_prompts.BoxPrompts`, or
             None for a segmenter that takes none.
         progress: whether to show progress bars.
+        records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
+            are not run again; needed in several processes. None for temporary ones.
     Returns:
-        dict that JSON can hold:
+        dict that JSON can hold, or None in all but the main process:
 
         - ``num_images``: int;
         - ``modes``: mode -> degrees ("0", "90", ...) -> "segm" and "bbox" -> ``METRICS`` -> value
@@ -82,20 +95,72 @@ def run_sweep(models, dataset, images_dir, *, turns, image_format, prompts=None,
           masks). Beside the degrees ``AVERAGE``, the mean over the angles, where all four ran;
         - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by true pose,
           then by the pose found; ``accuracy``: fraction of images whose pose was found, 0..1;
-        - ``seconds``: mode -> ``total`` and ``per_image`` (one turned image) of running the model.
+        - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
+        - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one turned image) of
+          running the model.
+    Raises:
+        InputError: if the finished images of other processes cannot be found.
     """
-    evaluators = {}
-    for angle in tqdm(turns, desc="turning annotations", disable=not progress):
-        evaluator = RotatedCOCOEvaluator(dataset, angle)
-        evaluators.update({(mode, angle): evaluator.sibling() for mode in models})
-    seconds = dict.fromkeys(models, 0.0)
-    confusion = np.zeros((C4.order, C4.order), np.int64)
+    if records is None:
+        with tempfile.TemporaryDirectory() as folder:
+            records = Records(Path(folder, "records"))
+            records.begin({}, resume=False)
+            return run_sweep(
+                models, dataset, images_dir, turns=turns, image_format=image_format,
+                prompts=prompts, progress=progress, records=records,
+            )
+    progress = progress and comm.is_main_process()
+    _segment(models, dataset, images_dir, turns, image_format, prompts, progress, records)
+    finished = records.finished()
+    missing = {image["id"] for image in dataset["images"]} - set(finished)
+    if missing:
+        raise InputError(
+            f"{records.folder}: {len(missing)} of {len(dataset['images'])} images are not there; "
+            "give all machines the same folder, on a file system that they share"
+        )
+    scores = _score(dataset, list(models), turns, records, finished, progress)
+    if not comm.is_main_process():
+        return None
+    facts = [line.facts for line in finished.values()]
+    return {
+        "num_images": len(finished),
+        "modes": {
+            mode: with_average({
+                f"{C4.degrees(angle):.0f}": scores[index, mode]
+                for index, angle in enumerate(turns)
+            })
+            for mode in models
+        },
+        "pose": _pose_summary(facts, turns) if "canonical" in models else None,
+        "cache": _cache_summary(facts),
+        "seconds": {mode: _time_summary(facts, mode, turns) for mode in models},
+    }
+
+
+def _segment(models, dataset, images_dir, turns, image_format, prompts, progress, records):
+    """Run the models on all images that are not finished yet, together with other processes."""
+    finished = set(records.finished()) if comm.is_main_process() else None
+    # What others append from now on must change no process's list of what is left to do.
+    finished, name = comm.all_gather((finished, secrets.token_hex(8)))[0]
+    images = [image for image in dataset["images"] if image["id"] not in finished]
+    category_ids = list(contiguous_ids(dataset))
+    taken, done = SharedCounter(f"{name}/taken"), SharedCounter(f"{name}/done")
+    runs_of_image = len(models) * len(turns)
+    runs_before = len(finished) * runs_of_image
     with tqdm(
-        total=len(dataset["images"]) * len(evaluators),
+        total=len(dataset["images"]) * runs_of_image, initial=runs_before,
         desc="segmenting", unit="image", smoothing=0, disable=not progress,
     ) as bar:
-        for entry in dataset["images"]:
+
+        def show(runs_of_all):
+            bar.update(runs_before + runs_of_all - bar.n)
+
+        while (index := taken.add() - 1) < len(images):
+            entry = images[index]
             pixels = read_image(Path(images_dir) / entry["file_name"], image_format)
+            facts = {"seconds": dict.fromkeys(models, 0.0), "poses": [], "cache": None}
+            views = {}
+            before = _cache_counts(models)
             for angle in turns:
                 inputs = _turned_inputs(entry, pixels, angle)
                 for mode, model_for in models.items():
@@ -106,30 +171,61 @@ def run_sweep(models, dataset, images_dir, *, turns, image_format, prompts=None,
                         )
                     start = _now(model.device)
                     outputs = model([inputs])
-                    seconds[mode] += _now(model.device) - start
-                    evaluators[mode, angle].process([inputs], outputs)
+                    facts["seconds"][mode] += _now(model.device) - start
                     if mode == "canonical":
-                        confusion[angle, outputs[0]["pose"].turns] += 1
-                    bar.update()
-    scores = {mode: {} for mode in models}
-    for (mode, angle), evaluator in tqdm(
-        evaluators.items(), desc="scoring", disable=not progress
-    ):
-        scores[mode][f"{C4.degrees(angle):.0f}"] = _evaluate(evaluator)
-    runs = len(dataset["images"]) * len(turns)
+                        facts["poses"].append(outputs[0]["pose"].turns)
+                    views[mode, angle] = coco_results(outputs[0], entry["id"], category_ids)
+                    show(done.add())
+            if before is not None:
+                facts["cache"] = [now - then for now, then in zip(_cache_counts(models), before)]
+            records.append(
+                entry["id"], facts, [views[mode, angle] for mode in models for angle in turns]
+            )
+        comm.synchronize()
+        show(done.add(0))
+
+
+def _cache_counts(models):
+    """(hits, misses) of the canonical mode's cache until now, or None where there is none."""
+    cache = getattr(models["canonical"](0), "cache", None) if "canonical" in models else None
+    return None if cache is None else (cache.hits, cache.misses)
+
+
+def _score(dataset, modes, turns, records, finished, progress):
+    """The scores of all modes by (index of the angle, mode); of use in the main process only."""
+    scores = {}
+    own = range(comm.get_rank(), len(turns), comm.get_world_size())
+    for index in tqdm(own, desc="scoring", unit="angle", disable=not progress):
+        evaluator = RotatedCOCOEvaluator(dataset, turns[index])
+        for number, mode in enumerate(modes):
+            evaluator.reset()
+            for results in records.view(finished, number * len(turns) + index):
+                evaluator.extend(results)
+            scores[index, mode] = _defined(evaluator.evaluate())
+    return {key: value for part in comm.gather(scores) for key, value in part.items()}
+
+
+def _time_summary(facts, mode, turns):
+    total = math.fsum(image["seconds"][mode] for image in facts)
+    return {"total": total, "per_image": total / (len(facts) * len(turns))}
+
+
+def _pose_summary(facts, turns):
+    confusion = np.zeros((C4.order, C4.order), np.int64)
+    for image in facts:
+        for angle, pose in zip(turns, image["poses"]):
+            confusion[angle, pose] += 1
     return {
-        "num_images": len(dataset["images"]),
-        "modes": {mode: with_average(by_angle) for mode, by_angle in scores.items()},
-        "pose": {
-            "accuracy": float(np.trace(confusion) / runs),
-            "confusion": confusion.tolist(),
-        }
-        if "canonical" in models
-        else None,
-        "seconds": {
-            mode: {"total": total, "per_image": total / runs} for mode, total in seconds.items()
-        },
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "confusion": confusion.tolist(),
     }
+
+
+def _cache_summary(facts):
+    counts = [image["cache"] for image in facts if image["cache"] is not None]
+    if not counts:
+        return None
+    return {"hits": sum(hits for hits, _ in counts), "misses": sum(m for _, m in counts)}
 
 
 def with_average(by_angle):
@@ -175,27 +271,13 @@ def _now(device):
     return time.perf_counter()
 
 
-def _evaluate(evaluator):
-    with _quiet():
-        results = evaluator.evaluate()
+def _defined(scores):
+    """The scores of both tasks, with None for what is undefined or was not scored."""
     return {
-        task: {metric: _defined(results.get(task, {}).get(metric)) for metric in METRICS}
+        task: {
+            metric: value if math.isfinite(value) else None
+            for metric in METRICS
+            for value in [scores.get(task, {}).get(metric, math.nan)]
+        }
         for task in TASKS
     }
-
-
-def _defined(value):
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Without what COCO's evaluation prints and logs each time."""
-    logger = logging.getLogger(COCOEvaluator.__module__)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,0 +1,157 @@
+"""Finished images of a sweep on disk: a killed one goes on from them, scoring reads them one by one.
+
+Every process that takes part appends to a file of its own in one folder, a line for each image::
+
+    {"image_id": 11, "facts": {...}, "sizes": [2, 310], "views": [[], [{...}, {...}]]}
+
+``sizes`` are the lengths of the views in characters, so that one view of all images can be read
+without the others.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from canon_seg.errors import InputError
+from canon_seg.files import check_output_dir, write_atomically, write_json
+
+_VIEWS = b', "views": ['
+
+
+@dataclass(frozen=True)
+class _Line:
+    path: Path
+    start: int
+    views_start: int
+    end: int
+    sizes: tuple
+    facts: dict
+
+
+class Records:
+    """The folder of an unfinished sweep.
+
+    Args:
+        folder: path; created, and filled with files of names of its own.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self._file = None
+
+    def begin(self, header, resume):
+        """Make the folder ready; in one process only, before any other call.
+
+        Args:
+            header: flat dict that JSON can hold: all that the results depend on.
+            resume: keep the finished images of an earlier sweep with the same header; otherwise
+                they are removed.
+        Raises:
+            InputError: if the earlier sweep had another header, or the folder cannot be written.
+        """
+        header = json.loads(json.dumps(header))  # tuples become lists
+        if resume and self._header.is_file():
+            earlier = json.loads(self._header.read_text(encoding="utf-8"))
+            keys = sorted(
+                key for key in {*earlier, *header} if earlier.get(key) != header.get(key)
+            )
+            if keys:
+                raise InputError(
+                    f"--resume: the unfinished sweep in {self.folder} had another "
+                    f"{', '.join(keys)}; give what it was given, or begin anew without --resume"
+                )
+            return
+        self.remove()
+        check_output_dir(self.folder)
+        write_json(self._header, header)
+
+    def append(self, image_id, facts, views):
+        """Add a finished image: it is on the disk when this returns.
+
+        Args:
+            image_id: int.
+            facts: small dict that JSON can hold.
+            views: list of lists of COCO results.
+        """
+        views = [json.dumps(view, allow_nan=False) for view in views]
+        head = {"image_id": image_id, "facts": facts, "sizes": [len(view) for view in views]}
+        line = json.dumps(head)[:-1].encode() + _VIEWS + ", ".join(views).encode() + b"]}\n"
+        try:
+            if self._file is None:
+                path = self.folder / f"{secrets.token_hex(8)}.jsonl"
+                self._file = open(path, "xb", buffering=0)
+            self._file.write(line)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be written ({error.strerror}); make room, then go on with "
+                "--resume"
+            ) from error
+
+    def finished(self):
+        """The finished images: dict from image id, ascending, to what finds them in the files.
+
+        A last line that was cut off is left out.
+        """
+        lines = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            with open(path, "rb") as file:
+                start = 0
+                for line in file:
+                    if line.endswith(b"\n"):
+                        image_id, found = _parse(line, path, start)
+                        lines.setdefault(image_id, found)
+                    start += len(line)
+        return dict(sorted(lines.items()))
+
+    def view(self, finished, index):
+        """The COCO results of one view, as a list for each image, by ascending image id.
+
+        Args:
+            finished: what :meth:`finished` gave.
+            index: of the view.
+        """
+        for line in finished.values():
+            with open(line.path, "rb") as file:
+                file.seek(line.views_start + sum(line.sizes[:index]) + len(", ") * index)
+                yield json.loads(file.read(line.sizes[index]))
+
+    def write(self, finished, path):
+        """Write the header and all finished images to one file, ordered by image id."""
+        with write_atomically(path) as temporary, open(temporary, "wb") as merged:
+            header = json.loads(self._header.read_text(encoding="utf-8"))
+            merged.write(json.dumps(header).encode() + b"\n")
+            for line in finished.values():
+                with open(line.path, "rb") as file:
+                    file.seek(line.start)
+                    merged.write(file.read(line.end - line.start))
+
+    def remove(self):
+        """Remove the folder, if nothing else was put into it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        for path in [self._header, *self.folder.glob("*.jsonl")]:
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    @property
+    def _header(self):
+        return self.folder / "header.json"
+
+
+def _parse(line, path, start):
+    try:
+        split = line.index(_VIEWS)
+        head = json.loads(line[:split] + b"}")
+        return head["image_id"], _Line(
+            path=path, start=start, views_start=start + split + len(_VIEWS), end=start + len(line),
+            sizes=tuple(head["sizes"]), facts=head["facts"],
+        )
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: is damaged at byte {start} ({error}); remove it to evaluate its images again"
+        ) from error
