@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canon_seg.canonicalizers.prior import alignment, check_prior, cyclic_wasserstein, prior_loss
+from canon_seg.canonicalizers.prior import (
+    alignment,
+    check_label_smoothing,
+    check_prior,
+    cyclic_mmd,
+    cyclic_wasserstein,
+    prior_loss,
+)
 from canon_seg.errors import InputError
 
 UPRIGHT = torch.tensor([1.0, 0.0, 0.0, 0.0])
@@ -82,19 +89,49 @@ def test_wasserstein_goes_around_the_circle():
     assert cyclic_wasserstein([0.25] * 4, [1.0, 0, 0, 0]) == 1
 
 
+@st.composite
+def distribution_pairs(draw):
+    order = draw(st.integers(1, 8))
+    weights = st.lists(st.integers(0, 9), min_size=order, max_size=order).filter(any)
+    return [torch.tensor(w).double() / sum(w) for w in (draw(weights), draw(weights))]
+
+
+@given(distribution_pairs())
+def test_mmd_is_the_distance_of_mean_embeddings(pair):
+    # By hand, over pairs of elements: E k(x, x') + E k(y, y') - 2 E k(x, y).
+    def expectation(p, q):
+        order = len(p)
+        points = [(math.cos(2 * math.pi * k / order), math.sin(2 * math.pi * k / order))
+                  for k in range(order)]
+        return sum(
+            float(a) * float(b) * math.exp(-math.dist(x, y) ** 2 / 2)
+            for a, x in zip(p, points) for b, y in zip(q, points)
+        )
+
+    first, second = pair
+    squared = expectation(first, first) + expectation(second, second)
+    squared -= 2 * expectation(first, second)
+    measured = cyclic_mmd(first, second)
+    assert measured**2 == pytest.approx(squared, abs=1e-12)
+    assert (measured > 1e-6) == (not torch.equal(first, second))
+    assert cyclic_mmd(second.roll(1), first.roll(1)) == pytest.approx(measured, abs=1e-7)
+
+
 def test_alignment_of_a_known_batch():
     probabilities = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.6, 0.2, 0.1, 0.1], [0.2, 0.2, 0.6, 0.0]])
     measures = alignment(probabilities, UPRIGHT)
-    assert set(measures) == {"kl", "identity_rate", "wasserstein"}
+    assert set(measures) == {"kl", "identity_rate", "wasserstein", "mmd"}
     assert all(type(value) is float for value in measures.values())
     assert measures["identity_rate"] == pytest.approx(2 / 3)
     assert measures["wasserstein"] == pytest.approx(2 / 3)  # one of three is two steps away
     assert measures["kl"] == pytest.approx(-math.log(0.5), rel=1e-6)
+    # A third of the mass moved to the opposite point of the circle.
+    assert measures["mmd"] == pytest.approx(math.sqrt(2 - 2 * math.exp(-2)) / 3)
 
 
 def test_perfect_alignment():
     measures = alignment(UPRIGHT.expand(5, 4), UPRIGHT)
-    assert measures == {"kl": 0, "identity_rate": 1, "wasserstein": 0}
+    assert measures == {"kl": 0, "identity_rate": 1, "wasserstein": 0, "mmd": 0}
 
 
 def test_a_pose_that_never_comes_is_infinitely_far():
@@ -123,3 +160,10 @@ def test_good_priors():
 def test_bad_priors(prior):
     with pytest.raises(InputError, match="MODEL.CANONICALIZER.PRIOR must be 4"):
         check_prior(prior, 4)
+
+
+def test_label_smoothing_has_a_range():
+    assert [check_label_smoothing(value) for value in (0, 0.1, 0.999)] == [0.0, 0.1, 0.999]
+    for value in (-0.1, 1.0, 1, 2.5, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="MODEL.CANONICALIZER.LABEL_SMOOTHING is"):
+            check_label_smoothing(value)

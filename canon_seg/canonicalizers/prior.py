@@ -5,6 +5,8 @@ canonicalizer is trained so that the poses it predicts on such data follow that 
 al. 2023, section 3.2).
 """
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -35,6 +37,19 @@ def check_prior(prior, order):
     return values.float()
 
 
+def check_label_smoothing(value):
+    """A label smoothing from the config as a float in [0, 1).
+
+    Raises:
+        InputError: naming ``MODEL.CANONICALIZER.LABEL_SMOOTHING``.
+    """
+    if not 0 <= value < 1:
+        raise InputError(
+            f"MODEL.CANONICALIZER.LABEL_SMOOTHING is {value}; it must be at least 0 and below 1"
+        )
+    return float(value)
+
+
 def prior_loss(logits, prior, label_smoothing=0.0):
     """Cross-entropy of the predicted pose distributions with the prior.
 
@@ -55,25 +70,33 @@ def prior_loss(logits, prior, label_smoothing=0.0):
 def alignment(probabilities, prior):
     """How well the poses of upright data follow the prior.
 
+    The prior is compared with the mean of the predicted distributions in ``kl``, and with the
+    distribution of the poses found (the likeliest of each image) in all else: these are the poses
+    that images are turned by.
+
     Args:
-        probabilities: (B, N) pose distributions of a batch.
+        probabilities: (B, N) pose distributions of a batch or of a whole set.
         prior: (N,) probabilities.
     Returns:
-        dict of floats: ``kl`` (nats; KL of the prior from the mean distribution, infinite where a
-        pose of the prior never gets any probability), ``identity_rate`` (fraction whose likeliest
-        pose is the identity), ``wasserstein`` (quarter turns for C4; between the distribution of
-        likeliest poses and the prior, on the circle of poses).
+        dict of floats:
+
+        - ``kl``: Kullback-Leibler divergence KL(prior || mean prediction) in nats, as in the loss
+          of Mondal et al. 2023; infinite where a pose of the prior never gets any probability;
+        - ``identity_rate``: fraction of images left as they are, 0..1;
+        - ``wasserstein``: :func:`cyclic_wasserstein`, in steps of the group (quarter turns for C4);
+        - ``mmd``: :func:`cyclic_mmd`.
     """
     probabilities = probabilities.detach().double().cpu()
     prior = prior.double().cpu()
     poses = probabilities.argmax(dim=1)
-    counts = torch.bincount(poses, minlength=len(prior)).double() / len(poses)
+    found = torch.bincount(poses, minlength=len(prior)).double() / len(poses)
     support = prior > 0
     mean = probabilities.mean(dim=0)
     return {
         "kl": float((prior[support] * (prior[support] / mean[support]).log()).sum()),
         "identity_rate": float((poses == 0).double().mean()),
-        "wasserstein": cyclic_wasserstein(counts, prior),
+        "wasserstein": cyclic_wasserstein(found, prior),
+        "mmd": cyclic_mmd(found, prior),
     }
 
 
@@ -90,3 +113,22 @@ def cyclic_wasserstein(first, second):
     """
     cumulative = torch.cumsum(torch.as_tensor(first) - torch.as_tensor(second), dim=0)
     return float((cumulative - cumulative.median()).abs().sum())
+
+
+def cyclic_mmd(first, second):
+    """Maximum mean discrepancy of two distributions on the cyclic group.
+
+    Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), with the elements as points on the unit
+    circle and a Gaussian kernel of width 1 in the plane: k = exp(-|x - y|^2 / 2) = exp(cos(angle)
+    - 1). That is a positive definite kernel for every N, which a Gaussian of the angle is not, so
+    that the result is 0 only for equal distributions.
+
+    Args:
+        first, second: (N,) probabilities.
+    Returns:
+        float from 0; for C4 at most 1.315, between two poses half a turn apart.
+    """
+    difference = torch.as_tensor(first).double() - torch.as_tensor(second).double()
+    angles = 2 * math.pi * torch.arange(len(difference), dtype=torch.float64) / len(difference)
+    kernel = torch.exp(torch.cos(angles[:, None] - angles) - 1)
+    return math.sqrt(max(0.0, float(difference @ kernel @ difference)))  # rounding may pass 0
