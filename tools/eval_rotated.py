@@ -6,6 +6,13 @@
 
 Images are turned in memory, annotations with them. Writes sweep.json and sweep.png to --output.
 Without a data set, procedural scenes are drawn and evaluated.
+
+While it runs, every finished image is kept in the folder sweep.partial of --output. A sweep that was
+interrupted, even by force, goes on from there with --resume, on any number of processes.
+
+--num-processes runs on several processes of the CPU, --num-gpus on several GPUs. On several
+machines, run it on each, with --num-machines, --machine-rank, --dist-url, and with --output in a
+folder that all of them share.
 """
 
 import argparse
@@ -20,14 +27,17 @@ from canon_seg.config import load_config
 from canon_seg.data.coco import check_images, load_coco
 from canon_seg.data.scenes import DEMO_SEED, make_scenes
 from canon_seg.device import resolve_device
+from canon_seg.engine.launch import add_launch_arguments, check_device, launch
 from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import MODES, build_models, check_modes
+from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.sweep import check_angles, first_images, run_sweep
 from canon_seg.files import check_output_dir
 from detectron2 import __version__ as detectron2_version
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 NUM_SCENES = 40
 
@@ -54,6 +64,15 @@ def parse_arguments():
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images by id")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument(
+        "--resume", action="store_true",
+        help="go on from the finished images of an interrupted sweep in --output",
+    )
+    parser.add_argument(
+        "--keep-predictions", action="store_true",
+        help="write what was predicted, in the frames of the turned images, to predictions.jsonl",
+    )
+    add_launch_arguments(parser)
+    parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
     )
     return parser.parse_args()
@@ -65,26 +84,48 @@ def main():
     turns, modes = check_angles(args.angles), check_modes(args.modes)
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
+    check_device(args, cfg.MODEL.DEVICE)
     name, annotations, images_dir = find_dataset(args, cfg, output)
     whole = load_coco(annotations, images_dir)
+    if not cfg.MODEL.SEGMENTER.WEIGHTS:
+        print(
+            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
+            file=sys.stderr,
+        )
+    launch(evaluate, (args, cfg, turns, modes, name, whole, images_dir), args)
+
+
+def evaluate(args, cfg, turns, modes, name, whole, images_dir):
+    """What each process does; the main one reports."""
+    output = Path(args.output)
     dataset = first_images(whole, args.limit)
     prompts = None
     if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
         prompts = load_box_prompts(
             cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
         )
+    torch.manual_seed(max(0, cfg.SEED))  # random weights are the same in all processes
     models = build_models(cfg, modes)
-    if not cfg.MODEL.SEGMENTER.WEIGHTS:
-        print(
-            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
-            file=sys.stderr,
-        )
-    check_images(dataset, images_dir)
+    records = Records(output / "sweep.partial")
+    if comm.is_main_process():
+        check_images(dataset, images_dir)
+        if args.resume and not records.folder.is_dir():
+            print(f"nothing to go on from in {output}: starting anew", file=sys.stderr)
+        header = describe_sweep(cfg, models, dataset, images_dir, prompts, args.angles)
+        records.begin(header, args.resume)
     result = run_sweep(
-        models, dataset, images_dir, turns=turns, image_format=cfg.INPUT.FORMAT, prompts=prompts
+        models, dataset, images_dir, turns=turns, image_format=cfg.INPUT.FORMAT, prompts=prompts,
+        records=records,
     )
+    if not comm.is_main_process():
+        return
     print(format_table(result), format_summary(result), sep="\n\n")
-    print("written: {} {}".format(*write_report(result, output, describe(args, cfg), name)))
+    written = list(write_report(result, output, describe(args, cfg), name))
+    if args.keep_predictions:
+        written.append(output / "predictions.jsonl")
+        records.write(records.finished(), written[-1])
+    records.remove()
+    print("written:", *written)
 
 
 def find_dataset(args, cfg, output):
@@ -141,6 +182,8 @@ def describe(args, cfg):
         "canonicalizer": keys.CANONICALIZER.NAME,
         "canonicalizer_weights": keys.CANONICALIZER.WEIGHTS,
         "device": keys.DEVICE,
+        "num_processes": comm.get_world_size(),
+        "threads": torch.get_num_threads(),
         "versions": {
             "canon_seg": canon_seg.__version__,
             "detectron2": detectron2_version,

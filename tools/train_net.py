@@ -15,13 +15,14 @@ OUTPUT_DIR/segmenter.pth (MODEL.SEGMENTER.WEIGHTS).
 
 --eval-only evaluates on DATASETS.TEST with the weights that these two keys name; with --resume, the
 files in OUTPUT_DIR go before these. AP at turned angles: tools/eval_rotated.py.
+
+--num-processes N trains in N processes on the CPU, --num-gpus N on as many GPUs; they share the
+SOLVER.IMS_PER_BATCH images of a step.
 """
 
 import os
 import zlib
 from pathlib import Path
-
-import torch
 
 from canon_seg import compat  # noqa: F401
 from canon_seg import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
@@ -29,10 +30,11 @@ from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.config import load_config
 from canon_seg.data.coco import register_coco
 from canon_seg.device import resolve_device
+from canon_seg.engine.launch import add_launch_arguments, check_device, launch
 from canon_seg.engine.trainer import Trainer
 from canon_seg.errors import InputError, run_main
 from canon_seg.files import check_output_dir
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -42,6 +44,12 @@ def setup(args):
     """The frozen config, with data sets registered and the output folder ready."""
     cfg = load_config(args.config_file, args.opts)
     resolve_device(cfg, args.config_file, args.opts)
+    check_device(args, cfg.MODEL.DEVICE)
+    if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} "
+            "processes cannot share evenly; give a multiple"
+        )
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)
     cfg.freeze()
@@ -102,15 +110,10 @@ def with_results(cfg):
 
 
 def run():
-    args = default_argument_parser(__doc__).parse_args()
-    if args.num_gpus > max(1, torch.cuda.device_count()):
-        raise InputError(
-            f"--num-gpus is {args.num_gpus}, but {torch.cuda.device_count()} are here; give fewer"
-        )
-    launch(
-        main, args.num_gpus, num_machines=args.num_machines, machine_rank=args.machine_rank,
-        dist_url=args.dist_url, args=(args,),
-    )
+    parser = default_argument_parser(__doc__)
+    add_launch_arguments(parser)
+    args = parser.parse_args()
+    launch(main, (args,), args)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,20 @@ def launch(main, args, options):
             ) from error
 
 
+def check_device(options, device):
+    """Raise :class:`InputError` if processes of the CPU are asked for, but another device.
+
+    Args:
+        options: parsed arguments of :func:`add_launch_arguments`.
+        device: MODEL.DEVICE.
+    """
+    if options.num_processes and torch.device(device).type != "cpu":
+        raise InputError(
+            f"--num-processes is for CPUs, but MODEL.DEVICE is {device!r}; add MODEL.DEVICE cpu, "
+            "or give --num-gpus"
+        )
+
+
 def _check(options):
     for name in ("num_processes", "threads", "num_machines"):
         value = getattr(options, name)

@@ -64,7 +64,10 @@ class Trainer(DefaultTrainer):
         loader = self.build_train_loader(cfg)
         self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer(create_ddp_model(model, broadcast_buffers=False), loader, optimizer)
+        ddp = {"broadcast_buffers": False}
+        if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+            ddp["device_ids"] = None  # v0.6 would name GPUs
+        self._trainer = trainer(create_ddp_model(model, **ddp), loader, optimizer)
         # Not before the model is in training mode: until then escnn's layers have more buffers.
         self.averaged = build_averaged(model, cfg.SOLVER.EMA_DECAY)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

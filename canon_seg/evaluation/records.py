@@ -8,11 +8,14 @@ Every process that takes part appends to a file of its own in one folder, a line
 without the others.
 """
 
+import hashlib
 import json
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from canon_seg.errors import InputError
 from canon_seg.files import check_output_dir, write_atomically, write_json
@@ -155,3 +158,58 @@ def _parse(line, path, start):
         raise InputError(
             f"{path}: is damaged at byte {start} ({error}); remove it to evaluate its images again"
         ) from error
+
+
+def describe_sweep(cfg, models, dataset, images_dir, prompts, angles):
+    """What the results of a sweep depend on, as the header that :class:`Records` compares.
+
+    Args:
+        cfg: config, of which the keys count that have to do with evaluation.
+        models: dict from mode to a function from the true pose to the model; the weights count,
+            wherever they came from.
+        dataset, images_dir, prompts: as :func:`canon_seg.evaluation.sweep.run_sweep` takes them.
+            Of the image files the sizes count.
+        angles: list that JSON can hold.
+    Returns:
+        flat dict.
+    """
+    files = [(Path(images_dir) / image["file_name"]).stat().st_size for image in dataset["images"]]
+    boxes = [] if prompts is None else [
+        (image_id, own.boxes.tolist(), own.classes.tolist(),
+         None if own.scores is None else own.scores.tolist())
+        for image_id, own in prompts.items()
+    ]
+    return {
+        **{
+            key: value for section in ("MODEL", "INPUT", "TEST")
+            for key, value in _flat(cfg[section], section)
+        },
+        "data set": _digest([json.dumps([dataset, files]).encode()]),
+        "prompts": _digest([json.dumps(boxes).encode()]),
+        "weights": _digest(_weights(model_for(0) for model_for in models.values())),
+        "modes": list(models),
+        "angles": angles,
+    }
+
+
+def _flat(node, name):
+    if not isinstance(node, dict):
+        return [(name, node)]
+    return [item for key, value in node.items() for item in _flat(value, f"{name}.{key}")]
+
+
+def _weights(models):
+    seen = set()  # most of the tensors are shared between the models
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                yield name.encode()
+                yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _digest(parts):
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
