@@ -1,3 +1,41 @@
 """Canonicalization for segmenters: turn an image upright, segment it, turn the result back."""
 
+import importlib
+
 __version__ = "0.1.0"
+
+# Public names and where they live. Each is imported when it is first asked for: `import canon_seg`
+# needs neither torch nor detectron2.
+_HOMES = {
+    "CanonicalSamPredictor": "predictors.sam_predictor",
+    "CanonicalSamAutomaticMaskGenerator": "predictors.mask_generator",
+    "CanonicalImagePredictor": "predictors.adapters",
+    "TransformersSam": "predictors.adapters",
+    "CanonicalPredictor": "predictors.detectron2_predictor",
+    "load_config": "config",
+    "load_default_canonicalizer": "predictors.defaults",
+    "load_default_sam": "predictors.defaults",
+    "to_coco_json": "predictors.conversions",
+    "to_supervision": "predictors.conversions",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs detectron2, which is not on PyPI under its own name: build "
+            "the official one from its repository, or run tools/install_detectron2.py of canon_seg",
+            name=error.name,
+        ) from error
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

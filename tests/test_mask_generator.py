@@ -11,7 +11,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import batched_mask_to_box
 
 from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
-from canon_seg.everything import CanonicalSamAutomaticMaskGenerator, turn_record
+from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator, turn_record
 from canon_seg.geometry.arrays import turn_image, turn_maps
 from canon_seg.geometry.group import C4
 from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
@@ -201,5 +201,5 @@ def test_strict_thresholds_leave_no_records(sam):
 
 
 def test_detectron2_is_not_needed():
-    code = "import sys; sys.modules['detectron2'] = None; import canon_seg.everything"
+    code = "import sys; sys.modules['detectron2'] = None; import canon_seg.predictors.mask_generator"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,188 @@
+"""Other libraries' promptable predictors behind a canonicalizer: SAM 2, transformers' SAM."""
+
+import numpy as np
+import torch
+
+from canon_seg.errors import InputError
+from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
+from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.frame import CanonicalFrame, as_canonicalizer_takes_it, turn_back
+
+
+class CanonicalImagePredictor:
+    """Any predictor with the pair ``set_image`` and ``predict`` of `SamPredictor`.
+
+        predictor = CanonicalImagePredictor(SAM2ImagePredictor(model))      # PyPI: sam2
+        predictor = CanonicalImagePredictor(TransformersSam(model, processor))
+
+    The image is turned to its canonical pose, the predictor works there, and masks and
+    low-resolution logits are turned back; see
+    :class:`canon_seg.predictors.sam_predictor.CanonicalSamPredictor`, which is the one to take for
+    segment_anything's own. Other ways into the predictor, such as SAM 2's ``predict_batch``, are
+    not there.
+
+    Attributes:
+        predictor, canonicalizer: as given.
+        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` of the current image, or None.
+
+    Args:
+        predictor: its ``set_image(image)`` takes an (H, W, 3) uint8 RGB array. Its
+            ``predict(point_coords, point_labels, box, mask_input, multimask_output,
+            return_logits)`` takes numpy arrays in pixels, clicks as pixel indices, and returns
+            masks, scores and low-resolution logits as numpy arrays, height and width last.
+        canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`, in eval mode; None for the
+            embedded one, on the device of the predictor.
+    """
+
+    def __init__(self, predictor, canonicalizer=None):
+        self.predictor = predictor
+        self.canonicalizer = canonicalizer_or_default(
+            canonicalizer, getattr(predictor, "device", "cpu")
+        )
+        self._frame = self.pose = None
+
+    def set_image(self, image):
+        """Find the pose of an image and hand it to the predictor.
+
+        Args:
+            image: (H, W, 3) uint8 array or Pillow image, RGB, as read: before any resizing.
+        Raises:
+            InputError: if it is something else.
+        """
+        if not isinstance(image, np.ndarray) and hasattr(image, "__array_interface__"):
+            image = np.asarray(image)
+        if problem := image_problem(image):
+            raise InputError(problem)
+        self._frame = self.pose = None
+        frame = CanonicalFrame(
+            self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer)
+        )
+        self.predictor.set_image(frame.canonical_image(image))
+        self._frame, self.pose = frame, frame.pose
+
+    def predict(
+        self,
+        point_coords=None,
+        point_labels=None,
+        box=None,
+        mask_input=None,
+        multimask_output=True,
+        return_logits=False,
+    ):
+        """Masks for prompts on the current image.
+
+        Args:
+            point_coords: (N, 2) array of x, y clicks as pixel indices, or (B, N, 2) if the
+                predictor takes several prompts at once.
+            point_labels: (N,) or (B, N) array of 1 (foreground), 0 (background) or -1 (padding).
+            box: (4,) array of x0, y0, x1, y1 edges in pixels, or (B, 4).
+            mask_input: low-resolution logits, as returned earlier.
+            multimask_output, return_logits: the predictor's.
+        Returns:
+            what the predictor does: (masks, scores, low_res_logits).
+        Raises:
+            InputError: for prompts that are no good.
+            RuntimeError: if no image is set.
+        """
+        if self._frame is None:
+            raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
+        points = None if point_coords is None else _numbers(point_coords)
+        edges = None if box is None else _numbers(box)
+        problem = None
+        if points is not None:
+            if point_labels is None:
+                raise InputError("point_labels must be given with point_coords")
+            problem = points_problem(points, np.asarray(point_labels), self._frame.size)
+        if edges is not None:
+            problem = problem or boxes_problem(edges, self._frame.size)
+        if problem:
+            raise InputError(problem)
+        pose, points, edges, mask = self._frame.to_canonical(
+            points, edges, None if mask_input is None else np.asarray(mask_input)
+        )
+        masks, scores, logits = self.predictor.predict(
+            point_coords=points,
+            point_labels=point_labels,
+            box=edges,
+            mask_input=mask,
+            multimask_output=multimask_output,
+            return_logits=return_logits,
+        )
+        return turn_back(masks, pose), scores, turn_back(logits, pose)
+
+
+class TransformersSam:
+    """``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
+
+    One prompt at a time. The processor's preprocessing is repeated for each; the image encoder is
+    not.
+
+    Attributes:
+        model, processor: as given.
+
+    Args:
+        model: a `SamModel` in eval mode.
+        processor: its `SamProcessor`.
+    """
+
+    def __init__(self, model, processor):
+        self.model = model
+        self.processor = processor
+        self._image = self._embedding = None
+
+    @property
+    def device(self):
+        return self.model.device
+
+    @torch.no_grad()
+    def set_image(self, image):
+        """Compute the embedding of an (H, W, 3) uint8 RGB array."""
+        self._image = np.array(image)
+        pixels = self._process()["pixel_values"]
+        self._embedding = self.model.get_image_embeddings(pixels.to(self.device))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        point_coords=None,
+        point_labels=None,
+        box=None,
+        mask_input=None,
+        multimask_output=True,
+        return_logits=False,
+    ):
+        """As segment_anything's `SamPredictor.predict`; arguments and results too."""
+        if self._embedding is None:
+            raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
+        prompts = {}
+        if point_coords is not None:
+            prompts["input_points"] = [[np.asarray(point_coords).tolist()]]
+            prompts["input_labels"] = [[np.asarray(point_labels).tolist()]]
+        if box is not None:
+            prompts["input_boxes"] = [[np.asarray(box).reshape(4).tolist()]]
+        inputs = self._process(**prompts)
+        tensors = {name: inputs[name].to(self.device) for name in prompts}
+        if mask_input is not None:
+            tensors["input_masks"] = torch.as_tensor(mask_input, device=self.device)[None]
+        outputs = self.model(
+            image_embeddings=self._embedding, multimask_output=multimask_output, **tensors
+        )
+        logits = outputs.pred_masks.float().cpu()
+        (masks,) = self.processor.image_processor.post_process_masks(
+            logits,
+            inputs["original_sizes"],
+            inputs["reshaped_input_sizes"],
+            binarize=not return_logits,
+        )
+        scores = outputs.iou_scores.float().cpu()
+        return masks[0].numpy(), scores[0, 0].numpy(), logits[0, 0].numpy()
+
+    def _process(self, **prompts):
+        return self.processor(
+            images=self._image, input_data_format="channels_last", return_tensors="pt", **prompts
+        )
+
+
+def _numbers(coords):
+    coords = np.asarray(coords)
+    return coords.astype(float) if np.issubdtype(coords.dtype, np.number) else coords

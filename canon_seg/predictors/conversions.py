@@ -1,0 +1,86 @@
+"""Results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
+
+import numpy as np
+
+from canon_seg.errors import InputError
+from canon_seg.geometry.masks import encode_mask, with_str_counts
+
+
+def to_coco_json(instances, image_id, category_ids=None):
+    """Detections of one image as entries of a COCO results file.
+
+    Args:
+        instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and, where
+            the model finds them, ``pred_masks`` (N, H, W) and ``pred_keypoints`` (N, K, 3).
+        image_id: the image's id in the data set.
+        category_ids: the data set's id of each class 0, 1, ..., as a sequence or dict; None leaves
+            the classes as they are.
+    Returns:
+        list of dicts that `json.dump` writes: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h in
+        pixels), ``score``, and ``segmentation`` (compressed RLE) and ``keypoints`` (x, y, score as
+        COCO counts them, in pixel indices).
+    Raises:
+        InputError: for a class that has no category id.
+    """
+    boxes = instances.pred_boxes.tensor.cpu().double().numpy()
+    boxes[:, 2:] -= boxes[:, :2]
+    scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
+    entries = [
+        {
+            "image_id": image_id,
+            "category_id": _category_id(category_ids, label),
+            "bbox": box,
+            "score": score,
+        }
+        for label, box, score in zip(classes, boxes.tolist(), scores)
+    ]
+    if instances.has("pred_masks"):
+        for entry, mask in zip(entries, instances.pred_masks.cpu().numpy()):
+            entry["segmentation"] = with_str_counts(encode_mask(mask))
+    if instances.has("pred_keypoints"):
+        keypoints = instances.pred_keypoints.cpu().double().numpy()
+        keypoints[..., :2] -= 0.5  # detectron2's are continuous, COCO's pixel indices
+        for entry, one in zip(entries, keypoints):
+            entry["keypoints"] = one.reshape(-1).tolist()
+    return entries
+
+
+def to_supervision(instances):
+    """Detections of one image for the library supervision (extra ``supervision``).
+
+    Args:
+        instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
+            where the model finds them, ``pred_masks`` (N, H, W).
+    Returns:
+        `supervision.Detections`. (Records of the automatic mask generator are taken by its
+        ``Detections.from_sam``.)
+    Raises:
+        ModuleNotFoundError: if supervision is not installed.
+    """
+    try:
+        from supervision import Detections
+    except ModuleNotFoundError as error:
+        if error.name != "supervision":
+            raise
+        raise ModuleNotFoundError(
+            "to_supervision needs the library supervision: pip install supervision", name=error.name
+        ) from error
+    masks = instances.pred_masks.cpu().numpy() if instances.has("pred_masks") else None
+    return Detections(
+        xyxy=instances.pred_boxes.tensor.cpu().numpy().astype(np.float32),
+        mask=None if masks is None else masks.astype(bool),
+        confidence=instances.scores.cpu().numpy(),
+        class_id=instances.pred_classes.cpu().numpy().astype(int),
+    )
+
+
+def _category_id(category_ids, label):
+    if category_ids is None:
+        return label
+    try:
+        return category_ids[label]
+    except (IndexError, KeyError) as error:
+        raise InputError(
+            f"category_ids has {len(category_ids)} entries and none for class {label}; give the id "
+            "of every class"
+        ) from error

@@ -1,0 +1,58 @@
+"""The models that come with the package, in one call each; detectron2 is not needed."""
+
+from canon_seg.assets import resolve_asset
+from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
+from canon_seg.canonicalizers.weights import load_canonicalizer
+from canon_seg.checkpoint import load_state, load_torch_file
+from canon_seg.segmenters.sam_models import build_tiny_sam
+
+CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
+SAM = "canon_seg://sam_tiny.pth"
+SAM_ARCHITECTURE = {
+    "image_size": 256,
+    "channels": (48, 96, 192, 256),
+    "blocks": (1, 2, 2, 2),
+    "embed_dim": 96,
+}
+"""Arguments of :func:`canon_seg.segmenters.sam_models.build_tiny_sam` that ``SAM`` was made with.
+
+The same as MODEL.SAM.TINY in configs/sam_tiny_c4.yaml."""
+
+
+def load_default_canonicalizer(image_format="RGB"):
+    """The embedded canonicalizer.
+
+    Args:
+        image_format: "RGB" or "BGR", the channel order of the images that will be given.
+    Returns:
+        :class:`canon_seg.canonicalizers.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
+    """
+    network, input_size = load_canonicalizer(resolve_asset(CANONICALIZER))
+    return GroupCanonicalizer(network, input_size=input_size, image_format=image_format).eval()
+
+
+def load_default_sam():
+    """The embedded small `Sam`, for trying things out.
+
+    Returns:
+        segment_anything's `Sam` in eval mode, on the CPU.
+    """
+    sam, path = build_tiny_sam(**SAM_ARCHITECTURE), resolve_asset(SAM)
+    load_state(sam, load_torch_file(path, "load_default_sam"), path, "load_default_sam")
+    return sam
+
+
+def canonicalizer_or_default(canonicalizer, device):
+    """``canonicalizer``, or the embedded one on ``device`` where it is None.
+
+    Raises:
+        TypeError: if it is something else, such as another argument in its place.
+    """
+    if canonicalizer is None:
+        return load_default_canonicalizer().to(device)
+    if not hasattr(canonicalizer, "pose"):
+        raise TypeError(
+            f"canonicalizer is {canonicalizer!r}; give a canonicalizer or None, and all that "
+            "follows it by name"
+        )
+    return canonicalizer
