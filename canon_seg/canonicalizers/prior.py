@@ -70,9 +70,9 @@ def prior_loss(logits, prior, label_smoothing=0.0):
 def alignment(probabilities, prior):
     """How well the poses of upright data follow the prior.
 
-    The prior is compared with the mean of the predicted distributions in ``kl``, and with the
-    distribution of the poses found (the likeliest of each image) in all else: these are the poses
-    that images are turned by.
+    ``kl`` compares the prior with the mean of the predicted distributions; the two distances
+    compare it with the distribution of the poses found (the likeliest of each image), which are
+    what images are turned by.
 
     Args:
         probabilities: (B, N) pose distributions of a batch or of a whole set.
@@ -80,8 +80,9 @@ def alignment(probabilities, prior):
     Returns:
         dict of floats:
 
-        - ``kl``: Kullback-Leibler divergence KL(prior || mean prediction) in nats, as in the loss
-          of Mondal et al. 2023; infinite where a pose of the prior never gets any probability;
+        - ``kl``: Kullback-Leibler divergence KL(prior || mean prediction) in nats, infinite where
+          a pose of the prior never gets any probability; the loss of Mondal et al. 2023 takes the
+          mean over the images instead, which is never less;
         - ``identity_rate``: fraction of images left as they are, 0..1;
         - ``wasserstein``: :func:`cyclic_wasserstein`, in steps of the group (quarter turns for C4);
         - ``mmd``: :func:`cyclic_mmd`.

@@ -1,0 +1,115 @@
+"""Pictures of how well poses are found, of the results of :mod:`canon_seg.evaluation.poses`."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from canon_seg.files import write_atomically
+from canon_seg.geometry.group import C4
+
+_BLUE, _GREY = "#0072B2", "0.75"
+
+
+def plot_poses(measured, title):
+    """Reliability diagram with the photographs in each bin, and the confusion matrix.
+
+    Args:
+        measured: dict of :func:`canon_seg.evaluation.poses.measure_poses`.
+        title: str.
+    Returns:
+        matplotlib ``Figure``.
+    """
+    figure = Figure(figsize=(9.6, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
+    diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _plot_reliability(diagram, histogram, measured)
+    _plot_confusion(right.subplots(), np.array(measured["confusion"]))
+    figure.suptitle(
+        f"{title}: {measured['num_images']} photographs, "
+        f"{100 * measured['accuracy']:.1f} % found upright, ECE {measured['ece']:.3f}",
+        fontsize=10, wrap=True,
+    )
+    return figure
+
+
+def _plot_reliability(diagram, histogram, measured):
+    bins = measured["reliability"]
+    width = 1 / len(bins)
+    lefts = np.arange(len(bins)) * width
+    filled = [i for i, entry in enumerate(bins) if entry["count"]]
+    accuracies = [bins[i]["accuracy"] for i in filled]
+    confidences = [bins[i]["confidence"] for i in filled]
+    diagram.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="perfect calibration")
+    diagram.bar(
+        lefts[filled], accuracies, width, align="edge", color=_BLUE, edgecolor="white",
+        label="found upright",
+    )
+    diagram.plot(
+        confidences, accuracies, "o", color="black", markersize=4, label="mean probability of bin"
+    )
+    diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="fraction found upright")
+    diagram.legend(loc="upper left", frameon=False, fontsize=8)
+    counts = [entry["count"] for entry in bins]
+    bars = histogram.bar(lefts, counts, width, align="edge", color=_GREY, edgecolor="white")
+    histogram.bar_label(bars, [count or "" for count in counts], fontsize=7, padding=1)
+    histogram.set(
+        ylim=(0, 1.2 * max(counts)), ylabel="photographs",
+        xlabel="probability of the likeliest pose",
+    )
+    for axes in (diagram, histogram):
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plot_confusion(axes, counts):
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in C4.elements:
+        for column in C4.elements:
+            axes.text(
+                column, row, f"{counts[row, column]}\n{100 * shares[row, column]:.1f} %",
+                ha="center", va="center", fontsize=9,
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
+    angles = [f"{C4.degrees(turns):.0f}°" for turns in C4.elements]
+    axes.set_xticks(C4.elements, angles)
+    axes.set_yticks(C4.elements, angles)
+    axes.set_xlabel("pose found")
+    axes.set_ylabel("photographs turned counterclockwise by")
+
+
+def plot_photos(images, captions, columns=4):
+    """A contact sheet.
+
+    Args:
+        images: H x W x 3 uint8 RGB arrays, at least one.
+        captions: a text below each.
+    Returns:
+        matplotlib ``Figure``.
+    """
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, caption in zip(grid, images, captions):
+        axes.imshow(image)
+        axes.set_title(caption, fontsize=8)
+    return figure
+
+
+def caption(name, probabilities):
+    """What was found in a photograph, in two lines.
+
+    Args:
+        name: of its file.
+        probabilities: its 4 pose probabilities.
+    """
+    pose = int(np.argmax(probabilities))
+    found = "upright" if pose == 0 else f"{C4.degrees(pose):.0f}°"
+    short = name if len(name) <= 24 else f"…{name[-23:]}"
+    return f"{short}\nfound {found}: {probabilities[pose]:.2f}"
+
+
+def save_figure(path, figure):
+    """Write a figure, whole or not at all; :class:`InputError` where it cannot be written."""
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,176 @@
+"""How well a canonicalizer finds the pose of upright photographs: accuracy, calibration, alignment.
+
+The photographs are upright, so the pose to be found is 0. What counts as found is the likeliest
+pose, whatever MODEL.CANONICALIZER.UNCERTAIN makes of it.
+
+Nothing more is to be learnt from turned copies: the canonicalizer is exactly equivariant, so that
+the pose p of a photograph becomes p + a for the photograph turned by a. :func:`agrees_when_turned`
+tests that on real turns.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from canon_seg.canonicalizers.orbit import representative_turns
+from canon_seg.canonicalizers.prior import alignment
+from canon_seg.data.images import read_image
+from canon_seg.errors import InputError
+from canon_seg.geometry.arrays import turn_image
+from canon_seg.geometry.group import C4
+
+BINS = 15  # of confidence, as in Guo et al. 2017
+
+
+def find_poses(canonicalizer, files, image_format, *, num_turned=0, progress=True):
+    """The pose distributions of photographs, read one by one.
+
+    Args:
+        canonicalizer: :class:`canon_seg.canonicalizers.canonicalizer.GroupCanonicalizer`.
+        files: paths, at least one.
+        image_format: "RGB" or "BGR", what the canonicalizer takes.
+        num_turned: that many photographs, spread over ``files``, are really turned, to see whether
+            their poses turn along.
+        progress: whether to show a progress bar.
+    Returns:
+        (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
+        photographs all turns agreed.
+    Raises:
+        InputError: naming all files that could not be read.
+    """
+    num_turned = min(num_turned, len(files))
+    turned = {len(files) * index // num_turned for index in range(num_turned)}
+    probabilities, agreeing, unreadable = [], 0, []
+    for index, file in enumerate(tqdm(files, unit="photo", disable=not progress)):
+        try:
+            image = read_image(file, image_format)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
+        probabilities.append(_probabilities(canonicalizer, image))
+        if index in turned:
+            agreeing += agrees_when_turned(canonicalizer, image, probabilities[-1])
+    if len(unreadable) == 1:
+        raise InputError(unreadable[0])
+    if unreadable:
+        raise InputError(
+            f"{len(unreadable)} of {len(files)} photographs cannot be used:\n  "
+            + "\n  ".join(unreadable)
+        )
+    return np.array(probabilities), agreeing
+
+
+def agrees_when_turned(canonicalizer, image, probabilities):
+    """Whether the turned images have the turned pose distribution, bit for bit.
+
+    Args:
+        canonicalizer: see :func:`find_poses`.
+        image: (H, W, 3) uint8.
+        probabilities: its 4 pose probabilities.
+    Returns:
+        bool; True of an image that equals a turn of itself, whose poses cannot be told apart.
+    """
+    if len(representative_turns(image)) > 1:
+        return True
+    return all(
+        np.array_equal(
+            _probabilities(canonicalizer, turn_image(image, turns)), np.roll(probabilities, turns)
+        )
+        for turns in C4.elements
+    )
+
+
+def _probabilities(canonicalizer, image):
+    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return np.array(canonicalizer.pose(tensor).probabilities)
+
+
+def measure_poses(probabilities, prior):
+    """All measures of pose distributions that were predicted for upright photographs.
+
+    Args:
+        probabilities: (n, 4) array, n > 0.
+        prior: (4,) tensor of probabilities, see :func:`canon_seg.canonicalizers.prior.alignment`.
+    Returns:
+        dict that JSON can hold: ``accuracy``, fraction found upright; ``num_images``; ``ece``, see
+        :func:`reliability`; ``identity_rate``, ``wasserstein``, ``mmd`` and ``kl`` (None where
+        infinite) of :func:`canon_seg.canonicalizers.prior.alignment`;
+        ``accuracy_without_least_certain_tenth``; ``confusion``, see :func:`confusion`;
+        ``reliability``, the bins.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = poses == 0
+    # Of an upright prior the identity rate is the accuracy: both are there, since both are asked.
+    aligned = alignment(torch.from_numpy(probabilities), prior)
+    ece, bins = reliability(confidence, right)
+    kept = np.argsort(confidence, kind="stable")[len(right) // 10 :]
+    return {
+        "accuracy": float(right.mean()),
+        "num_images": len(right),
+        "ece": ece,
+        "identity_rate": aligned["identity_rate"],
+        "wasserstein": aligned["wasserstein"],
+        "mmd": aligned["mmd"],
+        "kl": aligned["kl"] if np.isfinite(aligned["kl"]) else None,
+        "accuracy_without_least_certain_tenth": float(right[kept].mean()),
+        "confusion": confusion(poses).tolist(),
+        "reliability": bins,
+    }
+
+
+def reliability(confidence, right, num_bins=BINS):
+    """Expected calibration error, and the bins of the reliability diagram.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (ICML 2017): bins of
+    equal width over the confidence (0, 1], open on the left; the error is the mean over the images
+    of |accuracy - mean confidence| of their bin.
+
+    Args:
+        confidence: (n,) probability of the likeliest pose of each image.
+        right: (n,) whether that pose is the true one.
+    Returns:
+        (error, bins): float in 0..1, and for each bin a dict of ``count``, ``accuracy`` and
+        ``confidence`` (means over the bin; None where it is empty).
+    """
+    confidence, right = np.asarray(confidence), np.asarray(right)
+    edges = np.arange(1, num_bins) / num_bins
+    members = np.searchsorted(edges, confidence, side="left")
+    error, bins = 0.0, []
+    for index in range(num_bins):
+        inside = members == index
+        count = int(inside.sum())
+        accuracy = float(right[inside].mean()) if count else None
+        mean = float(confidence[inside].mean()) if count else None
+        if count:
+            error += count / len(right) * abs(accuracy - mean)
+        bins.append({"count": count, "accuracy": accuracy, "confidence": mean})
+    return error, bins
+
+
+def confusion(poses):
+    """Counts by true pose (rows) and pose found (columns) over all four turns of upright images.
+
+    By equivariance every row is the one above, moved on by one: the matrix is a circulant.
+
+    Args:
+        poses: (n,) poses 0..3 found for the upright images.
+    Returns:
+        (4, 4) int array with sum 4 n.
+    """
+    counts = np.bincount(poses, minlength=C4.order)
+    return np.stack([np.roll(counts, turns) for turns in C4.elements])
+
+
+def choose_mistakes(probabilities, count):
+    """The photographs to look at: wrong poses, the surest first, then right ones, the least sure.
+
+    Args:
+        probabilities: (n, 4) array.
+    Returns:
+        list of up to ``count`` indices.
+    """
+    probabilities = np.asarray(probabilities)
+    wrong, confidence = probabilities.argmax(axis=1) != 0, probabilities.max(axis=1)
+    order = np.lexsort((np.where(wrong, -confidence, confidence), ~wrong))
+    return order[:count].tolist()

@@ -1,0 +1,135 @@
+"""tools/eval_pose.py as users call it."""
+
+import json
+import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
+from canon_seg.canonicalizers.weights import FORMAT
+from canon_seg.errors import run_main
+from tiny_models import random_image
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tools" / "eval_pose.py"
+PHOTOS = ROOT.parent / "shared" / "data" / "coco_val182" / "images"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder with canonicalizer weights and photographs."""
+    folder = tmp_path_factory.mktemp("toy")
+    torch.manual_seed(0)
+    spec = NetworkSpec("GCNN", 4, (2, 4), 1)
+    exported = build_plain_network(spec).state_dict()
+    torch.save(
+        {"format": FORMAT, "network": spec.to_dict(), "input_size": 33,
+         "exported": {key: value.half() for key, value in exported.items()},
+         "trainable": {"conv.weights": torch.zeros(7), "norm.running_mean": torch.zeros(4)}},
+        folder / "canonicalizer.pth",
+    )
+    for index, name in enumerate(["b.jpg", "a/1.PNG", "a/deep/2.webp", "c.bmp", ".hidden.jpg"]):
+        path = folder / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random_image(40 + index, 50, index).permute(1, 2, 0).numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    return folder
+
+
+@pytest.fixture
+def evaluate(toy, monkeypatch, capsys):
+    """Call the script with arguments, in the toy's folder: its exit status, stdout and stderr."""
+    spec = spec_from_file_location("eval_pose", SCRIPT)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(toy)
+
+    def call(*arguments, weights="canonicalizer.pth"):
+        monkeypatch.setattr(sys, "argv", [
+            str(SCRIPT), *map(str, arguments), "MODEL.DEVICE", "cpu",
+            "MODEL.CANONICALIZER.WEIGHTS", weights,
+        ])
+        with pytest.raises(SystemExit) as end:
+            run_main(script.main)
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def test_a_folder_of_photos(toy, evaluate):
+    code, said, message = evaluate(
+        "--images", "photos", "--output", "new/pose.json", "--details", "new/details.json"
+    )
+    assert code == 0, message
+    assert "4/4" in message  # the progress bar
+    result = json.loads((toy / "new" / "pose.json").read_text())
+    assert list(result)[:7] == [
+        "accuracy", "num_images", "ece", "identity_rate", "wasserstein", "mmd", "kl"
+    ]
+    assert result["num_images"] == 4 and result["turned"] == {"photos": 4, "agreeing": 4}
+    assert result["network"] == {
+        "name": "GCNN", "fields": [2, 4], "depth": 1, "input_size": 33, "parameters": 7,
+        "exported_parameters": sum(
+            p.numel() for p in build_plain_network(NetworkSpec("GCNN", 4, (2, 4), 1)).parameters()
+        ),
+    }
+    assert result["config"]["images"] == "photos"
+    assert result["config"]["config_file"] == "configs/sam_c4.yaml"
+    assert str(toy) not in json.dumps(result)
+    details = json.loads((toy / "new" / "details.json").read_text())
+    assert [entry["file"] for entry in details] == ["a/1.PNG", "a/deep/2.webp", "b.jpg", "c.bmp"]
+    poses = [int(np.argmax(entry["probabilities"])) for entry in details]
+    assert result["confusion"][0] == np.bincount(poses, minlength=4).tolist()
+    assert result["accuracy"] == poses.count(0) / 4
+    assert f"found upright: {poses.count(0)} of 4" in said
+    for name in ("pose.png", "pose_mistakes.png"):
+        with Image.open(toy / "new" / name) as image:
+            image.load()
+    assert len(list((toy / "new").iterdir())) == 4
+
+
+def test_limit(toy, evaluate):
+    code, _, message = evaluate("--images", "photos", "--limit", 2, "--output", "few.json")
+    assert code == 0, message
+    assert json.loads((toy / "few.json").read_text())["num_images"] == 2
+
+
+@pytest.mark.parametrize("arguments, named", [
+    (["--images", "nowhere"], "--images: there is no folder nowhere"),
+    (["--images", "."], "broken.jpg"),
+    (["--images", "photos", "--limit", "0"], "--limit is 0"),
+    (["--images", "photos", "--output", "refused/pose.png"], "--output: refused/pose.png"),
+    (["--images", "photos", "--details", "refused/pose.json"], "--details: refused/pose.json"),
+    (["--images", "photos", "--details", "canonicalizer.pth"], "--details: canonicalizer.pth"),
+    (["--images", "photos", "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"],
+     "MODEL.CANONICALIZER.NAME is 'IdentityCanonicalizer'"),
+    (["--images", "photos", "MODEL.CANONICALIZER.PRIOR", "[1.0, 1.0]"],
+     "MODEL.CANONICALIZER.PRIOR"),
+    (["--images", "photos", "--config-file", "none.yaml"], "none.yaml"),
+    (["--images", "photos", "MODEL.NOTHING", "1"], "MODEL.NOTHING"),
+])
+def test_bad_input_is_named_and_nothing_is_written(toy, evaluate, arguments, named):
+    (toy / "broken.jpg").write_bytes(b"no image")
+    code, _, message = evaluate("--output", "refused/pose.json", *arguments)
+    assert code == 2
+    assert named in message and "Traceback" not in message
+    assert not (toy / "refused").exists() or not os.listdir(toy / "refused")
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"{PHOTOS} is not there")
+def test_the_embedded_canonicalizer(evaluate, tmp_path):
+    code, _, message = evaluate(
+        "--images", PHOTOS, "--limit", 40, "--output", tmp_path / "pose.json",
+        weights="canon_seg://canonicalizer_gcnn.pth",
+    )
+    assert code == 0, message
+    result = json.loads((tmp_path / "pose.json").read_text())
+    assert result["accuracy"] > 0.7 and result["ece"] < 0.2
+    assert result["turned"] == {"photos": 8, "agreeing": 8}
