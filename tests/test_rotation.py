@@ -269,6 +269,7 @@ def test_rle_is_sampled_at_pixel_centres(degrees, canvas):
     mask = blobs()
     rle = rotate_rle(crowd()["segmentation"], degrees, canvas)
     assert isinstance(rle["counts"], str)
+    assert rotate_annotation(crowd(), degrees, HEIGHT, WIDTH, canvas)["segmentation"] == rle
     rotated = coco_mask.decode(rle)
     x, y = picture_points(degrees, canvas)
     inside = (x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)

@@ -3,18 +3,28 @@
 All three take the dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
 """
 
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from tabulate import tabulate
 
 from canon_seg.errors import InputError
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
+from canon_seg.evaluation.views import View
 from canon_seg.files import write_atomically, write_json
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = {"vanilla": "#E69F00", "canonical": "#0072B2", "oracle": "#999999"}
+# Colours of Okabe and Ito's palette, which colour-blind readers can tell apart; marks for print.
+_STYLES = {
+    "vanilla": ("#E69F00", "s"),
+    "canonical": ("#0072B2", "o"),
+    "oracle": ("#999999", "^"),
+    "tta": ("#009E73", "D"),
+}
+_OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
 
 def format_table(result):
@@ -35,7 +45,7 @@ def format_table(result):
 
 
 def format_summary(result):
-    """What the table does not hold, a line each: poses found, time taken."""
+    """What the table does not hold, a line each: poses found, instances cut away, time taken."""
     lines = []
     if result["pose"] is not None:
         confusion = result["pose"]["confusion"]
@@ -43,6 +53,10 @@ def format_summary(result):
         lines.append(
             f"pose found: {right} of {total} ({100 * result['pose']['accuracy']:.1f} %)"
         )
+    cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
+    if cut:
+        counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
+        lines.append(f"instances cut away wholly: {counts}")
     for mode, seconds in result["seconds"].items():
         lines.append(
             f"{mode}: {1000 * seconds['per_image']:.0f} ms for each image, "
@@ -77,7 +91,7 @@ def write_report(result, folder, config, dataset):
 
 
 def plot(result, dataset):
-    """AP by angle, a bar for each mode.
+    """AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
 
     Args:
         result: dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
@@ -85,33 +99,143 @@ def plot(result, dataset):
     Returns:
         matplotlib ``Figure``. It shows mask AP, or box AP where no mode has mask AP.
     """
-    modes = result["modes"]
     has_masks = any(
-        scores["segm"]["AP"] is not None for by_angle in modes.values() for scores in
-        by_angle.values()
+        scores["segm"]["AP"] is not None
+        for by_angle in result["modes"].values() for scores in by_angle.values()
     )
     task = "segm" if has_masks else "bbox"
-    angles = list(next(iter(modes.values())))
+    values = {
+        mode: {angle: scores[task]["AP"] for angle, scores in by_angle.items()}
+        for mode, by_angle in result["modes"].items()
+    }
+    angles = next(iter(values.values())).keys() - {AVERAGE}
+    only_quarters = all(View(float(angle)).remainder == 0 for angle in angles)
+    figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
+    figure.suptitle(f"{dataset}: {result['num_images']} images", fontsize=10, wrap=True)
+    return figure
+
+
+def _plot_bars(values, name):
+    angles = list(next(iter(values.values())))
     figure = Figure(figsize=(2.4 + 1.2 * len(angles), 4.2), layout="constrained")
     axes = figure.subplots()
-    width, highest = 0.8 / len(modes), 1.0
-    for index, (mode, by_angle) in enumerate(modes.items()):
-        values = [by_angle[angle][task]["AP"] for angle in angles]
-        places = [place + (index - (len(modes) - 1) / 2) * width for place in range(len(angles))]
-        heights = [value or 0 for value in values]
-        highest = max(highest, *heights)
-        bars = axes.bar(places, heights, 0.92 * width, label=mode, color=_COLOURS.get(mode))
-        labels = ["-" if value is None else f"{value:.1f}" for value in values]
+    width, styles = 0.8 / len(values), _styles(values)
+    for index, (mode, by_angle) in enumerate(values.items()):
+        places = [place + (index - (len(values) - 1) / 2) * width for place in range(len(angles))]
+        heights = [by_angle[angle] or 0 for angle in angles]
+        bars = axes.bar(places, heights, 0.92 * width, label=mode, color=styles[mode][0])
+        labels = ["-" if by_angle[angle] is None else f"{by_angle[angle]:.1f}" for angle in angles]
         axes.bar_label(bars, labels, padding=2, fontsize=9)
     if AVERAGE in angles:
         axes.axvline(angles.index(AVERAGE) - 0.5, color="0.7", linewidth=0.8)
     axes.set_xticks(
         range(len(angles)), [angle if angle == AVERAGE else f"{angle}°" for angle in angles]
     )
-    axes.set_ylim(0, 1.12 * highest)
+    axes.set_ylim(0, _top(values))
     axes.set_xlabel("images turned counterclockwise by")
-    axes.set_ylabel(f"{task} AP")
-    axes.set_title(f"{dataset}: {result['num_images']} images", fontsize=10, wrap=True)
+    axes.set_ylabel(name)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(modes), frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(values), frameon=False)
     return figure
+
+
+def _plot_lines(values, name):
+    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.55, 1])
+    axes, strip = left.subplots(2, 1, sharex=True, height_ratios=[6, 1])
+    polar = right.add_subplot(projection="polar")
+    for panel in (axes, strip):
+        panel.spines[["top", "right"]].set_visible(False)
+    for angle in range(0, 361, 90):
+        axes.axvline(angle, color="0.8", linewidth=1, zorder=0)
+        strip.axvline(angle, color="0.8", linewidth=1, zorder=0)
+        polar.axvline(math.radians(angle), color="0.7", linewidth=1, zorder=0)
+
+    styles = _styles(values)
+    for mode, by_angle in values.items():
+        angles, heights = _line(by_angle)
+        colour, mark = styles[mode]
+        axes.plot(angles, heights, color=colour, marker=mark, markersize=5, linewidth=1.6)
+        polar.plot(
+            [math.radians(angle) for angle in angles], heights,
+            color=colour, marker=mark, markersize=3, linewidth=1.4,
+        )
+        average = by_angle.get(AVERAGE)
+        if average is not None:
+            axes.axhline(average, color=colour, linestyle="--", linewidth=1)
+
+    axes.set_ylim(_bottom(values), _top(values))
+    axes.set_ylabel(name)
+    remainders = [abs(View(angle).remainder) for angle in range(0, 361, 45)]
+    strip.fill_between(range(0, 361, 45), remainders, color="0.85", linewidth=0)
+    strip.set(ylim=(0, 50), ylabel="remainder", xlabel="images turned counterclockwise by")
+    strip.set_yticks([0, 45], ["0°", "45°"])
+    strip.set_xticks(range(0, 361, 45))
+    strip.xaxis.set_major_formatter("{x:g}°")
+
+    polar.set_theta_zero_location("N")  # with 0 at the top, angles grow as pictures turn
+    polar.set_thetagrids(range(0, 360, 45))
+    polar.set_rlim(0, _top(values))
+    polar.set_rlabel_position(67.5)
+    polar.yaxis.set_major_locator(MaxNLocator(4))
+    polar.grid(color="0.88", linewidth=0.8)
+    polar.tick_params(labelsize=9)
+    polar.set_title(f"{name}, from 0 at the centre", fontsize=10)
+
+    figure.legend(
+        handles=[_legend_line(mode, by_angle, *styles[mode]) for mode, by_angle in values.items()],
+        loc="outside lower center", ncols=min(len(values), 4), frameon=False,
+    )
+    return figure
+
+
+def _line(by_angle):
+    """Angles in order and their values, broken (NaN) where angles are far apart.
+
+    What goes round is closed: the first angle is there once more, 360 degrees on.
+    """
+    points = sorted(
+        (float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE
+    )
+    points.append((points[0][0] + 360, points[0][1]))
+    angles, heights = [], []
+    for (angle, value), (following, _) in zip(points, points[1:]):
+        angles.append(angle)
+        heights.append(math.nan if value is None else value)
+        if following - angle > 90:
+            angles.append(angle)
+            heights.append(math.nan)
+    if not math.isnan(heights[-1]) and points[0][0] == 0:
+        angles.append(360.0)
+        heights.append(heights[0])
+    return angles, heights
+
+
+def _styles(modes):
+    """(colour, mark) of each mode."""
+    others = iter(_OTHER_STYLES)
+    return {mode: _STYLES.get(mode) or next(others) for mode in modes}
+
+
+def _legend_line(mode, by_angle, colour, mark):
+    average = by_angle.get(AVERAGE)
+    label = mode if average is None else f"{mode} (- - {AVERAGE} {average:.1f})"
+    return Line2D([], [], color=colour, marker=mark, markersize=5, label=label)
+
+
+def _top(values):
+    """The upper end of the axis of AP."""
+    return 1.12 * max(1.0, *_defined(values))
+
+
+def _bottom(values):
+    """The lower end of the axis of AP: near the least, to show what differs."""
+    defined = _defined(values)
+    return max(0.0, min(defined) - 0.3 * (_top(values) - min(defined)))
+
+
+def _defined(values):
+    """All numbers there are, 0 if there are none."""
+    return [
+        value for by_angle in values.values() for value in by_angle.values() if value is not None
+    ] or [0.0]

@@ -1,0 +1,106 @@
+"""The report of a sweep at any angles; tests/test_evaluation.py has that of quarter turns."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from canon_seg.evaluation.report import format_summary, format_table, plot, write_report
+from canon_seg.evaluation.rotated_coco import METRICS
+from canon_seg.evaluation.sweep import AVERAGE, TASKS
+from canon_seg.evaluation.views import View
+
+EVERY_15 = range(0, 360, 15)
+
+
+def sweep(angles, modes=("vanilla", "canonical"), value=lambda mode, angle: 40.0):
+    by_mode = {}
+    for mode in modes:
+        by_angle = {View(angle).label: value(mode, angle) for angle in angles}
+        quarters = [by_angle.get(angle) for angle in ("0", "90", "180", "270")]
+        if None not in quarters:
+            by_angle[AVERAGE] = sum(quarters) / 4
+        by_mode[mode] = {
+            label: {task: dict.fromkeys(METRICS, ap) for task in TASKS}
+            for label, ap in by_angle.items()
+        }
+    seconds = {mode: {"total": 1.0, "per_image": 0.1} for mode in modes}
+    return {"num_images": 3, "modes": by_mode, "pose": None, "seconds": seconds}
+
+
+def curves(figure, panel):
+    """The plotted lines of several points, broken ones in pieces."""
+    return [line for line in figure.axes[panel].lines if line.get_marker() not in ("None", None)]
+
+
+def test_quarter_turns_are_bars():
+    figure = plot(sweep([270, 0, 90, 180]), "a set")
+    [axes] = figure.axes
+    assert len(axes.patches) == 2 * 5 and not axes.lines[1:]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["270°", "0°", "90°", "180°", AVERAGE]
+
+
+def test_other_angles_are_lines_straight_and_polar():
+    result = sweep(EVERY_15, value=lambda mode, angle: angle / 10 + (mode == "canonical"))
+    figure = plot(result, "a set")
+    straight, remainder, polar = figure.axes
+    assert polar.name == "polar" and polar.get_theta_direction() == 1
+    for panel, unit in ((0, 1), (2, np.pi / 180)):
+        vanilla, canonical = curves(figure, panel)
+        np.testing.assert_allclose(vanilla.get_xdata(), np.arange(0, 361, 15) * unit)
+        np.testing.assert_allclose(vanilla.get_ydata(), [*np.arange(0, 36, 1.5), 0])
+        assert vanilla.get_color() != canonical.get_color()
+    dashed = [line.get_ydata()[0] for line in straight.lines if line.get_linestyle() == "--"]
+    assert dashed == [13.5, 14.5]
+    assert straight.get_ylim()[0] <= 0 < 35.5 < straight.get_ylim()[1]
+    [filled] = remainder.collections
+    outline = filled.get_paths()[0].vertices
+    assert [45, 45] in outline.tolist() and [90, 0] in outline.tolist()
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "vanilla (- - C4-avg 13.5)", "canonical (- - C4-avg 14.5)"
+    ]
+
+
+def test_gaps_and_undefined_values_break_the_line():
+    undefined = plot(sweep([0, 15, 30], value=lambda _, angle: None if angle == 15 else 7.0), "")
+    drawn = curves(undefined, 0)[0]
+    assert np.isnan(drawn.get_ydata()).tolist() == [False, True, False, True]
+    around_0 = curves(plot(sweep([330, 345, 0, 15]), "a set"), 0)[0]
+    assert around_0.get_xdata().tolist() == [0, 15, 15, 330, 345, 360]
+    assert np.isnan(around_0.get_ydata()).tolist() == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "angles, value", [([22.5], None), ([0, 45], 0.0), ([15, 30], 100.0), ([90], None)]
+)
+def test_extremes_are_drawn(angles, value):
+    figure = plot(sweep(angles, value=lambda *_: value), "a set")
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_ylim()
+    assert 0 <= low < high and high > (value or 0)
+
+
+def test_modes_can_be_told_apart():
+    modes = ("vanilla", "canonical", "oracle", "tta", "first of others", "second of others")
+    drawn = curves(plot(sweep([0, 15], modes), "a set"), 0)
+    assert len({line.get_color() for line in drawn}) == len(modes)
+    assert len({line.get_marker() for line in drawn}) == len(modes)
+
+
+def test_table_and_summary():
+    result = {**sweep([0, 22.5]), "instances_cut": {"0": 0, "22.5": 4}}
+    rows = [line.split()[:4] for line in format_table(result).splitlines()[2:]]
+    assert rows[1] == ["segm", "vanilla", "22.5", "40.00"] and len(rows) == 8
+    assert "instances cut away wholly: 4 at 22.5°" in format_summary(result)
+    assert "instances" not in format_summary(sweep([0]))
+
+
+def test_a_report_of_many_angles_is_written(tmp_path):
+    result = sweep(EVERY_15)
+    json_path, png_path = write_report(result, tmp_path, {}, "a set")
+    assert json.loads(json_path.read_text())["modes"] == result["modes"]
+    with Image.open(png_path) as image:
+        assert image.width > 1.5 * image.height > 600
