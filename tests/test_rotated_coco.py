@@ -1,0 +1,119 @@
+"""The scores against pycocotools, which defines them. More of the evaluator: test_evaluation.py."""
+
+import contextlib
+import copy
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from canon_seg.data.coco import load_coco
+from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
+from canon_seg.geometry.annotations import turn_coco
+from canon_seg.geometry.masks import decode_rle, encode_mask, with_str_counts
+from toy_coco import write_toy_coco
+
+COCO_VAL = Path(__file__).parents[2] / "shared" / "data" / "coco_val182"
+KEYS = ("id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation")
+
+
+def detections(dataset, seed=0):
+    """Results that are right, shifted, of another class, doubled, or of nothing at all."""
+    rng = np.random.default_rng(seed)
+    categories = [category["id"] for category in dataset["categories"]]
+    found = []
+    for entry in dataset["annotations"]:
+        mask = decode_rle(entry["segmentation"])
+        for _ in range(rng.integers(0, 4)):
+            shift = rng.integers(-6, 7, 2) * rng.integers(0, 2)
+            moved = np.roll(mask, shift, (0, 1)) if rng.random() < 0.9 else np.zeros_like(mask)
+            box = np.array(entry["bbox"]) + rng.normal(0, 3, 4)
+            known = rng.random() < 0.9
+            found.append({
+                "image_id": entry["image_id"],
+                "category_id": entry["category_id"] if known else int(rng.choice(categories)),
+                "bbox": [*box[:2].tolist(), *np.maximum(box[2:], 0).tolist()],
+                "score": round(rng.random(), 1),  # many are equal
+                "segmentation": with_str_counts(encode_mask(moved)),
+            })
+    return found
+
+
+def pycocotools_scores(dataset, results, task):
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(dataset)
+        truth.createIndex()
+        other = {"segm": "bbox", "bbox": "segmentation"}[task]
+        own = [{key: value for key, value in entry.items() if key != other} for entry in results]
+        evaluation = COCOeval(truth, truth.loadRes(own), task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [100 * value if value >= 0 else math.nan for value in evaluation.stats[: len(METRICS)]]
+
+
+def check(dataset, turns):
+    annotations = [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]]
+    turned = turn_coco({**dataset, "annotations": annotations}, turns)
+    results = detections(turned)
+    evaluator = RotatedCOCOEvaluator(dataset, turns)
+    evaluator.extend(copy.deepcopy(results))
+    scores = evaluator.evaluate()
+    for task in ("segm", "bbox"):
+        expected = pycocotools_scores(turned, results, task)
+        assert list(scores[task]) == list(METRICS)
+        np.testing.assert_allclose(list(scores[task].values()), expected, rtol=0, atol=1e-9)
+        assert 5 < scores[task]["AP"] < 95
+    assert str(evaluator.evaluate()) == str(scores)  # nothing was used up
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_scores_are_those_of_pycocotools_with_crowds(tmp_path, turns):
+    check(load_coco(*write_toy_coco(tmp_path)), turns)
+
+
+@pytest.mark.skipif(not COCO_VAL.is_dir(), reason="needs ../shared/data/coco_val182")
+def test_scores_are_those_of_pycocotools_on_coco():
+    dataset = load_coco(COCO_VAL / "annotations" / "instances_val.json", COCO_VAL / "images")
+    images = dataset["images"][:40]
+    kept = {image["id"] for image in images}
+    annotations = [entry for entry in dataset["annotations"] if entry["image_id"] in kept]
+    assert any(entry["iscrowd"] for entry in annotations)
+    check({**dataset, "images": images, "annotations": annotations}, 3)
+
+
+def test_more_detections_than_count(tmp_path):
+    """Of one image and class, only the best 100 count."""
+    dataset = load_coco(*write_toy_coco(tmp_path))
+    turned = turn_coco(
+        {**dataset, "annotations": [
+            {key: entry[key] for key in KEYS} for entry in dataset["annotations"]
+        ]}, 2,
+    )
+    results = [entry for seed in range(30) for entry in detections(turned, seed)]
+    for entry in results:
+        entry.update(category_id=7)
+    evaluator = RotatedCOCOEvaluator(dataset, 2)
+    evaluator.extend(results)
+    for task in ("segm", "bbox"):
+        np.testing.assert_allclose(
+            list(evaluator.evaluate()[task].values()),
+            pycocotools_scores(turned, results, task), rtol=0, atol=1e-9,
+        )
+
+
+def test_models_without_masks_have_no_mask_scores(tmp_path):
+    dataset = load_coco(*write_toy_coco(tmp_path))
+    evaluator = RotatedCOCOEvaluator(dataset, 0)
+    entry = dataset["annotations"][0]
+    evaluator.extend([{
+        "image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"],
+        "score": 0.5,
+    }])
+    scores = evaluator.evaluate()
+    assert list(scores) == ["bbox"] and scores["bbox"]["AP"] > 0

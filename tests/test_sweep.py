@@ -1,0 +1,166 @@
+"""Sweeps in several processes, and what a killed one leaves. Scores: test_evaluation.py."""
+
+import json
+
+import pytest
+import torch
+
+from canon_seg.config import load_config
+from canon_seg.data.coco import load_coco
+from canon_seg.engine.launch import launch
+from canon_seg.errors import InputError
+from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.evaluation.modes import models_by_mode
+from canon_seg.evaluation.records import Records, describe_sweep
+from canon_seg.evaluation.sweep import run_sweep
+from canon_seg.files import write_json
+from test_launch import options
+from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
+from toy_coco import SIZES, write_toy_coco
+
+RESULTS = [{"image_id": 3, "category_id": 7, "bbox": [0.1, 2, 3, 4], "score": 1 / 3}]
+
+
+def sweep(annotations, images, records=None):
+    dataset = load_coco(annotations, images)
+    models = models_by_mode(
+        canonicalized(tiny_segmenter("sam"), random_canonicalizer()), ["vanilla", "canonical"]
+    )
+    return run_sweep(
+        models, dataset, images, turns=(0, 1, 3), image_format="RGB", progress=False,
+        prompts=load_box_prompts("boxes", dataset), records=records,
+    )
+
+
+def sweep_in_process(annotations, images, folder):
+    result = sweep(annotations, images, Records(folder / "records"))
+    if result is not None:
+        assert not (folder / "result.json").exists()  # one process has the result
+        write_json(folder / "result.json", result)
+
+
+def without_seconds(result):
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+@pytest.mark.parametrize("num_images, numbers_of_processes", [(1, [3]), (4, [2, 3])])
+def test_processes_share_the_images_and_change_no_bit(tmp_path, num_images, numbers_of_processes):
+    files = write_toy_coco(tmp_path / "data", SIZES[:num_images])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = json.loads(json.dumps(without_seconds(sweep(*files))))
+    finally:
+        torch.set_num_threads(threads)
+    assert alone["modes"]["canonical"]["0"] == alone["modes"]["canonical"]["90"]
+    for processes in numbers_of_processes:
+        folder = tmp_path / str(processes)
+        records = Records(folder / "records")
+        records.begin({}, resume=False)
+        launch(
+            sweep_in_process, (*files, folder),
+            options("--num-processes", processes, "--threads", 1),
+        )
+        together = json.loads((folder / "result.json").read_text())
+        assert without_seconds(together) == alone
+        lines = [
+            json.loads(line)
+            for path in records.folder.glob("*.jsonl") for line in path.read_text().splitlines()
+        ]
+        # Every image once.
+        assert sorted(line["image_id"] for line in lines) == list(range(11, 11 + num_images))
+        for mode in ("vanilla", "canonical"):
+            assert together["seconds"][mode]["total"] == pytest.approx(
+                sum(line["facts"]["seconds"][mode] for line in lines)
+            )
+
+
+def test_only_images_that_are_not_finished_are_run(tmp_path):
+    files = write_toy_coco(tmp_path / "data")
+    records = Records(tmp_path / "records")
+    records.begin({}, resume=False)
+    whole = sweep(*files, records)
+    path, = records.folder.glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4
+    # Killed while it wrote the third image; the first two have times that no computer reaches.
+    for number in (0, 1):
+        line = json.loads(lines[number])
+        line["facts"]["seconds"] = {"vanilla": 1000.0, "canonical": 0.0}
+        lines[number] = json.dumps(line).encode() + b"\n"
+    path.write_bytes(lines[0] + lines[1] + lines[2][:-9])
+    records = Records(records.folder)
+    records.begin({}, resume=True)
+    resumed = sweep(*files, records)
+    changing = {"seconds": None}
+    assert {**resumed, **changing} == {**whole, **changing}
+    assert 2000 < resumed["seconds"]["vanilla"]["total"] < 3000
+
+
+def test_records_find_each_view_and_remove_only_themselves(tmp_path):
+    records = Records(tmp_path / "records")
+    records.begin({"modes": ("a",)}, resume=False)
+    with pytest.raises(ValueError):
+        records.append(1, {}, [[{"score": float("nan")}]])  # nothing is written
+    records.append(3, {"of": "3"}, [[], RESULTS, []])
+    records.append(2, {"of": "2"}, [RESULTS, [], 2 * RESULTS])
+    finished = records.finished()
+    assert [line.facts for line in finished.values()] == [{"of": "2"}, {"of": "3"}]
+    views = [list(records.view(finished, index)) for index in range(3)]
+    assert views == [[RESULTS, []], [[], RESULTS], [2 * RESULTS, []]]
+    records.write(finished, tmp_path / "all.jsonl")
+    header, *lines = map(json.loads, (tmp_path / "all.jsonl").read_text().splitlines())
+    assert header == {"modes": ["a"]}
+    assert [line["views"] for line in lines] == [[RESULTS, [], 2 * RESULTS], [[], RESULTS, []]]
+    (records.folder / "mine.txt").touch()
+    records.remove()
+    assert [path.name for path in records.folder.iterdir()] == ["mine.txt"]
+
+
+def test_records_begin_anew_unless_told_otherwise(tmp_path):
+    def begun(header, resume):
+        records = Records(tmp_path)
+        records.begin(header, resume)
+        return records
+
+    begun({"a": 1}, True).append(1, {}, [])
+    assert list(begun({"a": 1}, True).finished()) == [1]
+    with pytest.raises(InputError, match="had another a, b; .*without --resume"):
+        begun({"a": 2, "b": 0}, True)
+    assert list(begun({"a": 1}, True).finished()) == [1]
+    assert list(begun({"a": 1}, False).finished()) == []
+
+
+def test_damaged_records_are_named(tmp_path):
+    records = Records(tmp_path)
+    records.begin({}, False)
+    (tmp_path / "x.jsonl").write_bytes(b'{"image_id": 1}\n')
+    with pytest.raises(InputError, match="x.jsonl: is damaged at byte 0"):
+        records.finished()
+
+
+def test_what_results_depend_on(tmp_path):
+    annotations, images = write_toy_coco(tmp_path)
+    dataset = load_coco(annotations, images)
+    prompts = load_box_prompts("boxes", dataset)
+
+    def describe(options=(), seed=3, dataset=dataset, prompts=prompts, modes=("vanilla",)):
+        cfg = load_config("configs/sam_c4.yaml", list(options))
+        model = canonicalized(tiny_segmenter("sam", seed), random_canonicalizer())
+        return describe_sweep(cfg, models_by_mode(model, modes), dataset, images, prompts, [0])
+
+    first = describe(["OUTPUT_DIR", "elsewhere", "SOLVER.MAX_ITER", 3])
+    assert describe() == first and json.loads(json.dumps(first))["angles"] == [0]
+    fewer = {**dataset, "annotations": dataset["annotations"][1:]}
+    for changed, keys in [
+        (describe(["MODEL.SAM.PROMPTS_PER_BATCH", 3]), {"MODEL.SAM.PROMPTS_PER_BATCH"}),
+        (describe(seed=4), {"weights"}),
+        (describe(dataset=fewer), {"data set"}),
+        (describe(prompts=load_box_prompts("boxes", fewer)), {"prompts"}),
+        (describe(modes=["vanilla", "canonical"]), {"modes", "weights"}),
+    ]:
+        assert {key for key in first if first[key] != changed[key]} == keys
+    name = dataset["images"][0]["file_name"]
+    with open(images / name, "ab") as file:
+        file.write(b"\0")
+    assert describe()["data set"] != first["data set"]
