@@ -116,7 +116,7 @@ def _update(digest, tensor):
 
 
 def _as_bytes(tensor):
-    """The values in row-major order, as a flat uint8 array."""
+    """The values in row-major order, as a flat uint8 array; of a new tensor its own memory."""
     return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -135,9 +135,8 @@ class _Pickler(pickle.Pickler):
 
 def _tensor(data, dtype, shape, device):
     """The tensor that :class:`_Pickler` wrote."""
-    values = np.frombuffer(data, np.uint8)
+    values, tensor = np.frombuffer(data, np.uint8), torch.empty(shape, dtype=dtype)
     if dtype == torch.bool:
-        values = np.unpackbits(values, count=int(np.prod(shape)))
-    else:
-        values = values.copy()
-    return torch.from_numpy(values).view(dtype).reshape(shape).to(device)
+        values = np.unpackbits(values, count=tensor.numel())
+    _as_bytes(tensor)[:] = values
+    return tensor.to(device)

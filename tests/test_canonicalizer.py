@@ -5,13 +5,16 @@ import torch
 from torch import nn
 
 from canon_seg.canonicalizers.canonicalizer import (
+    AllPosesCanonicalizer,
     FixedPoseCanonicalizer,
     GroupCanonicalizer,
     IdentityCanonicalizer,
     Pose,
+    UncertainPoses,
     straight_through,
 )
 from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
+from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps
 from canon_seg.geometry.group import C4
 from canon_seg.segmenters.prompts import Prompts
@@ -129,6 +132,52 @@ def test_pose_of_a_known_image():
         assert pose.turns_to_canonical == C4.inverse(turns)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("vote_poses", [2, 4])
+def test_the_poses_that_vote_turn_with_the_image_in_the_same_order(network, vote_poses):
+    canonicalizer = canonicalizer_of(network())
+    canonicalizer.uncertain = UncertainPoses("vote", 1.0, vote_poses)
+    for size in SIZES[:5]:
+        image = random_image(*size)
+        pose = canonicalizer.pose(image)
+        likeliest = sorted(pose.probabilities, reverse=True)[:vote_poses]
+        voters = (pose.turns, *pose.others)
+        assert [pose.probabilities[turns] for turns in voters] == likeliest
+        assert len(set(voters)) == vote_poses and pose.policy == "vote"
+        for turns in C4.elements:
+            other = canonicalizer.pose(turn_maps(image, turns))
+            assert (other.turns, *other.others) == tuple(C4.compose(v, turns) for v in voters)
+
+
+@pytest.mark.parametrize("policy", UncertainPoses.POLICIES)
+def test_the_policy_is_for_poses_below_the_threshold(policy):
+    canonicalizer, image = canonicalizer_of(BrightSide()), random_image(37, 52)
+    plain = canonicalizer.pose(image)
+    assert (plain.policy, plain.others) == ("argmax", ())
+    canonicalizer.uncertain = UncertainPoses(policy, plain.probability)
+    assert canonicalizer.pose(image) == plain  # not below
+    canonicalizer.uncertain = UncertainPoses(policy, plain.probability + 1e-9)
+    for turns in C4.elements:
+        turned = turn_maps(image, turns)
+        pose = canonicalizer.pose(turned)
+        assert pose.policy == policy
+        assert pose.turns == (0 if policy == "keep" else C4.compose(plain.turns, turns))
+        assert len(pose.others) == (policy == "vote")
+        plain_turned = canonicalizer_of(BrightSide()).pose(turned)
+        assert pose.probabilities == plain_turned.probabilities
+
+
+@pytest.mark.parametrize("arguments, key", [
+    (("sometimes",), "UNCERTAIN is 'sometimes'"),
+    (("vote", 1.5), "UNCERTAIN_BELOW is 1.5"),
+    (("vote", float("nan")), "UNCERTAIN_BELOW is nan"),
+    (("vote", 0.5, 3), "VOTE_POSES is 3"),
+])
+def test_policies_that_are_not_there(arguments, key):
+    with pytest.raises(InputError, match=f"MODEL.CANONICALIZER.{key}"):
+        UncertainPoses(*arguments)
+
+
 def constant():
     return torch.full((3, 40, 40), 9, dtype=torch.uint8)
 
@@ -241,6 +290,12 @@ def test_fixed_poses():
         pose = FixedPoseCanonicalizer(turns).pose(random_image(5, 8))
         assert pose.turns == turns and pose.probability == 1 and sum(pose.probabilities) == 1
     assert FixedPoseCanonicalizer(1).snaps
+
+
+def test_all_poses():
+    pose = AllPosesCanonicalizer().pose(random_image(5, 8))
+    assert (pose.turns, pose.others, pose.probability) == (0, (1, 2, 3), 0.25)
+    assert AllPosesCanonicalizer.snaps
 
 
 def test_identity_turns_nothing_and_never_snaps():

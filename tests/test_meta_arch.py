@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.cache import ResultCache
+from canon_seg.canonicalizers.canonicalizer import (
+    AllPosesCanonicalizer,
+    FixedPoseCanonicalizer,
+    GroupCanonicalizer,
+    IdentityCanonicalizer,
+    UncertainPoses,
+)
 from canon_seg.config import load_config
 from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps
@@ -189,9 +196,14 @@ def test_prompts_break_the_tie_of_symmetric_images(sam, name, kind):
     assert len({result["pose"].turns for result in results}) == 4
 
 
-@pytest.mark.parametrize("name", symmetric_images())
-def test_without_prompts_the_canonical_result_of_symmetric_images_is_defined(name):
-    model = canonicalized(tiny_segmenter("mask_rcnn"), random_canonicalizer("BGR"))
+@pytest.mark.parametrize(
+    "name, votes", [*((name, False) for name in symmetric_images()), ("90 degrees", True)]
+)
+def test_without_prompts_the_canonical_result_of_symmetric_images_is_defined(name, votes):
+    canonicalizer = random_canonicalizer("BGR")
+    if votes:
+        canonicalizer = voting(canonicalizer, 4)
+    model = canonicalized(tiny_segmenter("mask_rcnn"), canonicalizer)
     image = symmetric_images()[name]
     canonical = []
     for turns in C4.elements:
@@ -209,6 +221,218 @@ def test_no_prompts_at_all_on_a_symmetric_image(sam):
     image = torch.zeros((3, 20, 20), dtype=torch.uint8)
     result = sam([{"image": image, "prompts": Prompts(boxes=torch.zeros(0, 4))}])[0]
     assert len(result["instances"]) == 0
+
+
+# --- uncertain poses ------------------------------------------------------------------------------
+
+
+class Undecided(nn.Module):
+    """A network to which all poses are equally likely."""
+
+    def forward(self, images):
+        return torch.zeros(len(images), 4)
+
+
+class Corner(nn.Module):
+    """Finds the same in the top left corner of any image: equal scores, equal predicted IoUs."""
+
+    resizes_itself = True
+
+    def forward(self, batched_inputs):
+        results = []
+        for inputs in batched_inputs:
+            count = len(inputs["prompts"]) if "prompts" in inputs else 2
+            instances = Instances((inputs["height"], inputs["width"]))
+            instances.pred_boxes = Boxes(torch.tensor([[1.0, 1.0, 13.0, 9.0]] * count))
+            instances.pred_masks = torch.zeros(count, *instances.image_size, dtype=torch.bool)
+            instances.pred_masks[:, 1:9, 1:13] = inputs["image"][0, 1:9, 1:13] > 127
+            instances.pred_classes = torch.arange(count) % 2
+            instances.scores = instances.pred_ious = torch.full((count,), 0.5)
+            results.append({"instances": instances})
+        return results
+
+
+def voting(canonicalizer, vote_poses):
+    """It, which now takes every pose for uncertain."""
+    return GroupCanonicalizer(
+        canonicalizer.network,
+        input_size=canonicalizer.input_size,
+        image_format=canonicalizer.image_format,
+        uncertain=UncertainPoses("vote", 1.0, vote_poses),
+    )
+
+
+@pytest.mark.parametrize("vote_poses", [2, 4])
+@pytest.mark.parametrize("with_prompts", [True, False])
+def test_ties_of_a_vote_are_resolved_in_the_canonical_frame(with_prompts, vote_poses):
+    canonicalizer = GroupCanonicalizer(
+        Undecided(), input_size=33, image_format="RGB",
+        uncertain=UncertainPoses("vote", 0.5, vote_poses),
+    )
+    model = canonicalized(Corner(), canonicalizer)
+    for size in [(40, 61), (48, 48)]:
+        prompts = random_prompts(*size) if with_prompts else None
+        result = assert_equivariant(model, random_image(*size), prompts)[0]
+        assert result["pose"].policy == "vote"
+        count = len(prompts) if with_prompts else 2 * vote_poses  # corners that do not overlap
+        assert len(result["instances"]) == count
+
+
+@pytest.mark.parametrize("kind, vote_poses", [("sam", 2), ("sam", 4), ("mask_rcnn", 2)])
+def test_votes_are_exactly_equivariant(kind, vote_poses):
+    decided = random_canonicalizer("RGB" if kind == "sam" else "BGR")
+    segmenter = tiny_segmenter(kind)
+    model = canonicalized(segmenter, voting(decided, vote_poses))
+    image = random_image(40, 61)
+    prompts = random_prompts(40, 61) if kind == "sam" else None
+    results = assert_equivariant(model, image, prompts, height=50, width=71)
+    assert all(result["pose"].policy == "vote" for result in results)
+    assert all(len(result["pose"].others) == vote_poses - 1 for result in results)
+    single = canonicalized(segmenter, decided)(
+        [turned_inputs(image, 0, prompts, height=50, width=71)]
+    )[0]
+    assert single["pose"].policy == "argmax"
+    assert single["pose"].turns == results[0]["pose"].turns
+    ours, theirs = results[0]["instances"], single["instances"]
+    assert not torch.equal(ours.pred_masks, theirs.pred_masks)
+    if kind == "sam":
+        assert (ours.pred_ious >= theirs.pred_ious).all()
+
+
+@pytest.mark.parametrize("name", symmetric_images())
+def test_votes_on_symmetric_images(sam, name):
+    image = symmetric_images()[name]
+    model = canonicalized(sam.segmenter, voting(sam.canonicalizer, 4))
+    assert_equivariant(model, image, random_prompts(*image.shape[1:]))
+
+
+def test_batches_with_and_without_votes(sam):
+    images, prompts = [random_image(*size) for size in SIZES[1:4]], random_prompts(30, 30)
+    below = sorted(sam.canonicalizer.pose(image).probability for image in images)[1]
+    canonicalizer = voting(sam.canonicalizer, 4)
+    canonicalizer.uncertain = UncertainPoses("vote", below, 4)
+    model = canonicalized(sam.segmenter, canonicalizer)
+    batch = [turned_inputs(image, 0, prompts) for image in images]
+    results = model(batch)
+    assert sorted(result["pose"].policy for result in results) == ["argmax", "argmax", "vote"]
+    for inputs, result in zip(batch, results):
+        assert_identical(result, model([inputs])[0])
+
+
+def test_votes_need_instances():
+    model = canonicalized(tiny_segmenter("semantic"), voting(random_canonicalizer("BGR"), 2))
+    with pytest.raises(InputError, match="this segmenter gives sem_seg"):
+        model([{"image": random_image(40, 61)}])
+
+
+def test_an_uncertain_image_is_kept_as_given(sam):
+    canonicalizer = voting(sam.canonicalizer, 2)
+    canonicalizer.uncertain = UncertainPoses("keep", 1.0)
+    plain = canonicalized(sam.segmenter, IdentityCanonicalizer())
+    model = canonicalized(sam.segmenter, canonicalizer)
+    for turns in C4.elements:
+        prompts = random_prompts(40, 61).snapped()
+        inputs = turned_inputs(random_image(40, 61), turns, prompts)
+        kept, expected = model([inputs])[0], plain([inputs])[0]
+        assert_identical(kept, expected)
+        assert kept["pose"].policy == "keep"
+        assert kept["pose"].probabilities == sam([inputs])[0]["pose"].probabilities
+
+
+@pytest.mark.parametrize("kind", ["sam", "mask_rcnn"])
+def test_test_time_augmentation_takes_the_best_of_four_turns(kind):
+    segmenter = tiny_segmenter(kind)
+    model = canonicalized(segmenter, AllPosesCanonicalizer())
+    image = random_image(40, 61)
+    prompts = random_prompts(40, 61) if kind == "sam" else None
+    inputs = turned_inputs(image, 0, prompts)
+    ours = model([inputs])[0]["instances"]
+    each = [
+        canonicalized(segmenter, FixedPoseCanonicalizer(turns))([inputs])[0]["instances"]
+        for turns in C4.elements
+    ]
+    if kind == "sam":
+        ious = torch.stack([instances.pred_ious for instances in each])
+        assert torch.equal(ours.pred_ious, ious.max(dim=0).values)
+        masks = torch.stack([instances.pred_masks for instances in each])
+        best = masks[ious.argmax(dim=0), torch.arange(len(prompts))]
+        assert torch.equal(ours.pred_masks, best)
+        assert len(set(ious.argmax(dim=0).tolist())) > 1
+    else:
+        scores = torch.cat([instances.scores for instances in each])
+        assert ours.scores[0] == scores.max()
+        assert set(ours.scores.tolist()) <= set(scores.tolist())
+        assert torch.equal(ours.scores, ours.scores.sort(descending=True).values)
+        assert len(ours) > max(map(len, each))
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def counted(segmenter):
+    """It, with a list of how many images each of its runs had."""
+    runs = []
+    segmenter.register_forward_pre_hook(lambda module, args: runs.append(len(args[0])))
+    return segmenter, runs
+
+
+@pytest.mark.parametrize("kind", ["sam", "panoptic_fpn"])
+def test_the_cache_serves_all_turns_with_the_same_bytes(kind):
+    canonicalizer = random_canonicalizer("RGB" if kind == "sam" else "BGR")
+    segmenter, runs = counted(tiny_segmenter(kind))
+    plain = canonicalized(segmenter, canonicalizer)
+    model = canonicalized(segmenter, canonicalizer, cache=ResultCache(2**20))
+    image, prompts = random_image(40, 61), random_prompts(40, 61) if kind == "sam" else None
+    for turns in (2, 0, 3, 1):
+        inputs = turned_inputs(image, turns, prompts)
+        expected = plain([inputs])[0]
+        runs.clear()
+        result = model([inputs])[0]
+        assert runs == ([1] if turns == 2 else [])
+        assert_identical(result, expected)
+        # What a caller does to his result is his.
+        result["instances"].scores.zero_()
+        result["instances"].pred_masks.fill_(True)
+        result["instances"].pred_boxes.tensor.zero_()
+    assert (model.cache.hits, model.cache.misses) == (3, 1)
+
+
+def test_the_cache_tells_inputs_and_weights_apart(sam):
+    segmenter, runs = counted(copy.deepcopy(sam.segmenter))
+    model = canonicalized(segmenter, sam.canonicalizer, cache=ResultCache(2**20))
+    image, prompts = random_image(40, 61), random_prompts(40, 61)
+    inputs = turned_inputs(image, 0, prompts)
+    other_boxes = Prompts(boxes=prompts.boxes + 1, classes=prompts.classes)
+    other_classes = Prompts(boxes=prompts.boxes, classes=prompts.classes + 1)
+    different = [
+        inputs,
+        {**inputs, "height": 80, "width": 122},
+        {**inputs, "prompts": other_boxes},
+        {**inputs, "prompts": other_classes},
+        {**inputs, "image": random_image(40, 61, seed=1)},
+    ]
+    for inputs in different:
+        model([inputs])
+    model([different[0], different[1]])
+    assert model.cache.misses == len(runs) == 6 and model.cache.hits == 0
+    model([different[0], different[1]])
+    assert model.cache.hits == 1
+    with torch.no_grad():
+        segmenter.sam.image_encoder.neck[-1].bias += 1
+    model([different[0]])
+    assert model.cache.misses == 7
+    model.train().eval()
+    assert len(model.cache) == 0
+
+
+def test_votes_are_cached_pose_by_pose(sam):
+    segmenter, runs = counted(copy.deepcopy(sam.segmenter))
+    model = canonicalized(segmenter, voting(sam.canonicalizer, 4), cache=ResultCache(2**20))
+    assert_equivariant(model, random_image(40, 61), random_prompts(40, 61))
+    assert len(runs) == 4 and model.cache.hits == 12
+
+
+# --- special inputs -------------------------------------------------------------------------------
 
 
 def test_a_single_pixel(sam):
@@ -499,6 +723,28 @@ def test_from_config():
     assert not any(p.requires_grad for p in model.segmenter.parameters())
     assert model.resize.short_edge_length == [MIN_SIZE, MIN_SIZE]
     assert model([{"image": random_image(40, 61)}])[0]["instances"].image_size == (40, 61)
+    assert model.cache is None and not model.evaluation_only
+    assert model.max_detections == cfg.TEST.DETECTIONS_PER_IMAGE
+
+
+def test_the_size_of_the_cache_is_in_mebibytes():
+    cfg = load_config("", ["MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"])
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""
+    cfg.MODEL.CANONICALIZER.CACHE = 3
+    assert CanonicalizedSegmenter(cfg).cache.max_bytes == 3 * 2**20
+    cfg.MODEL.CANONICALIZER.CACHE = -1
+    with pytest.raises(InputError, match="MODEL.CANONICALIZER.CACHE is -1"):
+        CanonicalizedSegmenter(cfg)
+
+
+def test_what_is_for_evaluation_is_not_trained():
+    model = canonicalized(
+        tiny_segmenter("sam"), random_canonicalizer(), task_weight=1.0, evaluation_only=True
+    )
+    with pytest.raises(InputError, match="MODEL.SEGMENTER.BFLOAT16, COMPILE and CHANNELS_LAST"):
+        model.train()
+    model.task_weight = 0.0  # the segmenter is not run
+    assert model.train().training
 
 
 def test_the_task_needs_a_segmenter():
