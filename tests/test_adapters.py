@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
+
+from canon_seg import CanonicalImagePredictor, CanonicalSamPredictor, TransformersSam
+from canon_seg.canonicalizers.canonicalizer import IdentityCanonicalizer
+from canon_seg.errors import InputError
+from canon_seg.geometry.arrays import turn_image, turn_maps
+from canon_seg.geometry.coordinates import turn_boxes, turn_pixels
+from canon_seg.geometry.group import C4
+from tiny_models import random_canonicalizer, random_image, tiny_segmenter
+
+SIZE = 40, 61
+POINTS, LABELS = np.array([[20.25, 7.5], [50.0, 31.0]]), np.array([1, 0])
+BOX = np.array([3.0, 5.5, 44.125, 30.0])
+
+
+@pytest.fixture(scope="module")
+def official():
+    return SamPredictor(tiny_segmenter("sam").sam)
+
+
+@pytest.fixture(scope="module")
+def transformers_sam():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    config = transformers.SamConfig(
+        vision_config=dict(
+            hidden_size=16, output_channels=32, num_hidden_layers=2, num_attention_heads=2,
+            image_size=128, window_size=4, global_attn_indexes=[1], num_pos_feats=16, mlp_dim=32,
+            initializer_range=0.1,
+        ),
+        prompt_encoder_config=dict(hidden_size=32, image_size=128),
+        mask_decoder_config=dict(
+            hidden_size=32, mlp_dim=32, num_attention_heads=4, iou_head_hidden_dim=32
+        ),
+        initializer_range=0.1,
+    )
+    image_processor = transformers.SamImageProcessor(
+        size={"longest_edge": 128}, pad_size={"height": 128, "width": 128}
+    )
+    processor = transformers.SamProcessor(image_processor)
+    return TransformersSam(transformers.SamModel(config).eval(), processor)
+
+
+@pytest.fixture(scope="module")
+def sam2_predictor():
+    pytest.importorskip("sam2", reason="sam2 is not installed")
+    from sam2.modeling.backbones.hieradet import Hiera
+    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+    from sam2.modeling.position_encoding import PositionEmbeddingSine
+    from sam2.modeling.sam2_base import SAM2Base
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    torch.manual_seed(0)
+    neck = FpnNeck(
+        PositionEmbeddingSine(32), d_model=32, backbone_channel_list=[64, 32, 16, 8],
+        fpn_top_down_levels=[2, 3],
+    )
+    trunk = Hiera(embed_dim=8, num_heads=1, stages=(1, 2, 2, 1), global_att_blocks=(4,))
+    model = SAM2Base(
+        ImageEncoder(trunk, neck, scalp=1), memory_attention=None, memory_encoder=None,
+        num_maskmem=0, image_size=128, directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True, multimask_output_in_sam=True,
+    ).eval()
+    predictor = SAM2ImagePredictor(model)
+    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # fixed for 1024 px otherwise
+    return predictor
+
+
+def picture():
+    return np.ascontiguousarray(random_image(*SIZE).permute(1, 2, 0).numpy())
+
+
+def check_that_masks_turn(predictor, **prompts):
+    """In all four turns of the picture, with low-resolution logits fed back."""
+    ours, upright = CanonicalImagePredictor(predictor, random_canonicalizer()), None
+    for turns in C4.elements:
+        ours.set_image(turn_image(picture(), turns))
+        turned = dict(prompts)
+        if "point_coords" in prompts:
+            turned["point_coords"] = turn_pixels(prompts["point_coords"], turns, *SIZE)
+        if "box" in prompts:
+            turned["box"] = turn_boxes(prompts["box"], turns, *SIZE)
+        first = ours.predict(**turned, return_logits=True)
+        results = first, ours.predict(**turned, mask_input=first[2][..., :1, :, :])
+        upright = results if upright is None else upright
+        for result, (masks, scores, logits) in zip(results, upright):
+            assert np.array_equal(result[0], turn_maps(masks, turns))
+            assert np.array_equal(result[1], scores)
+            assert np.array_equal(result[2], turn_maps(logits, turns))
+    assert upright[0][0].shape[-3:] == (3, *SIZE) and np.ptp(upright[0][0]) > 0
+
+
+def test_around_the_official_predictor_it_is_the_drop_in(official):
+    canonicalizer = random_canonicalizer()
+    ours = CanonicalImagePredictor(official, canonicalizer)
+    theirs = CanonicalSamPredictor(official.model, canonicalizer)
+    ours.set_image(Image.fromarray(picture()))
+    theirs.set_image(picture())
+    assert ours.pose == theirs.pose
+    for prompts in (dict(point_coords=POINTS, point_labels=LABELS), dict(box=BOX)):
+        for one, other in zip(ours.predict(**prompts), theirs.predict(**prompts)):
+            assert np.array_equal(one, other)
+
+
+def test_transformers_pair_gives_what_their_own_code_gives(transformers_sam):
+    ours = CanonicalImagePredictor(transformers_sam, IdentityCanonicalizer())
+    ours.set_image(picture())
+    masks, scores, _ = ours.predict(POINTS, LABELS, BOX)
+    model, processor = transformers_sam.model, transformers_sam.processor
+    inputs = processor(
+        Image.fromarray(picture()), input_points=[[POINTS.tolist()]],
+        input_labels=[[LABELS.tolist()]], input_boxes=[[BOX.tolist()]], return_tensors="pt",
+    )
+    sizes = inputs["original_sizes"], inputs.pop("reshaped_input_sizes")
+    inputs.pop("original_sizes")
+    with torch.no_grad():
+        outputs = model(**inputs)
+    expected = processor.post_process_masks(outputs.pred_masks, sizes[0], sizes[1])[0][0].numpy()
+    assert np.array_equal(masks, expected) and masks.any() and not masks.all()
+    assert np.array_equal(scores, outputs.iou_scores[0, 0].numpy())
+
+
+def test_masks_of_transformers_turn_with_the_image(transformers_sam):
+    check_that_masks_turn(transformers_sam, point_coords=POINTS, point_labels=LABELS)
+    check_that_masks_turn(transformers_sam, box=BOX)
+
+
+def test_masks_of_sam2_turn_with_the_image(sam2_predictor):
+    check_that_masks_turn(sam2_predictor, point_coords=POINTS, point_labels=LABELS, box=BOX)
+
+
+def test_boxes_in_batches_turn_with_the_image_for_sam2(sam2_predictor):
+    ours, boxes = CanonicalImagePredictor(sam2_predictor, random_canonicalizer()), np.stack([BOX] * 2)
+    boxes[1, 2] = 60
+    results = []
+    for turns in C4.elements:
+        ours.set_image(turn_image(picture(), turns))
+        masks, *_ = ours.predict(box=turn_boxes(boxes, turns, *SIZE), return_logits=True)
+        results.append(turn_maps(masks, -turns % 4))
+        assert np.array_equal(results[-1], results[0])
+    assert results[0].shape == (2, 3, *SIZE) and not np.array_equal(*results[0])
+
+
+def test_bad_input_has_clear_errors(official):
+    ours = CanonicalImagePredictor(official, random_canonicalizer())
+    with pytest.raises(RuntimeError, match="set_image"):
+        ours.predict(box=BOX)
+    with pytest.raises(InputError, match="uint8"):
+        ours.set_image(picture().astype(float))
+    ours.set_image(picture())
+    for prompts, message in [
+        (dict(box=[70, 5, 90, 9]), "outside the image, 61 wide and 40 high"),
+        (dict(box=[5, 5, 5, 9]), "no area"),
+        (dict(point_coords=[[5, 50]], point_labels=[1]), "outside"),
+        (dict(point_coords=[[5, 5]]), "point_labels"),
+        (dict(point_coords=[[5, 5]], point_labels=[3]), "labels"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            ours.predict(**prompts)
