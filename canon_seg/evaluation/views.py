@@ -1,4 +1,4 @@
-"""The ways in which an evaluation shows a whole data set to a model: by which angle, on what canvas.
+"""The ways in which an evaluation shows a data set to a model: by which angle, on what canvas.
 
 What rotates, and how, is in :mod:`canon_seg.geometry.rotation`.
 """

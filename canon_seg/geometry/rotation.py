@@ -256,11 +256,12 @@ def _tilt_points(points, tilt, height, width, canvas):
         return points
     tilted_height, tilted_width = _tilted_size(height, width, tilt, canvas)
     cos, sin = _cos_sin(tilt)
-    x, y = points[..., 0] - width / 2, points[..., 1] - height / 2
+    x, y = np.moveaxis(points.astype(np.float64), -1, 0)
+    x, y = x - width / 2, y - height / 2
     tilted = np.stack(
         [cos * x + sin * y + tilted_width / 2, cos * y - sin * x + tilted_height / 2], axis=-1
     )
-    return snap(tilted.astype(np.float64), ANNOTATION_STEP)
+    return snap(tilted, ANNOTATION_STEP)
 
 
 def _warp(image, tilt, canvas, interpolation, fill):
@@ -363,4 +364,5 @@ def _encode_window(mask, left, top, height, width):
     counts = np.diff(changes, prepend=0, append=height * width)
     if counts[-1] == 0:  # as pycocotools: no empty run at the end
         counts = counts[:-1]
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    runs = {"size": [height, width], "counts": counts.tolist()}
+    return coco_mask.frPyObjects(runs, height, width)
