@@ -2,6 +2,7 @@
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as coco_mask
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
@@ -17,8 +18,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 # about how they turn, and nothing here needs them.
 _SCORED_KEYS = ("id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation")
 
-# Each task is given only its own key: with a box at hand, the size of a mask would be the box's.
-_KEY_OF_OTHER_TASK = {"segm": "bbox", "bbox": "segmentation"}
+_KEYS_OF_TASKS = {"segm": "segmentation", "bbox": "bbox"}
 
 
 def contiguous_ids(dataset):
@@ -111,19 +111,15 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
             left out that nothing can be said about.
         """
         scores = {}
-        for task, other in _KEY_OF_OTHER_TASK.items():
-            results = [
-                {key: value for key, value in entry.items() if key != other}
-                for entry in self._results
-            ]
-            if results and ("segmentation" in results[0] or task == "bbox"):
-                scores[task] = self._score(results, task)
+        for task, key in _KEYS_OF_TASKS.items():
+            if self._results and key in self._results[0]:
+                scores[task] = self._score(task)
         return scores
 
-    def _score(self, results, task):
+    def _score(self, task):
         evaluation = COCOeval_faster(
             self._ground_truth,
-            self._ground_truth.loadRes(results),
+            COCO({**self._ground_truth.dataset, "annotations": _detections(self._results, task)}),
             task,
             rle_iou_max_workers=torch.get_num_threads(),
         )
@@ -132,6 +128,30 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
             metric: 100 * float(value) if value >= 0 else float("nan")
             for metric, value in zip(METRICS, evaluation.stats)
         }
+
+
+def _detections(results, task):
+    """COCO results as annotations; an object's size is that of its mask in "segm", else its box's.
+
+    What ``COCO.loadRes`` does, but that goes through the masks one by one, and twice.
+    """
+    key = _KEYS_OF_TASKS[task]
+    if task == "segm":
+        areas = coco_mask.area([entry[key] for entry in results]).tolist()
+    else:
+        areas = [entry[key][2] * entry[key][3] for entry in results]
+    return [
+        {
+            "id": number,
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "score": entry["score"],
+            "area": area,
+            "iscrowd": 0,
+            key: entry[key],
+        }
+        for number, (entry, area) in enumerate(zip(results, areas), start=1)
+    ]
 
 
 def _scored(dataset):
