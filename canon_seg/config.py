@@ -88,6 +88,12 @@ def add_canon_seg_config(cfg):
     # Steps at the start with cross-entropy (positives weighted 3) in place of the focal loss,
     # which stays at empty masks for long when training from scratch.
     cfg.MODEL.SAM.WARMUP_STEPS = 1000
+    # Mask loss after that: "focal" (the SAM paper's, 20:1 with dice) or "cross_entropy" (for each
+    # object divided by its area).
+    cfg.MODEL.SAM.MASK_LOSS = "focal"
+    # Train the mask decoder on windows of these sides, in cells of the embedding, around each
+    # object; larger objects, and all where the list is empty, see the whole embedding.
+    cfg.MODEL.SAM.TRAIN_WINDOWS = []
 
     # A detectron2 model whose boxes prompt SAM on the canonical image.
     cfg.MODEL.SAM.DETECTOR = CN()
@@ -111,6 +117,8 @@ def add_canon_seg_config(cfg):
 
     # COCO-format sets to register under a name: (name, annotations.json, image folder).
     cfg.DATASETS.COCO = []
+    # Sets (of DATASETS.COCO) whose objects are pasted into the images that SAM is trained on.
+    cfg.DATASETS.PASTE = ()
     # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
     cfg.DATASETS.PHOTOS = []
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
@@ -118,6 +126,11 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.FOLDER_POWER = 0.75
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
+    # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.
+    cfg.INPUT.COLOR_JITTER = 0.0
+    # Turn the training images of detectors by random quarter turns: what the canonicalizer makes
+    # unnecessary, here to compare.
+    cfg.INPUT.QUARTER_TURNS = False
 
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -189,54 +189,6 @@ def test_every_part_learns_over_many_steps():
     assert not {name for name in unused if not any(part in name for part in may_be)}
 
 
-@pytest.mark.parametrize("round", ["box", "click", "corrected"])
-def test_training_prompts(monkeypatch, round):
-    model, given = trainable_sam(), []
-    encode = model._encode_prompts
-
-    def record(prompts, size, logits=None):
-        given.append((prompts, logits))
-        return encode(prompts, size, logits)
-
-    monkeypatch.setattr(model, "_encode_prompts", record)
-    monkeypatch.setattr(sam_meta_arch, "BOX_FRACTION", 0.0 if round == "click" else 1.0)
-    monkeypatch.setattr(sam_meta_arch, "CORRECTED_FRACTION", float(round == "corrected"))
-    inputs = example()
-    masks = inputs["instances"].gt_masks.tensor
-    with EventStorage():
-        model([inputs])
-    prompts, logits = given[0]
-    assert logits is None
-    if round == "click":
-        assert prompts.boxes is None and prompts.point_labels.tolist() == [[1], [1]]
-        for x, y in prompts.points[:, 0].long().tolist():
-            assert masks[:, y, x].any()
-    else:
-        assert prompts.points is None and prompts.boxes.shape == (2, 4)
-    assert len(given) == 1 + (round == "corrected")
-    if round == "corrected":
-        prompts, logits = given[1]
-        assert logits.shape == (2, 1, 32, 32) and not logits.requires_grad
-        assert prompts.boxes is not None and prompts.points.shape == (2, 1, 2)
-
-
-def test_corrections_lie_where_the_mask_is_wrong():
-    model = trainable_sam()
-    masks = example()["instances"].gt_masks.tensor
-    targets = model._low_resolution(masks.float())
-    assert targets.shape == (2, 32, 32) and targets[:, 24:].sum() == 0  # padded below
-    prompts = Prompts(boxes=torch.zeros(2, 4))
-    for missed in (True, False):
-        # Nothing is found, or everything.
-        logits = torch.full((2, 32, 32), -1.0 if missed else 1.0)
-        for _ in range(20):
-            corrected = model._corrected(prompts, logits, targets, (48, 64))
-            assert corrected.point_labels.tolist() == [[int(missed)], [int(missed)]]
-            for mask, (x, y) in zip(masks, corrected.points[:, 0].round().long().tolist()):
-                inside = y < 48 and bool(mask[y, x])
-                assert inside == missed
-
-
 def test_polygons_train_as_bitmasks_do():
     inputs = example()
     boxes = inputs["instances"].gt_boxes.tensor.double().numpy()
@@ -269,18 +221,29 @@ def test_images_without_instances_cost_nothing():
 def test_warmup_ends(monkeypatch):
     model, seen = trainable_sam(), []
     model.warmup_steps = 5
-    original = sam_meta_arch.mask_losses
+    original = sam_meta_arch.training_losses
 
-    def record(logits, iou, targets, warmup):
-        seen.append(warmup)
-        return original(logits, iou, targets, warmup)
+    def record(sam, embeddings, batch, **options):
+        seen.append(options["warmup"])
+        return original(sam, embeddings, batch, **options)
 
-    monkeypatch.setattr(sam_meta_arch, "mask_losses", record)
-    monkeypatch.setattr(sam_meta_arch, "CORRECTED_FRACTION", 0.0)
+    monkeypatch.setattr(sam_meta_arch, "training_losses", record)
     for step in (0, 4, 5):
         with EventStorage(step):
             model([example()])
     assert seen == [True, True, False]
+
+
+def test_small_objects_are_drawn_more_often_and_one_always():
+    instances = Instances((100, 200))
+    instances.gt_boxes = Boxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, 200, 100]]))
+    instances.number = torch.arange(2)
+    drawn = [sam_meta_arch._draw(instances, 2).number.tolist() for _ in range(200)]
+    assert all(0 in numbers for numbers in drawn)
+    assert 1 <= sum(1 in numbers for numbers in drawn) < 40
+    large = instances[1:]
+    assert all(len(sam_meta_arch._draw(large, 2)) == 1 for _ in range(50))
+    assert len(sam_meta_arch._draw(instances[:0], 2)) == 0
 
 
 def test_training_and_inference_see_nearly_the_same_pixels():

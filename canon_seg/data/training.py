@@ -23,10 +23,12 @@ from canon_seg.segmenters.sam_meta_arch import image_size
 from canon_seg.segmenters.sam_models import LongestSide
 from detectron2.data import (
     DatasetCatalog,
+    DatasetMapper,
     MetadataCatalog,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, Instances
 from detectron2.utils import comm
 
@@ -88,7 +90,7 @@ def build_train_loader(cfg):
     if not has_sam(cfg):
         check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
         try:
-            return build_detection_train_loader(cfg)
+            return build_detection_train_loader(cfg, mapper=_detection_mapper(cfg))
         except (AssertionError, OSError) as error:
             raise InputError(
                 f"DATASETS.TRAIN: {cfg.DATASETS.TRAIN} cannot be used ({error})"
@@ -100,8 +102,22 @@ def build_train_loader(cfg):
             f"DATASETS.TRAIN: the sets {', '.join(cfg.DATASETS.TRAIN)} hold no masks; SAM learns "
             "from annotations with a 'segmentation'"
         )
-    mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT)
+    pasted = _load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
+    mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT, pasted)
     return build_detection_train_loader(cfg, mapper=mapper, dataset=examples)
+
+
+def _detection_mapper(cfg):
+    """detectron2's own mapper with the disturbances that the config adds to it."""
+    options = DatasetMapper.from_config(cfg, is_train=True)
+    added = []
+    if cfg.INPUT.COLOR_JITTER:
+        limits = max(0.0, 1 - cfg.INPUT.COLOR_JITTER), 1 + cfg.INPUT.COLOR_JITTER
+        added += [T.RandomBrightness(*limits), T.RandomContrast(*limits)]
+        added += [T.RandomSaturation(*limits)]
+    if cfg.INPUT.QUARTER_TURNS:
+        added += [T.RandomRotation([0, 90, 180, 270], expand=True, sample_style="choice")]
+    return DatasetMapper(**{**options, "augmentations": options["augmentations"] + added})
 
 
 def check_registered(key, names):
@@ -150,6 +166,10 @@ def _build_photo_loader(cfg):
     return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
 
 
+def _is_object(annotation):
+    return bool(annotation.get("segmentation")) and not annotation.get("iscrowd")
+
+
 class RegionMapper:
     """Annotated image to a training example for SAM: one random view and its masks.
 
@@ -159,14 +179,21 @@ class RegionMapper:
     Args:
         side: longer side of the view in pixels.
         image_format: "RGB" or "BGR".
+        pasted: examples in detectron2's format whose objects are pasted into half of the views
+            (Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
     """
 
-    MIN_AREA = 64  # pixels of a mask in the view; smaller ones teach little
-    MAX_INSTANCES = 16
+    MIN_AREA = 48  # pixels of a mask in the view; smaller ones teach little
+    MAX_INSTANCES = 32
+    MAX_PASTED = 4
     TRIES = 10  # views drawn until one shows such a mask; else the best of them is taken
 
-    def __init__(self, side, image_format):
+    def __init__(self, side, image_format, pasted=()):
         self.side, self.image_format = side, image_format
+        self.pasted = [
+            (example, annotation) for example in pasted for annotation in example["annotations"]
+            if _is_object(annotation) and annotation["bbox"][2] * annotation["bbox"][3] > 1024
+        ]
 
     def __call__(self, dataset_dict):
         """
@@ -180,8 +207,7 @@ class RegionMapper:
         """
         example = dict(dataset_dict)
         annotations = [
-            annotation for annotation in example.pop("annotations")
-            if annotation.get("segmentation") and not annotation.get("iscrowd")
+            annotation for annotation in example.pop("annotations") if _is_object(annotation)
         ]
         # More than the prompts that will be drawn, but not all of the hundreds that there may be.
         chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
@@ -209,13 +235,58 @@ class RegionMapper:
                 view, seen = candidate, in_view[areas >= max(1, min(self.MIN_AREA, largest))]
             if largest >= self.MIN_AREA:
                 break
+        pixels = view(image)
+        if self.pasted and np.random.rand() < 0.5:
+            pixels, seen = self._paste(pixels, seen)
         example["image"] = torch.from_numpy(
-            disturb_pixels(view(image).astype(np.float32), np.random).transpose(2, 0, 1).copy()
+            disturb_pixels(pixels.astype(np.float32), np.random).transpose(2, 0, 1).copy()
         )
         example["instances"] = instances = Instances(seen.shape[1:])
         instances.gt_masks = BitMasks(torch.from_numpy(seen))
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return example
+
+    def _paste(self, pixels, masks):
+        """(pixels, masks) with a few objects of other images in front of what is there.
+
+        Args:
+            pixels: h x w x 3 uint8 view.
+            masks: (N, h, w) bool.
+        """
+        pixels, masks = pixels.copy(), list(masks)
+        height, width = pixels.shape[:2]
+        for _ in range(np.random.randint(1, self.MAX_PASTED + 1)):
+            patch, alpha = self._draw_object(min(height, width))
+            high, wide = alpha.shape
+            top = np.random.randint(height - high + 1)
+            left = np.random.randint(width - wide + 1)
+            place = slice(top, top + high), slice(left, left + wide)
+            alpha = alpha[..., None]
+            pixels[place] = np.rint(alpha * patch + (1 - alpha) * pixels[place])
+            own = np.zeros((height, width), bool)
+            own[place] = alpha[..., 0] > 0.5
+            masks = [mask & ~own for mask in masks] + [own]
+        return pixels, np.stack([mask for mask in masks if mask.sum() >= self.MIN_AREA] or [own])
+
+    def _draw_object(self, largest):
+        """(h x w x 3 uint8, h x w opacity 0..1) of one object, sides up to ``largest`` pixels."""
+        example, annotation = self.pasted[np.random.randint(len(self.pasted))]
+        image = read_image(example["file_name"], self.image_format)
+        mask = decode(annotation_to_rle(annotation["segmentation"], *image.shape[:2]))
+        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        x0, y0 = (max(0, int(value)) for value in box[:2])
+        x1, y1 = (int(np.ceil(value)) + 1 for value in box[2:])
+        patch, alpha = image[y0:y1, x0:x1], mask[y0:y1, x0:x1].astype(np.float32)
+        # As large as objects are in whole photographs: many small ones, few that fill the view.
+        longer = min(largest, np.exp(np.random.uniform(np.log(16), np.log(0.8 * largest))))
+        size = LongestSide.get_preprocess_shape(*alpha.shape, max(2, int(longer)))[::-1]
+        shrinks = size[0] < alpha.shape[1]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        patch = cv2.resize(patch, size, interpolation=interpolation)
+        alpha = cv2.resize(alpha, size, interpolation=interpolation)
+        if np.random.rand() < 0.5:
+            patch, alpha = patch[:, ::-1], alpha[:, ::-1]
+        return patch, alpha
 
     def _choose_view(self, size, boxes):
         """(view, size): cuts the same random view out of an image and out of its masks."""
@@ -235,11 +306,11 @@ class RegionMapper:
         """x0, y0, width, height of a view: around an instance, or most of the image."""
         height, width = size
         shorter = min(size)
-        if boxes and np.random.rand() < 0.6:
+        if boxes and np.random.rand() < 0.5:
             # Around one instance, so that small ones are seen large enough to learn from.
             box = boxes[np.random.randint(len(boxes))]
-            extent = max(box[2], box[3], 16) * np.random.uniform(1.2, 5.0)
-            extent = int(np.clip(extent, min(96, shorter), shorter))
+            extent = max(box[2], box[3], 16) * np.exp(np.random.uniform(np.log(1.5), np.log(10)))
+            extent = int(np.clip(extent, min(128, shorter), shorter))
             center_x, center_y = box[0] + box[2] / 2, box[1] + box[3] / 2
             shift = 0.25 * extent
             left = center_x - extent / 2 + np.random.uniform(-shift, shift)

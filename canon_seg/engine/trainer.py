@@ -279,12 +279,13 @@ class WriteResults(HookBase):
 def save_segmenter(path, segmenter):
     """Write a trained segmenter in the format of its official checkpoints.
 
-    Weights of a SAM are stored in half precision, which its own normalisation layers bear. Buffers,
-    and models of other kinds, whose batch statistics can leave its range, are stored as they are.
+    Weights of a SAM, and of models without batch normalisation, are stored in half precision, which
+    their normalisation layers bear. Buffers, and models whose batch statistics can leave its range,
+    are stored as they are.
     """
     module = getattr(segmenter, "sam", segmenter)
     state = module.state_dict()
-    if module is not segmenter:
+    if module is not segmenter or not any(name.endswith("running_var") for name in state):
         for name, _ in module.named_parameters():
             state[name] = state[name].half()
     save_torch(path, state)

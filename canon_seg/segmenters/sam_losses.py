@@ -36,7 +36,7 @@ def sample_pixel(masks, generator=None):
     return torch.stack([index % masks.shape[2], index // masks.shape[2]], dim=1).float()
 
 
-def mask_losses(logits, iou_predictions, targets, warmup):
+def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
     """Losses of all four mask tokens against one target each.
 
     The single-mask token (0) is trained on every prompt; among the three ambiguity tokens only the
@@ -45,8 +45,10 @@ def mask_losses(logits, iou_predictions, targets, warmup):
     Args:
         logits: (N, 4, h, w) mask logits.
         iou_predictions: (N, 4) predicted IoU.
-        targets: (N, h, w) float masks, 0 or 1.
-        warmup: True for cross-entropy with heavier positives in place of the focal loss.
+        targets: (N, h, w) float masks, 0 or 1, or in between on boundaries.
+        warmup: True for cross-entropy with heavier positives in place of what follows.
+        loss: "focal" (the paper's, weighed 20:1 with dice) or "cross_entropy": summed over the
+            cells and divided by the object's area, so that small objects count like large ones.
     Returns:
         dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
     """
@@ -58,6 +60,10 @@ def mask_losses(logits, iou_predictions, targets, warmup):
         pixel = F.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=weight, reduction="none"
         ).mean(dim=(2, 3))
+    elif loss == "cross_entropy":
+        area = targets.sum(dim=(2, 3)).clamp(min=16)
+        pixel = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        pixel = pixel.sum(dim=(2, 3)) / area
     else:
         pixel = FOCAL_WEIGHT * sigmoid_focal_loss(logits, targets).mean(dim=(2, 3))
     dice = DICE_WEIGHT * dice_loss(logits, targets)

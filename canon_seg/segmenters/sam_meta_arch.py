@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
 from canon_seg.segmenters.prompts import Prompts
-from canon_seg.segmenters.sam_losses import jitter_boxes, mask_losses, sample_pixel
 from canon_seg.segmenters.sam_models import (
     OFFICIAL_IMAGE_SIZE,
     OFFICIAL_SIZES,
@@ -18,6 +17,7 @@ from canon_seg.segmenters.sam_models import (
     build_official_sam,
     build_tiny_sam,
 )
+from canon_seg.segmenters.sam_training import PromptBatch, coverage, training_losses
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
@@ -28,11 +28,6 @@ OFFICIAL_FILES = {
     "vit_l": "sam_vit_l_0b3195.pth",
     "vit_b": "sam_vit_b_01ec64.pth",
 }
-
-# Of the training images: prompted by boxes first (else by a click), and prompted a second time
-# with the first mask and a click that corrects it.
-BOX_FRACTION = 0.75
-CORRECTED_FRACTION = 0.25
 
 
 @META_ARCH_REGISTRY.register()
@@ -49,7 +44,7 @@ class SamSegmenter(nn.Module):
     @configurable
     def __init__(
         self, *, sam, image_format, multimask=True, prompts_per_batch=32, train_prompts=16,
-        warmup_steps=0,
+        warmup_steps=0, train_windows=(), mask_loss="focal",
     ):
         """
         Args:
@@ -58,7 +53,7 @@ class SamSegmenter(nn.Module):
             multimask: choose the best of three masks by predicted IoU, instead of the one mask.
             prompts_per_batch: prompts that go through the mask decoder at once.
             train_prompts: prompts drawn from each training image.
-            warmup_steps: see ``MODEL.SAM.WARMUP_STEPS``.
+            warmup_steps, train_windows, mask_loss: see the keys of ``MODEL.SAM`` of these names.
         """
         super().__init__()
         self.sam = sam
@@ -67,6 +62,8 @@ class SamSegmenter(nn.Module):
         self.prompts_per_batch = prompts_per_batch
         self.train_prompts = train_prompts
         self.warmup_steps = warmup_steps
+        self.train_windows = train_windows
+        self.mask_loss = mask_loss
 
     @classmethod
     def from_config(cls, cfg):
@@ -78,6 +75,8 @@ class SamSegmenter(nn.Module):
             "prompts_per_batch": keys.PROMPTS_PER_BATCH,
             "train_prompts": keys.TRAIN_PROMPTS,
             "warmup_steps": keys.WARMUP_STEPS,
+            "train_windows": keys.TRAIN_WINDOWS,
+            "mask_loss": _mask_loss(keys.MASK_LOSS),
         }
 
     @property
@@ -150,7 +149,7 @@ class SamSegmenter(nn.Module):
         resized = transform.apply_image(np.ascontiguousarray(array))
         return torch.as_tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
 
-    def _encode_prompts(self, prompts, size, low_res_logits=None):
+    def _encode_prompts(self, prompts, size):
         """Arguments of the mask decoder. The half pixel of prompts is added by SAM itself."""
         prompts = prompts.to(self.device)
         points, boxes = None, None
@@ -158,7 +157,7 @@ class SamSegmenter(nn.Module):
             points = self._resize_coords(prompts.points, size), prompts.point_labels
         if prompts.boxes is not None:
             boxes = self._resize_coords(prompts.boxes.reshape(-1, 2, 2), size).reshape(-1, 4)
-        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=low_res_logits)
+        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=None)
         return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
 
     def _resize_coords(self, coords, size):
@@ -175,15 +174,13 @@ class SamSegmenter(nn.Module):
         warmup = storage.iter < self.warmup_steps
         images = torch.stack([self._resize_for_training(inputs) for inputs in batched_inputs])
         embeddings = self.sam.image_encoder(images)
-        # A graph to go back through even where no image has any instance.
-        sums = dict.fromkeys(("loss_mask", "loss_dice", "loss_iou"), 0 * embeddings.sum())
-        for inputs, embedding in zip(batched_inputs, embeddings):
-            if len(inputs["instances"]) == 0:
-                continue
-            losses = self._image_losses(inputs, embedding[None], warmup)
-            for name, value in losses.items():
-                sums[name] = sums[name] + value / len(batched_inputs)
-        return sums
+        batch = self._prompt_batch(batched_inputs)
+        if batch is None:  # nothing to be seen, but a graph to go back through
+            return dict.fromkeys(("loss_mask", "loss_dice", "loss_iou"), 0 * embeddings.sum())
+        return training_losses(
+            self.sam, embeddings, batch, windows=self.train_windows, warmup=warmup,
+            loss=self.mask_loss,
+        )
 
     def _resize_for_training(self, inputs):
         """Differentiable in the image, unlike SamPredictor's way through 8-bit pixels."""
@@ -198,47 +195,27 @@ class SamSegmenter(nn.Module):
             )[0]
         return self.sam.preprocess(image)
 
-    def _image_losses(self, inputs, embedding, warmup):
-        size = inputs["image"].shape[-2:]
-        instances = inputs["instances"]
-        instances = instances[torch.randperm(len(instances))[: self.train_prompts]]
-        masks = _bit_masks(instances).to(self.device)
-        targets = self._low_resolution(masks.float())
-        prompts = _first_prompts(masks, instances.gt_boxes.tensor.to(self.device))
-        rounds = 1 + int(torch.rand(()) < CORRECTED_FRACTION)
-        losses, logits = {}, None
-        for index in range(rounds):
-            if index > 0:
-                logits = logits[:, :1].detach()
-                prompts = self._corrected(prompts, logits[:, 0], targets, size)
-            logits, predicted_iou = self.sam.mask_decoder.predict_masks(
-                image_embeddings=embedding,
-                image_pe=self.sam.prompt_encoder.get_dense_pe(),
-                **self._encode_prompts(prompts, size, logits),
-            )
-            for name, value in mask_losses(logits, predicted_iou, targets, warmup).items():
-                losses[name] = losses.get(name, 0) + value / rounds
-        return losses
-
-    def _low_resolution(self, masks):
-        """(N, H, W) masks of 0 and 1 on the grid of the decoder's logits, padding included."""
+    def _prompt_batch(self, batched_inputs):
+        """Objects drawn from each image, in SAM's input frame; None where no image has any."""
         side = self.sam.prompt_encoder.mask_input_size[0]
-        size = LongestSide.get_preprocess_shape(*masks.shape[-2:], side)
-        small = F.interpolate(masks[:, None], size, mode="area")[:, 0]
-        return F.pad((small > 0.5).float(), (0, side - size[1], 0, side - size[0]))
-
-    def _corrected(self, prompts, logits, targets, size):
-        """The prompts with one more click, in the region where the mask was wrong."""
-        clicks = sample_pixel((logits > 0) != (targets > 0.5))
-        x, y = clicks.long().unbind(dim=1)
-        labels = targets[torch.arange(len(targets)), y, x].long()[:, None]
-        # From cells of the logits' grid to pixel indices of the image.
-        clicks = (clicks + 0.5) * (max(size) / logits.shape[-1]) - 0.5
-        points = clicks[:, None]
-        if prompts.points is not None:
-            points = torch.cat([prompts.points, points], dim=1)
-            labels = torch.cat([prompts.point_labels, labels], dim=1)
-        return replace(prompts, points=points, point_labels=labels)
+        numbers, boxes, targets = [], [], []
+        for number, inputs in enumerate(batched_inputs):
+            instances = _draw(inputs["instances"], self.train_prompts)
+            if len(instances) == 0:
+                continue
+            size = inputs["image"].shape[-2:]
+            corners = instances.gt_boxes.tensor.to(self.device).reshape(-1, 2, 2)
+            boxes.append(self._resize_coords(corners, size).reshape(-1, 4))
+            targets.append(coverage(
+                _bit_masks(instances).to(self.device), side,
+                lambda *size: LongestSide.get_preprocess_shape(*size, side),
+            ))
+            numbers += [number] * len(instances)
+        if not numbers:
+            return None
+        return PromptBatch(
+            torch.tensor(numbers, device=self.device), torch.cat(boxes), torch.cat(targets)
+        )
 
 
 def build_sam(cfg):
@@ -273,19 +250,29 @@ def image_size(cfg):
     return OFFICIAL_IMAGE_SIZE if keys.SIZE in OFFICIAL_SIZES else keys.TINY.IMAGE_SIZE
 
 
+def _draw(instances, count):
+    """Up to ``count`` instances; small ones more often, as photographs hold more of them."""
+    boxes = instances.gt_boxes.tensor
+    extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
+    # Large ones also cost the most: the decoder sees the whole embedding for each.
+    chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1) ** 2
+    order = torch.randperm(len(chances), device=chances.device)
+    kept = order[torch.rand_like(chances) < chances[order]]
+    return instances[kept[:count] if len(kept) else order[:1]]
+
+
+def _mask_loss(name):
+    if name not in ("focal", "cross_entropy"):
+        raise InputError(f'MODEL.SAM.MASK_LOSS is {name!r}; known: "focal", "cross_entropy"')
+    return name
+
+
 def _bit_masks(instances):
     """(N, H, W) bool ground-truth masks."""
     masks = instances.gt_masks
     if isinstance(masks, PolygonMasks):
         masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
     return masks.tensor
-
-
-def _first_prompts(masks, boxes):
-    if torch.rand(()) < BOX_FRACTION:
-        return Prompts(boxes=jitter_boxes(boxes))
-    labels = torch.ones((len(masks), 1), dtype=torch.int64, device=masks.device)
-    return Prompts(points=sample_pixel(masks)[:, None], point_labels=labels)
 
 
 def _part(prompts, part):

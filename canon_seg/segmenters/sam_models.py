@@ -1,5 +1,6 @@
 """`Sam` models of segment_anything: the official sizes and a tiny one."""
 
+import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.utils.transforms import ResizeLongestSide
@@ -26,10 +27,10 @@ class LongestSide(ResizeLongestSide):
 
 
 def build_tiny_sam(image_size, channels, blocks, embed_dim):
-    """A `Sam` with a light convolutional image encoder, everything else segment_anything's own.
+    """A `Sam` that learns from few images: light convolutional encoder, prompts with geometry.
 
-    A convolutional encoder learns from little data. The embedding has stride 8 (SAM's: 16), since
-    small inputs hold small objects.
+    Its parts have the interfaces of segment_anything's, and the mask decoder is segment_anything's.
+    The embedding has stride 8 (SAM's: 16), since small inputs hold small objects.
 
     Args:
         image_size: side of the square input in pixels, a multiple of 32.
@@ -41,7 +42,7 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
     embedding_size = image_size // TinyImageEncoder.STRIDE
     return Sam(
         image_encoder=TinyImageEncoder(image_size, channels, blocks, embed_dim),
-        prompt_encoder=PromptEncoder(
+        prompt_encoder=TinyPromptEncoder(
             embed_dim=embed_dim,
             image_embedding_size=(embedding_size, embedding_size),
             input_image_size=(image_size, image_size),
@@ -50,7 +51,7 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
             transformer=TwoWayTransformer(
-                depth=2, embedding_dim=embed_dim, mlp_dim=4 * embed_dim, num_heads=8
+                depth=2, embedding_dim=embed_dim, mlp_dim=4 * embed_dim, num_heads=4
             ),
             transformer_dim=embed_dim,
             iou_head_depth=3,
@@ -102,6 +103,60 @@ class TinyImageEncoder(nn.Module):
                 level = level + F.interpolate(merged, scale_factor=2, mode="nearest")
             merged = level
         return self.neck(merged)
+
+
+class TinyPromptEncoder(PromptEncoder):
+    """segment_anything's prompt encoder, whose dense embedding also says where a box lies.
+
+    The official one knows a box by its two corners alone, from which the mask decoder learns what
+    "inside" means from millions of masks. Here every cell of the dense embedding is told.
+    """
+
+    BOX_FEATURES = 12
+
+    def __init__(self, embed_dim, **options):
+        super().__init__(embed_dim=embed_dim, **options)
+        self.box_mlp = nn.Sequential(
+            nn.Conv2d(self.BOX_FEATURES, embed_dim, 1), nn.GELU(), nn.Conv2d(embed_dim, embed_dim, 1)
+        )
+        # From whole pictures down to small objects: the official encoding has coarse waves only.
+        frequencies = self.pe_layer.positional_encoding_gaussian_matrix
+        frequencies *= torch.logspace(-0.5, 0.8, frequencies.shape[1])
+
+    def forward(self, points, boxes, masks):
+        """As segment_anything's `PromptEncoder`: (B, tokens, C) sparse, (B, C, h, w) dense."""
+        sparse, dense = super().forward(points, boxes, masks)
+        if boxes is not None:
+            dense = dense + self.box_embedding(boxes)
+        return sparse, dense
+
+    def box_embedding(self, boxes):
+        """What is added to the dense embedding.
+
+        Args:
+            boxes: (B, 4), or anything that can be reshaped so, XYXY in pixels of the square input.
+        Returns:
+            (B, embed_dim, h, w) on the grid of the image embedding.
+        """
+        height, width = self.image_embedding_size
+        stride = self.input_image_size[0] / height
+        boxes = boxes.float().reshape(-1, 4)[..., None, None]
+        y = (torch.arange(height, device=boxes.device) + 0.5)[:, None] * stride
+        x = (torch.arange(width, device=boxes.device) + 0.5)[None] * stride
+        x0, y0, x1, y1 = boxes.unbind(dim=1)
+        sides = [x - x0, y - y0, x1 - x, y1 - y]  # distance of each side, positive inside
+        wide, high = (x1 - x0).clamp(min=1), (y1 - y0).clamp(min=1)
+        u, v = (2 * x - x0 - x1) / wide, (2 * y - y0 - y1) / high  # -1 to 1 inside
+        features = [
+            # Where in the cell the side runs, and where in the box the cell lies.
+            *(torch.clamp(side / stride, -2, 2).expand(-1, height, width) for side in sides),
+            *(torch.tanh(value).expand(-1, height, width) for value in (u, v)),
+            torch.clamp(u * u + v * v, max=3.0),
+            torch.clamp(torch.maximum(u.abs().expand(-1, height, width), v.abs()), max=3.0),
+            *(torch.log(side / stride).expand(-1, height, width) for side in (wide, high)),
+            *(torch.tanh(side / 8).expand(-1, height, width) for side in (wide / high, high / wide)),
+        ]
+        return self.box_mlp(torch.stack(features, dim=1))
 
 
 class _ConvNorm(nn.Sequential):
