@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from PIL import Image
 from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
 from canon_seg.canonicalizers.weights import FORMAT
 from canon_seg.errors import run_main
-from toy_coco import write_toy_coco
+from toy_coco import SIZES, write_toy_coco
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "eval_rotated.py"
 
@@ -103,7 +105,9 @@ def test_a_sweep_from_files(toy):
     )
     assert process.returncode == 0, process.stderr
     sweep = json.loads((toy / "out" / "sweep.json").read_text())
-    assert list(sweep) == ["config", "dataset", "num_images", "modes", "pose", "seconds"]
+    assert list(sweep) == [
+        "config", "dataset", "num_images", "modes", "pose", "cache", "seconds"
+    ]
     assert sweep["num_images"] == 3
     assert sweep["dataset"] == "data/instances.json"
     assert sweep["config"]["options"] == ["MODEL.SAM.PROMPTS_PER_BATCH", "4"]
@@ -118,6 +122,74 @@ def test_a_sweep_from_files(toy):
     assert len([line for line in process.stdout.splitlines() if "C4-avg" in line]) == 4
     assert "random weights" in process.stderr
     assert "24/24" in process.stderr  # the progress bar
+    assert sorted(path.name for path in (toy / "out").iterdir()) == ["sweep.json", "sweep.png"]
+
+
+def wait_for_finished_images(folder, process, count):
+    for _ in range(10_000):
+        lines = [path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl")]
+        if sum(lines) >= count:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    raise AssertionError(f"no image was finished in {folder}")
+
+
+def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
+    annotations, images = write_toy_coco(toy / "many", 5 * SIZES)
+    options = ["--config-file", "config.yaml", "--annotations", annotations, "--images", images]
+    partial = toy / "resumed" / "sweep.partial"
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", SCRIPT, *options, "--output", "resumed",
+             "--threads", "1", *arguments],
+            cwd=toy, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+
+    process = start("--num-processes", "2")
+    try:
+        wait_for_finished_images(partial, process, 2)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()  # ends when its children have ended, too
+    part = sorted(partial.glob("*.jsonl"))[0]
+    finished = {
+        json.loads(line)["image_id"]: line
+        for path in partial.glob("*.jsonl")
+        for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
+    }
+    assert 2 <= len(finished) < 20
+    with open(part, "ab") as file:
+        file.write(b'{"image_id": 11, "fac')
+
+    code, _, message = evaluate(
+        *options, "--output", "resumed", "--resume", "MODEL.SAM.PROMPTS_PER_BATCH", 3
+    )
+    assert code == 2 and "had another MODEL.SAM.PROMPTS_PER_BATCH;" in message
+
+    process = start("--num-processes", "3", "--resume", "--keep-predictions")
+    log = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, log
+    assert "160/160" in log
+    assert not partial.exists()
+    resumed = json.loads((toy / "resumed" / "sweep.json").read_text())
+    header, *lines = (toy / "resumed" / "predictions.jsonl").read_bytes().splitlines(True)
+    assert json.loads(header)["angles"] == [0, 90, 180, 270]
+    found = {json.loads(line)["image_id"]: line for line in lines}
+    assert list(found) == list(range(11, 31)) and len(lines) == 20
+    # With the times that were taken before: they were not run again.
+    assert all(found[image_id] == line for image_id, line in finished.items())
+
+    threads = torch.get_num_threads()
+    try:
+        code, _, message = evaluate(*options, "--output", "alone", "--threads", 1)
+    finally:
+        torch.set_num_threads(threads)
+    assert code == 0, message
+    alone = json.loads((toy / "alone" / "sweep.json").read_text())
+    for key in ("num_images", "modes", "pose"):
+        assert resumed[key] == alone[key]
 
 
 def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate):
@@ -140,6 +212,7 @@ def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate
         (["--dataset", "toy", "--angles", "0", "45"], "--angles: 45"),
         (["--dataset", "toy", "--modes", "upright"], "--modes: 'upright'"),
         (["--dataset", "toy", "--limit", "0"], "--limit is 0"),
+        (["--dataset", "toy", "--num-processes", "0"], "--num-processes is 0"),
         (["--dataset", "nobody"], "--dataset: 'nobody' is neither in DATASETS.COCO (toy)"),
         (["--dataset", "coco_2017_val"], "instances_val2017.json"),
         (["--dataset", "toy", "--images", "data/images"], "either --dataset or --annotations"),
