@@ -45,12 +45,13 @@ def picture(height, width, seed=0):
 
 
 def clicks(height, width):
-    """Three clicks off the pixel grid, as float64."""
-    return np.array([[0.3, 0.7], [0.25, 0.2], [0.8, 0.5]]) * (width - 1, height - 1)
+    """Three clicks off every grid, in float32, where turning them rounds."""
+    clicks = np.array([[0.3, 0.7], [0.25, 0.2], [0.8, 0.5]]) * (width - 1, height - 1)
+    return clicks.astype(np.float32)
 
 
 def box(height, width):
-    return np.array([0.11, 0.23, 0.78, 0.91]) * (width, height, width, height)
+    return np.float32([0.11, 0.23, 0.78, 0.91]) * np.float32([width, height, width, height])
 
 
 def prompts_of(kind, height, width):

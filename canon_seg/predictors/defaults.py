@@ -9,10 +9,10 @@ from canon_seg.segmenters.sam_models import build_tiny_sam
 CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
 SAM = "canon_seg://sam_tiny.pth"
 SAM_ARCHITECTURE = {
-    "image_size": 256,
-    "channels": (48, 96, 192, 256),
-    "blocks": (1, 2, 2, 2),
-    "embed_dim": 96,
+    "image_size": 384,
+    "channels": (32, 64, 128, 256),
+    "blocks": (1, 2, 3, 2),
+    "embed_dim": 64,
 }
 """Arguments of :func:`canon_seg.segmenters.sam_models.build_tiny_sam` that ``SAM`` was made with.
 
@@ -33,6 +33,8 @@ def load_default_canonicalizer(image_format="RGB"):
 
 def load_default_sam():
     """The embedded small `Sam`, for trying things out.
+
+    Its config takes the single mask: predict with ``multimask_output=False``.
 
     Returns:
         segment_anything's `Sam` in eval mode, on the CPU.
