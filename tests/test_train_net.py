@@ -134,6 +134,22 @@ def test_eval_only(tmp_path):
     assert len(predictions) == sum(not entry["iscrowd"] for entry in ground_truth)
 
 
+@needs_escnn
+def test_two_processes_train_one_model(tmp_path):
+    photos, output = write_photos(tmp_path / "photos", 6), tmp_path / "output"
+    status, log = run(
+        "--num-processes", "2", "--threads", "1",
+        *TINY_CANONICALIZER, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.IMS_PER_BATCH", "4",
+        "SOLVER.MAX_ITER", "2", "SOLVER.OPTIMIZER", "ADAMW", "SEED", "3", "MODEL.DEVICE", "cpu",
+        "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(output),
+    )
+    assert status == 0, log
+    assert "World size: 2" in log
+    assert [path.name for path in output.glob("model_*.pth")] == ["model_final.pth"]
+    assert iterations(output) == [1]  # by one process, at the end
+    load_canonicalizer(output / "canonicalizer.pth")
+
+
 def test_a_missing_folder_ends_with_one_line(tmp_path):
     status, log = run(
         "DATASETS.PHOTOS", "['no/such/folder']", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"
@@ -158,6 +174,7 @@ def train_net():
     (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
     (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
     (["--num-gpus", "64"], "--num-gpus"),
+    (["--num-processes", "0"], "--num-processes"),
     (["DATASETS.COCO", "[['a', 'no_such.json', '.']]"], "no_such.json"),
     (["OUTPUT_DIR", "setup.py/below"], "setup.py"),
     pytest.param(
