@@ -157,10 +157,7 @@ class CanonicalizedSegmenter(nn.Module):
             return [{"pose": pose} for pose, _ in posed]
         results = self._segment([_in_pose(inputs, pose.turns) for pose, inputs in posed])
         return [
-            {
-                "pose": pose,
-                **_turned(self._with_votes(result, pose, inputs), pose.turns),
-            }
+            {"pose": pose, **_turned(self._with_votes(result, pose, inputs), pose.turns)}
             for result, (pose, inputs) in zip(results, posed)
         ]
 
@@ -227,12 +224,6 @@ class CanonicalizedSegmenter(nn.Module):
         """
         if not pose.others:
             return result
-        results = [result]
-        for other in pose.others:
-            turns = C4.compose(other, pose.turns_to_canonical)
-            results += [
-                _turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])
-            ]
         for key in result:
             if key != "instances":
                 raise InputError(
@@ -240,6 +231,12 @@ class CanonicalizedSegmenter(nn.Module):
                     f"gives {key}; set MODEL.CANONICALIZER.UNCERTAIN to argmax or keep, and leave "
                     "out the mode tta"
                 )
+        results = [result]
+        for other in pose.others:
+            turns = C4.compose(other, pose.turns_to_canonical)
+            results += [
+                _turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])
+            ]
         instances = [voted["instances"] for voted in results]
         if inputs.get("prompts") is not None:
             return {"instances": merge_prompted(instances)}
