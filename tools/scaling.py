@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""How a sweep scales: measured here on the CPU, and calculated for GPUs from measured parts.
+
+    python tools/scaling.py --config-file configs/sam_tiny_c4.yaml \\
+        --annotations instances.json --images DIR --limit 8 --processes 1 2 \\
+        --embedding-seconds 0.1 --prompts-seconds 0.02 --scoring-seconds 30 --output scaling.json
+
+The calculation is for a sweep in the modes vanilla and canonical. All angles of an image have as
+many canonical images as there are angles without their quarter turn; the cache saves the others.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.config import load_config
+from canon_seg.data.coco import load_coco
+from canon_seg.engine.launch import add_launch_arguments, launch
+from canon_seg.errors import run_main
+from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.evaluation.modes import build_models
+from canon_seg.evaluation.records import Records
+from canon_seg.evaluation.sweep import check_angles, first_images, run_sweep
+from canon_seg.files import write_json
+from detectron2.utils import comm
+
+MODES = ["vanilla", "canonical"]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", metavar="FILE", help="measure with this config, on the CPU")
+    parser.add_argument("--annotations", metavar="FILE")
+    parser.add_argument("--images", metavar="DIR")
+    parser.add_argument("--limit", type=int, default=8, metavar="N", help="images; default: 8")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--embedding-seconds", type=float, metavar="S", help="one image's, measured")
+    parser.add_argument(
+        "--prompts-seconds", type=float, default=0.0, metavar="S", help="all prompts of one image"
+    )
+    parser.add_argument(
+        "--scoring-seconds", type=float, default=0.0, metavar="S", help="one angle in one mode"
+    )
+    parser.add_argument("--start-seconds", type=float, default=60.0, metavar="S", help="default: 60")
+    parser.add_argument("--num-images", type=int, default=5000, metavar="N", help="default: 5000")
+    parser.add_argument("--num-angles", type=int, default=24, metavar="N", help="default: 24")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N")
+    parser.add_argument("--output", required=True, metavar="FILE")
+    return parser.parse_args()
+
+
+def measure(args):
+    """Seconds of one sweep over four angles for each number of processes, without their start."""
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu"])
+    dataset = first_images(load_coco(args.annotations, args.images), args.limit)
+    rows = []
+    for processes in args.processes:
+        options = argparse.ArgumentParser()
+        add_launch_arguments(options)
+        options = options.parse_args(["--num-processes", str(processes), "--threads", "1"])
+        with tempfile.TemporaryDirectory() as folder:
+            Records(Path(folder, "records")).begin({}, resume=False)
+            seconds = Path(folder, "seconds")
+            launch(timed_sweep, (cfg, dataset, args.images, folder, seconds), options)
+            rows.append({"processes": processes, "seconds": float(seconds.read_text())})
+        rows[-1]["speedup"] = rows[0]["seconds"] / rows[-1]["seconds"]
+    return {
+        "config_file": args.config_file, "images": len(dataset["images"]), "angles": 4,
+        "cores": os.cpu_count(), "rows": rows,
+    }
+
+
+def timed_sweep(cfg, dataset, images_dir, folder, path):
+    models, prompts = build_models(cfg, MODES), None
+    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+        prompts = load_box_prompts("boxes", dataset)
+    comm.synchronize()
+    start = time.perf_counter()
+    run_sweep(
+        models, dataset, images_dir, turns=check_angles([0, 90, 180, 270]), progress=False,
+        image_format=cfg.INPUT.FORMAT, prompts=prompts, records=Records(Path(folder, "records")),
+    )
+    if comm.is_main_process():
+        path.write_text(str(time.perf_counter() - start))
+
+
+def calculate(args):
+    """Hours of the whole sweep by the number of GPUs."""
+    embeddings = args.num_angles + math.ceil(args.num_angles / 4)  # vanilla, canonical
+    image = embeddings * args.embedding_seconds + 2 * args.num_angles * args.prompts_seconds
+    rows = []
+    for gpus in args.gpus:
+        seconds = args.start_seconds + math.ceil(args.num_images / gpus) * image
+        seconds += math.ceil(args.num_angles / gpus) * 2 * args.scoring_seconds
+        rows.append({"gpus": gpus, "hours": seconds / 3600})
+    for row in rows:
+        row["efficiency"] = rows[0]["hours"] * rows[0]["gpus"] / (row["hours"] * row["gpus"])
+    parts = {key: value for key, value in vars(args).items() if key.endswith("_seconds")}
+    return {"images": args.num_images, "angles": args.num_angles, **parts, "rows": rows}
+
+
+def main():
+    args = parse_arguments()
+    result = {
+        "measured": measure(args) if args.config_file else None,
+        "calculated": calculate(args) if args.embedding_seconds is not None else None,
+    }
+    write_json(args.output, result)
+    for name, part in result.items():
+        for row in part["rows"] if part else []:
+            print(name, *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")
+
+
+if __name__ == "__main__":
+    run_main(main)
