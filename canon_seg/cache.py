@@ -6,6 +6,7 @@ them all.
 
 import hashlib
 import io
+import math
 import pickle
 import threading
 from collections import OrderedDict
@@ -135,8 +136,10 @@ class _Pickler(pickle.Pickler):
 
 def _tensor(data, dtype, shape, device):
     """The tensor that :class:`_Pickler` wrote."""
-    values, tensor = np.frombuffer(data, np.uint8), torch.empty(shape, dtype=dtype)
+    values = np.frombuffer(data, np.uint8)
     if dtype == torch.bool:
-        values = np.unpackbits(values, count=tensor.numel())
+        bits = np.unpackbits(values, count=math.prod(shape)).view(bool)
+        return torch.from_numpy(bits).reshape(shape).to(device)
+    tensor = torch.empty(shape, dtype=dtype)
     _as_bytes(tensor)[:] = values
     return tensor.to(device)
