@@ -134,7 +134,8 @@ def test_masks_of_sam2_turn_with_the_image(sam2_predictor):
 
 
 def test_boxes_in_batches_turn_with_the_image_for_sam2(sam2_predictor):
-    ours, boxes = CanonicalImagePredictor(sam2_predictor, random_canonicalizer()), np.stack([BOX] * 2)
+    ours = CanonicalImagePredictor(sam2_predictor, random_canonicalizer())
+    boxes = np.stack([BOX] * 2)
     boxes[1, 2] = 60
     results = []
     for turns in C4.elements:

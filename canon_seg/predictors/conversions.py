@@ -10,15 +10,15 @@ def to_coco_json(instances, image_id, category_ids=None):
     """Detections of one image as entries of a COCO results file.
 
     Args:
-        instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and, where
-            the model finds them, ``pred_masks`` (N, H, W) and ``pred_keypoints`` (N, K, 3).
+        instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
+            where the model finds them, ``pred_masks`` (N, H, W), ``pred_keypoints`` (N, K, 3).
         image_id: the image's id in the data set.
         category_ids: the data set's id of each class 0, 1, ..., as a sequence or dict; None leaves
             the classes as they are.
     Returns:
-        list of dicts that `json.dump` writes: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h in
-        pixels), ``score``, and ``segmentation`` (compressed RLE) and ``keypoints`` (x, y, score as
-        COCO counts them, in pixel indices).
+        list of dicts that `json.dump` writes: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h
+        in pixels), ``score``, and ``segmentation`` (compressed RLE) and ``keypoints`` (x, y, score
+        of each, as COCO counts them, in pixel indices).
     Raises:
         InputError: for a class that has no category id.
     """

@@ -59,7 +59,8 @@ class CanonicalPredictor:
             dict: ``pose`` (:class:`canon_seg.canonicalizers.canonicalizer.Pose`) and what the
             segmenter gives, ``instances``, ``sem_seg``, ``panoptic_seg``, on the CPU.
         Raises:
-            InputError: for an image or prompts that are no good, or that the segmenter doesn't take.
+            InputError: for an image or prompts that are no good, or that the segmenter does not
+                take.
         """
         return self.batch([original_image], [prompts])[0]
 

@@ -245,4 +245,5 @@ class CanonicalSamPredictor(SamPredictor):
             height, width, self.transform.target_length
         )
         factors = coords.new_tensor([new_width / width, new_height / height], dtype=torch.float64)
-        return (coords.double().reshape(*coords.shape[:-1], -1, 2) / factors).reshape(coords.shape)
+        pairs = coords.double().unflatten(-1, (coords.shape[-1] // 2, 2))
+        return (pairs / factors).reshape(coords.shape)
