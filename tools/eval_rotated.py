@@ -7,8 +7,8 @@
 Images are turned in memory, annotations with them. Writes sweep.json and sweep.png to --output.
 Without a data set, procedural scenes are drawn and evaluated.
 
-While it runs, every finished image is kept in the folder sweep.partial of --output. A sweep that was
-interrupted, even by force, goes on from there with --resume, on any number of processes.
+While it runs, every finished image is kept in the folder sweep.partial of --output. A sweep that
+was interrupted, even by force, goes on from there with --resume, on any number of processes.
 
 --num-processes runs on several processes of the CPU, --num-gpus on several GPUs. On several
 machines, run it on each, with --num-machines, --machine-rank, --dist-url, and with --output in a

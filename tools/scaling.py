@@ -35,19 +35,19 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", metavar="FILE", help="measure with this config, on the CPU")
+    parser.add_argument("--config-file", metavar="FILE", help="measured on the CPU")
     parser.add_argument("--annotations", metavar="FILE")
     parser.add_argument("--images", metavar="DIR")
     parser.add_argument("--limit", type=int, default=8, metavar="N", help="images; default: 8")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], metavar="N")
-    parser.add_argument("--embedding-seconds", type=float, metavar="S", help="one image's, measured")
+    parser.add_argument("--embedding-seconds", type=float, metavar="S", help="for one image")
     parser.add_argument(
         "--prompts-seconds", type=float, default=0.0, metavar="S", help="all prompts of one image"
     )
     parser.add_argument(
         "--scoring-seconds", type=float, default=0.0, metavar="S", help="one angle in one mode"
     )
-    parser.add_argument("--start-seconds", type=float, default=60.0, metavar="S", help="default: 60")
+    parser.add_argument("--start-seconds", type=float, default=60.0, metavar="S")
     parser.add_argument("--num-images", type=int, default=5000, metavar="N", help="default: 5000")
     parser.add_argument("--num-angles", type=int, default=24, metavar="N", help="default: 24")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N")

@@ -1,4 +1,4 @@
-"""Finished images of a sweep on disk: a killed one goes on from them, scoring reads them one by one.
+"""Finished images of a sweep on disk: a killed one goes on from them, scoring reads one by one.
 
 Every process that takes part appends to a file of its own in one folder, a line for each image::
 
