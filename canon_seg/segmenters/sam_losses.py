@@ -47,8 +47,8 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
         iou_predictions: (N, 4) predicted IoU.
         targets: (N, h, w) float masks, 0 or 1, or in between on boundaries.
         warmup: True for cross-entropy with heavier positives in place of what follows.
-        loss: "focal" (the paper's, weighed 20:1 with dice) or "cross_entropy": summed over the
-            cells and divided by the object's area, so that small objects count like large ones.
+        loss: "focal" (the paper's, weighed 20:1 with dice) or "cross_entropy": a mean around each
+            object beside a mean over the rest, so that small objects count like large ones.
     Returns:
         dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
     """
@@ -61,9 +61,11 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
             logits, targets, pos_weight=weight, reduction="none"
         ).mean(dim=(2, 3))
     elif loss == "cross_entropy":
-        area = targets.sum(dim=(2, 3)).clamp(min=16)
+        near = _surroundings(targets[:, :1])
         pixel = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        pixel = pixel.sum(dim=(2, 3)) / area
+        near_mean = (pixel * near).sum(dim=(2, 3)) / near.sum(dim=(2, 3)).clamp(min=1)
+        far_mean = (pixel * ~near).sum(dim=(2, 3)) / (~near).sum(dim=(2, 3)).clamp(min=1)
+        pixel = 2 * near_mean + far_mean
     else:
         pixel = FOCAL_WEIGHT * sigmoid_focal_loss(logits, targets).mean(dim=(2, 3))
     dice = DICE_WEIGHT * dice_loss(logits, targets)
@@ -81,6 +83,16 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
         "loss_dice": chosen(dice),
         "loss_iou": F.mse_loss(iou_predictions, iou),
     }
+
+
+def _surroundings(targets, margin=4):
+    """The boxes of masks and ``margin`` cells around them, as (N, 1, h, w) bool."""
+    found = (targets > 0).float()
+    sides = [
+        F.max_pool1d(found.amax(dim=axis)[:, 0, None], 2 * margin + 1, stride=1, padding=margin) > 0
+        for axis in (2, 3)
+    ]
+    return sides[1][:, :, :, None] & sides[0][:, :, None, :]
 
 
 def dice_loss(logits, targets):

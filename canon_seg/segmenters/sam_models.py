@@ -127,16 +127,16 @@ class TinyPromptEncoder(PromptEncoder):
         """As segment_anything's `PromptEncoder`: (B, tokens, C) sparse, (B, C, h, w) dense."""
         sparse, dense = super().forward(points, boxes, masks)
         if boxes is not None:
-            dense = dense + self.box_embedding(boxes)
+            dense = dense + self.box_mlp(self.box_features(boxes))
         return sparse, dense
 
-    def box_embedding(self, boxes):
-        """What is added to the dense embedding.
+    def box_features(self, boxes):
+        """What a box looks like from each cell of the embedding.
 
         Args:
             boxes: (B, 4), or anything that can be reshaped so, XYXY in pixels of the square input.
         Returns:
-            (B, embed_dim, h, w) on the grid of the image embedding.
+            (B, BOX_FEATURES, h, w) on the grid of the image embedding.
         """
         height, width = self.image_embedding_size
         stride = self.input_image_size[0] / height
@@ -156,7 +156,7 @@ class TinyPromptEncoder(PromptEncoder):
             *(torch.log(side / stride).expand(-1, height, width) for side in (wide, high)),
             *(torch.tanh(side / 8).expand(-1, height, width) for side in (wide / high, high / wide)),
         ]
-        return self.box_mlp(torch.stack(features, dim=1))
+        return torch.stack(features, dim=1)
 
 
 class _ConvNorm(nn.Sequential):

@@ -9,14 +9,15 @@ learns in windows holds for the whole; its cost goes with the area.
 from dataclasses import dataclass
 
 import torch
+from segment_anything.modeling import PromptEncoder
 from torch.nn import functional as F
 
 from canon_seg.segmenters.sam_losses import jitter_boxes, mask_losses, sample_pixel
 
 # Of the prompts: given as boxes first (else by a click). Of the groups of prompts: given a second
 # time with the first mask and a click that corrects it. Of the windows: taken larger than needed.
-BOX_FRACTION = 0.8
-CORRECTED_FRACTION = 0.25
+BOX_FRACTION = 0.85
+CORRECTED_FRACTION = 0.15
 LARGER_FRACTION = 0.15
 
 CELL = 4  # logits in a cell of the embedding, along each axis
@@ -165,14 +166,15 @@ def _first_prompts(group, pixels_per_logit):
 
 
 def _encode(encoder, boxes, points, logits, corners, size):
-    """Sparse and dense embeddings of the prompts, the dense ones cut to the windows."""
-    sparse, dense = encoder(points=points, boxes=boxes, masks=None)
-    if logits is not None:
-        # The mask is known in the window alone: its embedding takes the place of "no mask".
-        dense = cut_windows(dense, corners, size)
-        empty = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return sparse, dense - empty + encoder.mask_downscaling(logits)
-    return sparse, cut_windows(dense, corners, size)
+    """Sparse and dense embeddings of the prompts, the dense ones in the windows alone."""
+    sparse, dense = PromptEncoder.forward(encoder, points, boxes, None)
+    if logits is None:
+        dense = dense[:, :, :size, :size]  # "no mask": the same everywhere
+    else:
+        dense = encoder.mask_downscaling(logits)
+    if boxes is not None and hasattr(encoder, "box_mlp"):
+        dense = dense + encoder.box_mlp(cut_windows(encoder.box_features(boxes), corners, size))
+    return sparse, dense
 
 
 def _corrected(points, logits, targets, corners, pixels_per_logit):
