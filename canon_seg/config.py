@@ -4,6 +4,7 @@ import os
 from importlib.resources import files
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.assets import embedded_configs, resolve_config
 from canon_seg.errors import InputError
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
@@ -144,7 +145,8 @@ def load_config(config_file, options=()):
     """A complete config from a file and command-line options.
 
     Args:
-        config_file: path of a YAML file, or "" for the defaults.
+        config_file: path of a YAML file, name of one that comes with the package (see
+            :func:`canon_seg.assets.resolve_config`), or "" for the defaults.
             It may name others as its _BASE_. Tags that run code are refused except in the files
             that come with detectron2.
         options: flat sequence KEY VALUE KEY VALUE ...
@@ -156,8 +158,12 @@ def load_config(config_file, options=()):
     cfg = get_cfg()
     add_canon_seg_config(cfg)
     if config_file:
+        config_file = resolve_config(config_file)
         if not os.path.isfile(config_file):
-            raise InputError(f"--config-file: there is no file {config_file}")
+            raise InputError(
+                f"--config-file: there is no file {config_file}, nor is that the name of a config "
+                f"that comes with canon_seg ({', '.join(embedded_configs())})"
+            )
         try:
             _YamlWithoutCode.load_yaml_with_base(config_file)
             cfg.merge_from_file(config_file)

@@ -5,6 +5,7 @@ import sys
 import torch
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_config
 from canon_seg.errors import InputError
 from detectron2.config import CfgNode
 
@@ -49,4 +50,4 @@ def _is_given(config_file, options):
         return True
     if not config_file:
         return False
-    return "DEVICE" in CfgNode.load_yaml_with_base(config_file).get("MODEL", {})
+    return "DEVICE" in CfgNode.load_yaml_with_base(resolve_config(config_file)).get("MODEL", {})

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.assets import resolve_asset
+from canon_seg.assets import resolve_asset, resolve_config
 from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.config import load_config
 from canon_seg.errors import InputError
@@ -162,7 +162,7 @@ def _config_file(name):
         raise InputError(
             f'{KEY}.CONFIG_FILE is empty; MODEL.SAM.PROMPTS "detector" needs a detector\'s config'
         )
-    for path in (name, str(files("detectron2.model_zoo") / "configs" / name)):
+    for path in (resolve_config(name), str(files("detectron2.model_zoo") / "configs" / name)):
         if os.path.isfile(path):
             return path
     raise InputError(
