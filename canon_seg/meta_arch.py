@@ -8,7 +8,12 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.cache import ResultCache, content_key, weights_key
 from canon_seg.canonicalizers.build import build_canonicalizer
 from canon_seg.canonicalizers.canonicalizer import straight_through
-from canon_seg.canonicalizers.prior import alignment, check_prior, prior_loss
+from canon_seg.canonicalizers.prior import (
+    alignment,
+    check_label_smoothing,
+    check_prior,
+    prior_loss,
+)
 from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps, turned_size
 from canon_seg.geometry.coordinates import PIXEL_STEP, snap
@@ -98,7 +103,7 @@ class CanonicalizedSegmenter(nn.Module):
             "prior": check_prior(keys.PRIOR, keys.GROUP_ORDER),
             "prior_weight": keys.PRIOR_WEIGHT,
             "task_weight": keys.TASK_WEIGHT,
-            "label_smoothing": keys.LABEL_SMOOTHING,
+            "label_smoothing": check_label_smoothing(keys.LABEL_SMOOTHING),
             "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
             "evaluation_only": bool(used_numerics(cfg)),
             "cache": _build_cache(keys.CACHE),

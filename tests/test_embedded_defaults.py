@@ -11,6 +11,7 @@ from canon_seg.data.scenes import DEMO_SEED, make_scenes
 from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import build_models
 from canon_seg.evaluation.sweep import run_sweep
+from canon_seg.evaluation.views import View
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "sam_tiny_c4.yaml"
@@ -25,7 +26,7 @@ def sweep(tmp_path_factory):
         build_models(cfg, ["vanilla", "canonical"]),
         dataset,
         images,
-        turns=[0, 1, 2, 3],
+        views=[View(angle) for angle in (0, 90, 180, 270)],
         image_format=cfg.INPUT.FORMAT,
         prompts=load_box_prompts("boxes", dataset),
         progress=False,

@@ -175,7 +175,7 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
     assert not partial.exists()
     resumed = json.loads((toy / "resumed" / "sweep.json").read_text())
     header, *lines = (toy / "resumed" / "predictions.jsonl").read_bytes().splitlines(True)
-    assert json.loads(header)["angles"] == [0, 90, 180, 270]
+    assert json.loads(header)["angles"] == ["0", "90", "180", "270"]
     found = {json.loads(line)["image_id"]: line for line in lines}
     assert list(found) == list(range(11, 31)) and len(lines) == 20
     # With the times that were taken before: they were not run again.
@@ -195,21 +195,22 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
 def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate):
     code, _, message = evaluate(
         "--config-file", "config.yaml", "--dataset", "toy", "--modes", "vanilla",
-        "--angles", 0, -90, "--limit", 1, "--output", "named",
+        "--angles", 0, -90, 30, "--limit", 1, "--output", "named",
         "MODEL.CANONICALIZER.WEIGHTS", "nowhere.pth",
     )
     assert code == 0, message
     sweep = json.loads((toy / "named" / "sweep.json").read_text())
     assert sweep["dataset"] == "toy" and sweep["pose"] is None
     assert {mode: list(angles) for mode, angles in sweep["modes"].items()} == {
-        "vanilla": ["0", "270"]
+        "vanilla": ["0", "270", "30"]
     }
+    assert sweep["instances_cut"] == {"0": 0, "270": 0, "30": 0}
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--dataset", "toy", "--angles", "0", "45"], "--angles: 45"),
+        (["--dataset", "toy", "--angles", "0", "east"], "--angles: 'east'"),
         (["--dataset", "toy", "--modes", "upright"], "--modes: 'upright'"),
         (["--dataset", "toy", "--limit", "0"], "--limit is 0"),
         (["--dataset", "toy", "--num-processes", "0"], "--num-processes is 0"),

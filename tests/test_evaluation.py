@@ -26,11 +26,11 @@ from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator, con
 from canon_seg.evaluation.sweep import (
     AVERAGE,
     TASKS,
-    check_angles,
     first_images,
     run_sweep,
     with_average,
 )
+from canon_seg.evaluation.views import View
 from canon_seg.geometry.annotations import turn_coco
 from canon_seg.geometry.group import C4
 from canon_seg.geometry.masks import decode_rle
@@ -95,7 +95,7 @@ def tiny_sam():
 
 def sweep(models, toy, turns=tuple(C4.elements), source="boxes"):
     return run_sweep(
-        models, toy[2], toy[1], turns=turns, image_format="RGB",
+        models, toy[2], toy[1], views=[View(90 * number) for number in turns], image_format="RGB",
         prompts=load_box_prompts(source, toy[2]), progress=False,
     )
 
@@ -120,7 +120,7 @@ def ground_truth_instances(dataset, image):
 
 
 def score_ground_truth(dataset, turns_of_images, turns_of_detections):
-    evaluator = RotatedCOCOEvaluator(dataset, turns_of_images)
+    evaluator = RotatedCOCOEvaluator(dataset, View(90 * turns_of_images))
     detected = turn_coco(_without_attributes(dataset), turns_of_detections)
     for image in detected["images"]:
         instances = ground_truth_instances(detected, image)
@@ -166,7 +166,7 @@ def test_ground_truth_as_detections_is_perfect_on_coco(turns):
 
 
 def test_reset_forgets_predictions_but_not_the_ground_truth(toy):
-    evaluator = RotatedCOCOEvaluator(toy[2], 0)
+    evaluator = RotatedCOCOEvaluator(toy[2], View(0))
     image = toy[2]["images"][0]
     instances = ground_truth_instances(turn_coco(_without_attributes(toy[2]), 0), image)
     evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
@@ -179,7 +179,7 @@ def test_reset_forgets_predictions_but_not_the_ground_truth(toy):
 
 
 def test_predictions_of_no_use_are_named(toy):
-    evaluator = RotatedCOCOEvaluator(toy[2], 0)
+    evaluator = RotatedCOCOEvaluator(toy[2], View(0))
     with pytest.raises(InputError, match="sem_seg but no instances"):
         evaluator.process([{"image_id": 11}], [{"sem_seg": torch.zeros(1)}])
     instances = Instances(
@@ -191,7 +191,7 @@ def test_predictions_of_no_use_are_named(toy):
 
 
 def test_keypoints_are_left_out(toy):
-    evaluator = RotatedCOCOEvaluator(toy[2], 0)
+    evaluator = RotatedCOCOEvaluator(toy[2], View(0))
     image = toy[2]["images"][0]
     instances = ground_truth_instances(turn_coco(_without_attributes(toy[2]), 0), image)
     instances.pred_keypoints = torch.zeros(len(instances), 17, 3)
@@ -402,14 +402,10 @@ def test_the_average_is_that_of_four_angles_where_all_are_defined():
     assert with_average(by_angle) == by_angle
     average = with_average({**by_angle, "270": scores(40.0, 1.0)})[AVERAGE]
     assert average["segm"]["AP"] == 25 and average["bbox"]["APs"] is None
-    same = {str(angle): scores(0.1, 0.7) for angle in range(4)}
+    same = {angle: scores(0.1, 0.7) for angle in ("0", "90", "180", "270")}
     assert with_average(same)[AVERAGE] == same["0"]
-
-
-def test_angles():
-    assert check_angles([0, 90, 450, -90]) == [0, 1, 3]
-    with pytest.raises(InputError, match="--angles: 45 .*not supported yet"):
-        check_angles([0, 45])
+    # Other angles do not count.
+    assert with_average({**same, "45": scores(50.0, 50.0)})[AVERAGE] == same["0"]
 
 
 def test_first_images(toy):
@@ -467,7 +463,7 @@ def test_vanilla_at_angle_0_equals_detectron2s_own_evaluation(toy):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     result = run_sweep(
-        models, dataset, images_dir, turns=tuple(C4.elements), image_format=cfg.INPUT.FORMAT,
+        models, dataset, images_dir, views=[View(90 * turns) for turns in C4.elements], image_format=cfg.INPUT.FORMAT,
         progress=False,
     )
     upright = result["modes"]["vanilla"]["0"]

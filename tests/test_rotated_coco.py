@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from canon_seg.data.coco import load_coco
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
+from canon_seg.evaluation.views import View
 from canon_seg.geometry.annotations import turn_coco
 from canon_seg.geometry.masks import decode_rle, encode_mask, with_str_counts
 from toy_coco import write_toy_coco
@@ -61,7 +62,7 @@ def check(dataset, turns):
     annotations = [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]]
     turned = turn_coco({**dataset, "annotations": annotations}, turns)
     results = detections(turned)
-    evaluator = RotatedCOCOEvaluator(dataset, turns)
+    evaluator = RotatedCOCOEvaluator(dataset, View(90 * turns))
     evaluator.extend(copy.deepcopy(results))
     scores = evaluator.evaluate()
     for task in ("segm", "bbox"):
@@ -98,7 +99,7 @@ def test_more_detections_than_count(tmp_path):
     results = [entry for seed in range(30) for entry in detections(turned, seed)]
     for entry in results:
         entry.update(category_id=7)
-    evaluator = RotatedCOCOEvaluator(dataset, 2)
+    evaluator = RotatedCOCOEvaluator(dataset, View(180))
     evaluator.extend(results)
     for task in ("segm", "bbox"):
         np.testing.assert_allclose(
@@ -109,7 +110,7 @@ def test_more_detections_than_count(tmp_path):
 
 def test_models_without_masks_have_no_mask_scores(tmp_path):
     dataset = load_coco(*write_toy_coco(tmp_path))
-    evaluator = RotatedCOCOEvaluator(dataset, 0)
+    evaluator = RotatedCOCOEvaluator(dataset, View(0))
     entry = dataset["annotations"][0]
     evaluator.extend([{
         "image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"],

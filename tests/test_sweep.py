@@ -13,6 +13,7 @@ from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import models_by_mode
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.sweep import run_sweep
+from canon_seg.evaluation.views import View
 from canon_seg.files import write_json
 from test_launch import options
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
@@ -27,7 +28,7 @@ def sweep(annotations, images, records=None):
         canonicalized(tiny_segmenter("sam"), random_canonicalizer()), ["vanilla", "canonical"]
     )
     return run_sweep(
-        models, dataset, images, turns=(0, 1, 3), image_format="RGB", progress=False,
+        models, dataset, images, views=[View(angle) for angle in (0, 90, 270)], image_format="RGB", progress=False,
         prompts=load_box_prompts("boxes", dataset), records=records,
     )
 
@@ -147,10 +148,10 @@ def test_what_results_depend_on(tmp_path):
     def describe(options=(), seed=3, dataset=dataset, prompts=prompts, modes=("vanilla",)):
         cfg = load_config("configs/sam_c4.yaml", list(options))
         model = canonicalized(tiny_segmenter("sam", seed), random_canonicalizer())
-        return describe_sweep(cfg, models_by_mode(model, modes), dataset, images, prompts, [0])
+        return describe_sweep(cfg, models_by_mode(model, modes), dataset, images, prompts, [View(0)])
 
     first = describe(["OUTPUT_DIR", "elsewhere", "SOLVER.MAX_ITER", 3])
-    assert describe() == first and json.loads(json.dumps(first))["angles"] == [0]
+    assert describe() == first and json.loads(json.dumps(first))["angles"] == ["0"]
     fewer = {**dataset, "annotations": dataset["annotations"][1:]}
     for changed, keys in [
         (describe(["MODEL.SAM.PROMPTS_PER_BATCH", 3]), {"MODEL.SAM.PROMPTS_PER_BATCH"}),

@@ -33,8 +33,10 @@ from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import MODES, build_models, check_modes
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.report import format_summary, format_table, write_report
-from canon_seg.evaluation.sweep import check_angles, first_images, run_sweep
+from canon_seg.evaluation.sweep import first_images, run_sweep
+from canon_seg.evaluation.views import View, parse_angles
 from canon_seg.files import check_output_dir
+from canon_seg.geometry.rotation import CANVASES
 from detectron2 import __version__ as detectron2_version
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
@@ -53,8 +55,14 @@ def parse_arguments():
     parser.add_argument("--annotations", metavar="FILE", help="COCO instances file")
     parser.add_argument("--images", metavar="DIR", help="folder of the images of --annotations")
     parser.add_argument(
-        "--angles", type=int, nargs="+", default=[0, 90, 180, 270], metavar="DEGREES",
-        help="counterclockwise, multiples of 90; default: 0 90 180 270",
+        "--angles", nargs="+", default=["0", "90", "180", "270"], metavar="DEGREES",
+        help="counterclockwise, or ranges START:STOP:STEP without STOP, such as 0:360:15 (write "
+        "--angles=-45:46:15 where one begins with a minus); default: 0 90 180 270",
+    )
+    parser.add_argument(
+        "--canvas", choices=CANVASES, default="expand",
+        help="what holds an image that is turned by no quarter turn: expand to the whole of it, or "
+        "crop to its size, turned with the nearest quarter turn; default: expand",
     )
     parser.add_argument(
         "--modes", nargs="+", default=["vanilla", "canonical"], metavar="MODE",
@@ -81,7 +89,8 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     output = check_output_dir(args.output)
-    turns, modes = check_angles(args.angles), check_modes(args.modes)
+    views = [View(angle, args.canvas) for angle in parse_angles(args.angles)]
+    modes = check_modes(args.modes)
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
     check_device(args, cfg.MODEL.DEVICE)
@@ -92,15 +101,15 @@ def main():
             "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
             file=sys.stderr,
         )
-    launch(evaluate, (args, cfg, turns, modes, name, whole, images_dir), args)
+    launch(evaluate, (args, cfg, views, modes, name, whole, images_dir), args)
 
 
-def evaluate(args, cfg, turns, modes, name, whole, images_dir):
+def evaluate(args, cfg, views, modes, name, whole, images_dir):
     """What each process does; the main one reports."""
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
     prompts = None
-    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+    if takes_prompts(cfg):
         prompts = load_box_prompts(
             cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
         )
@@ -111,10 +120,10 @@ def evaluate(args, cfg, turns, modes, name, whole, images_dir):
         check_images(dataset, images_dir)
         if args.resume and not records.folder.is_dir():
             print(f"nothing to go on from in {output}: starting anew", file=sys.stderr)
-        header = describe_sweep(cfg, models, dataset, images_dir, prompts, args.angles)
+        header = describe_sweep(cfg, models, dataset, images_dir, prompts, views)
         records.begin(header, args.resume)
     result = run_sweep(
-        models, dataset, images_dir, turns=turns, image_format=cfg.INPUT.FORMAT, prompts=prompts,
+        models, dataset, images_dir, views=views, image_format=cfg.INPUT.FORMAT, prompts=prompts,
         records=records,
     )
     if not comm.is_main_process():
@@ -126,6 +135,12 @@ def evaluate(args, cfg, turns, modes, name, whole, images_dir):
         records.write(records.finished(), written[-1])
     records.remove()
     print("written:", *written)
+
+
+def takes_prompts(cfg):
+    """Whether the segmenter is prompted from outside, and not by a detector of its own."""
+    is_sam = cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter"
+    return is_sam and cfg.MODEL.SAM.PROMPTS != "detector"
 
 
 def find_dataset(args, cfg, output):
@@ -174,7 +189,8 @@ def describe(args, cfg):
         "options": args.options,
         "annotations": args.annotations,
         "images": args.images,
-        "angles": args.angles,
+        "angles": [View(angle).label for angle in parse_angles(args.angles)],
+        "canvas": args.canvas,
         "modes": args.modes,
         "limit": args.limit,
         "segmenter": keys.SEGMENTER.META_ARCHITECTURE,

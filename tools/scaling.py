@@ -24,7 +24,8 @@ from canon_seg.errors import run_main
 from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import build_models
 from canon_seg.evaluation.records import Records
-from canon_seg.evaluation.sweep import check_angles, first_images, run_sweep
+from canon_seg.evaluation.sweep import first_images, run_sweep
+from canon_seg.evaluation.views import View
 from canon_seg.files import write_json
 from detectron2.utils import comm
 
@@ -83,7 +84,7 @@ def timed_sweep(cfg, dataset, images_dir, folder, path):
     comm.synchronize()
     start = time.perf_counter()
     run_sweep(
-        models, dataset, images_dir, turns=check_angles([0, 90, 180, 270]), progress=False,
+        models, dataset, images_dir, views=[View(angle) for angle in (0, 90, 180, 270)], progress=False,
         image_format=cfg.INPUT.FORMAT, prompts=prompts, records=Records(Path(folder, "records")),
     )
     if comm.is_main_process():

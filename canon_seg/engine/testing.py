@@ -28,7 +28,7 @@ def build_test_loader(cfg, name):
     dataset = load_coco(metadata.json_file, metadata.image_root)
     check_images(dataset, metadata.image_root, progress=False, decode=False)
     prompts = None
-    if has_sam(cfg):
+    if has_sam(cfg) and cfg.MODEL.SAM.PROMPTS != "detector":
         prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
 
     def read(entry):

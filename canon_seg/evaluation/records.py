@@ -160,7 +160,7 @@ def _parse(line, path, start):
         ) from error
 
 
-def describe_sweep(cfg, models, dataset, images_dir, prompts, angles):
+def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
     """What the results of a sweep depend on, as the header that :class:`Records` compares.
 
     Args:
@@ -169,7 +169,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, angles):
             wherever they came from.
         dataset, images_dir, prompts: as :func:`canon_seg.evaluation.sweep.run_sweep` takes them.
             Of the image files the sizes count.
-        angles: list that JSON can hold.
+        views: list of :class:`canon_seg.evaluation.views.View`.
     Returns:
         flat dict.
     """
@@ -188,7 +188,8 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, angles):
         "prompts": _digest([json.dumps(boxes).encode()]),
         "weights": _digest(_weights(model_for(0) for model_for in models.values())),
         "modes": list(models),
-        "angles": angles,
+        "angles": [view.label for view in views],
+        "canvas": sorted({view.canvas for view in views}),
     }
 
 

@@ -6,7 +6,6 @@ from pycocotools import mask as coco_mask
 
 from canon_seg import compat  # noqa: F401
 from canon_seg.errors import InputError
-from canon_seg.geometry.annotations import turn_coco
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -66,20 +65,24 @@ def coco_results(output, image_id, category_ids):
 
 
 class RotatedCOCOEvaluator(DatasetEvaluator):
-    """COCO AP of images that are turned by quarter turns, by faster-coco-eval.
+    """COCO AP of images that are rotated, by faster-coco-eval.
 
-    Every annotation is turned by index, and so is every height and width. Angle 0 goes the same
-    way, so that the angles can be compared to the last bit. The figures are those of pycocotools,
-    and so of detectron2's ``COCOEvaluator``.
+    At quarter turns every annotation is turned by index, and so is every height and width. Angle 0
+    goes the same way, so that the angles can be compared to the last bit. The figures are those of
+    pycocotools, and so of detectron2's ``COCOEvaluator``.
+
+    Attributes:
+        instances_cut: number of annotations that the view cuts away wholly.
     """
 
-    def __init__(self, dataset, turns):
+    def __init__(self, dataset, view):
         """
         Args:
             dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`; not changed.
-            turns: quarter turns counterclockwise of the images that will be processed.
+            view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
         """
-        self._ground_truth = COCO(turn_coco(_scored(dataset), turns))
+        rotated, self.instances_cut = view.dataset(_scored(dataset))
+        self._ground_truth = COCO(rotated)
         self._category_ids = list(contiguous_ids(dataset))
         self.reset()
 
@@ -87,7 +90,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         self._results = []
 
     def process(self, inputs, outputs):
-        """Take in predictions for turned images, in the turned frame.
+        """Take in predictions for rotated images, in their own frame.
 
         Args:
             inputs: list of dicts with ``image_id``.
@@ -99,7 +102,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
             self.extend(coco_results(output, image["image_id"], self._category_ids))
 
     def extend(self, results):
-        """Take in entries of COCO's results format, of turned images in the turned frame."""
+        """Take in entries of COCO's results format, of rotated images, in their own frame."""
         self._results.extend(results)
 
     def evaluate(self):

@@ -21,25 +21,11 @@ from canon_seg.evaluation.rotated_coco import (
     coco_results,
     contiguous_ids,
 )
-from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
 from detectron2.utils import comm
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
-
-
-def check_angles(angles):
-    """Quarter turns of angles in degrees, counterclockwise, without repetition.
-
-    Raises:
-        InputError: if an angle is no multiple of 90 degrees.
-    """
-    try:
-        turns = [C4.element_at(angle) for angle in angles]
-    except ValueError as error:
-        raise InputError(f"--angles: {error}; other angles are not supported yet") from error
-    return list(dict.fromkeys(turns))
 
 
 def first_images(dataset, limit):
@@ -66,9 +52,9 @@ def first_images(dataset, limit):
 
 
 def run_sweep(
-    models, dataset, images_dir, *, turns, image_format, prompts=None, progress=True, records=None
+    models, dataset, images_dir, *, views, image_format, prompts=None, progress=True, records=None
 ):
-    """Evaluate models on a data set whose images are turned in memory.
+    """Evaluate models on a data set whose images are rotated in memory.
 
     In several processes (:func:`canon_seg.engine.launch.launch`) each takes the next image when it
     is done with one, and the next angle when it comes to scoring.
@@ -79,7 +65,7 @@ def run_sweep(
         dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`, images as checked by
             :func:`canon_seg.data.coco.check_images`.
         images_dir: folder that ``file_name`` is relative to.
-        turns: quarter turns at which to evaluate, each once.
+        views: :class:`canon_seg.evaluation.views.View`, each once: the angles.
         image_format: "RGB" or "BGR", what the models take.
         prompts: dict from image id to :class:`canon_seg.evaluation.box_prompts.BoxPrompts`, or
             None for a segmenter that takes none.
@@ -90,13 +76,16 @@ def run_sweep(
         dict that JSON can hold, or None in all but the main process:
 
         - ``num_images``: int;
-        - ``modes``: mode -> degrees ("0", "90", ...) -> "segm" and "bbox" -> ``METRICS`` -> value
-          in 0..100, or None where undefined (nothing of that size to be found, or a model without
-          masks). Beside the degrees ``AVERAGE``, the mean over the angles, where all four ran;
-        - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by true pose,
-          then by the pose found; ``accuracy``: fraction of images whose pose was found, 0..1;
+        - ``modes``: mode -> degrees ("0", "22.5", ...) -> "segm" and "bbox" -> ``METRICS`` ->
+          value in 0..100, or None where undefined (nothing of that size to be found, or a model
+          without masks). Beside the degrees ``AVERAGE``, the mean over the four quarter turns,
+          where all four ran;
+        - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
+        - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by the pose
+          nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
+          pose was found, 0..1; ``policies``: how often each answer to an uncertain pose was used;
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
-        - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one turned image) of
+        - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
     Raises:
         InputError: if the finished images of other processes cannot be found.
@@ -106,11 +95,11 @@ def run_sweep(
             records = Records(Path(folder, "records"))
             records.begin({}, resume=False)
             return run_sweep(
-                models, dataset, images_dir, turns=turns, image_format=image_format,
+                models, dataset, images_dir, views=views, image_format=image_format,
                 prompts=prompts, progress=progress, records=records,
             )
     progress = progress and comm.is_main_process()
-    _segment(models, dataset, images_dir, turns, image_format, prompts, progress, records)
+    _segment(models, dataset, images_dir, views, image_format, prompts, progress, records)
     finished = records.finished()
     missing = {image["id"] for image in dataset["images"]} - set(finished)
     if missing:
@@ -118,7 +107,7 @@ def run_sweep(
             f"{records.folder}: {len(missing)} of {len(dataset['images'])} images are not there; "
             "give all machines the same folder, on a file system that they share"
         )
-    scores = _score(dataset, list(models), turns, records, finished, progress)
+    scores, cut = _score(dataset, list(models), views, records, finished, progress)
     if not comm.is_main_process():
         return None
     facts = [line.facts for line in finished.values()]
@@ -126,26 +115,27 @@ def run_sweep(
         "num_images": len(finished),
         "modes": {
             mode: with_average({
-                f"{C4.degrees(angle):.0f}": scores[index, mode]
-                for index, angle in enumerate(turns)
+                view.label: scores[index, mode] for index, view in enumerate(views)
             })
             for mode in models
         },
-        "pose": _pose_summary(facts, turns) if "canonical" in models else None,
+        "instances_cut": {view.label: cut[index] for index, view in enumerate(views)},
+        "pose": _pose_summary(facts, views) if "canonical" in models else None,
         "cache": _cache_summary(facts),
-        "seconds": {mode: _time_summary(facts, mode, turns) for mode in models},
+        "seconds": {mode: _time_summary(facts, mode, views) for mode in models},
     }
 
 
-def _segment(models, dataset, images_dir, turns, image_format, prompts, progress, records):
+def _segment(models, dataset, images_dir, views, image_format, prompts, progress, records):
     """Run the models on all images that are not finished yet, together with other processes."""
     finished = set(records.finished()) if comm.is_main_process() else None
     # What others append from now on must change no process's list of what is left to do.
     finished, name = comm.all_gather((finished, secrets.token_hex(8)))[0]
     images = [image for image in dataset["images"] if image["id"] not in finished]
     category_ids = list(contiguous_ids(dataset))
+    annotations = _annotations_of_prompts(dataset, prompts)
     taken, done = SharedCounter(f"{name}/taken"), SharedCounter(f"{name}/done")
-    runs_of_image = len(models) * len(turns)
+    runs_of_image = len(models) * len(views)
     runs_before = len(finished) * runs_of_image
     with tqdm(
         total=len(dataset["images"]) * runs_of_image, initial=runs_before,
@@ -159,30 +149,45 @@ def _segment(models, dataset, images_dir, turns, image_format, prompts, progress
             entry = images[index]
             pixels = read_image(Path(images_dir) / entry["file_name"], image_format)
             facts = {"seconds": dict.fromkeys(models, 0.0), "poses": [], "cache": None}
-            views = {}
+            results = {}
             before = _cache_counts(models)
-            for angle in turns:
-                inputs = _turned_inputs(entry, pixels, angle)
+            for view in views:
+                inputs = _rotated_inputs(entry, pixels, view)
                 for mode, model_for in models.items():
-                    model = model_for(angle)
+                    model = model_for(view.pose)
                     if prompts is not None:
-                        inputs["prompts"] = prompts[entry["id"]].turned(
-                            angle, *pixels.shape[:2], snapped=model.canonicalizer.snaps
+                        inputs["prompts"] = view.prompts(
+                            prompts[entry["id"]], *pixels.shape[:2], model.canonicalizer.snaps,
+                            annotations[entry["id"]],
                         )
                     start = _now(model.device)
                     outputs = model([inputs])
                     facts["seconds"][mode] += _now(model.device) - start
                     if mode == "canonical":
-                        facts["poses"].append(outputs[0]["pose"].turns)
-                    views[mode, angle] = coco_results(outputs[0], entry["id"], category_ids)
+                        pose = outputs[0]["pose"]
+                        facts["poses"].append([pose.turns, pose.policy])
+                    results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
                 facts["cache"] = [now - then for now, then in zip(_cache_counts(models), before)]
             records.append(
-                entry["id"], facts, [views[mode, angle] for mode in models for angle in turns]
+                entry["id"], facts, [results[mode, view] for mode in models for view in views]
             )
         comm.synchronize()
         show(done.add(0))
+
+
+def _annotations_of_prompts(dataset, prompts):
+    """By image, the annotations whose boxes are the prompts; None for a detector's boxes."""
+    by_image = {image["id"]: [] for image in dataset["images"]}
+    for entry in dataset["annotations"]:
+        by_image[entry["image_id"]].append(entry)
+    if prompts is None:
+        return by_image
+    return {
+        image_id: entries if prompts[image_id].scores is None else None
+        for image_id, entries in by_image.items()
+    }
 
 
 def _cache_counts(models):
@@ -191,33 +196,43 @@ def _cache_counts(models):
     return None if cache is None else (cache.hits, cache.misses)
 
 
-def _score(dataset, modes, turns, records, finished, progress):
-    """The scores of all modes by (index of the angle, mode); of use in the main process only."""
-    scores = {}
-    own = range(comm.get_rank(), len(turns), comm.get_world_size())
+def _score(dataset, modes, views, records, finished, progress):
+    """Scores by (index of the view, mode), and the number of annotations cut away by index.
+
+    Of use in the main process only.
+    """
+    scores, cut = {}, {}
+    own = range(comm.get_rank(), len(views), comm.get_world_size())
     for index in tqdm(own, desc="scoring", unit="angle", disable=not progress):
-        evaluator = RotatedCOCOEvaluator(dataset, turns[index])
+        evaluator = RotatedCOCOEvaluator(dataset, views[index])
+        cut[index] = evaluator.instances_cut
         for number, mode in enumerate(modes):
             evaluator.reset()
-            for results in records.view(finished, number * len(turns) + index):
+            for results in records.view(finished, number * len(views) + index):
                 evaluator.extend(results)
             scores[index, mode] = _defined(evaluator.evaluate())
-    return {key: value for part in comm.gather(scores) for key, value in part.items()}
+    return [
+        {key: value for part in comm.gather(own) for key, value in part.items()}
+        for own in (scores, cut)
+    ]
 
 
-def _time_summary(facts, mode, turns):
+def _time_summary(facts, mode, views):
     total = math.fsum(image["seconds"][mode] for image in facts)
-    return {"total": total, "per_image": total / (len(facts) * len(turns))}
+    return {"total": total, "per_image": total / (len(facts) * len(views))}
 
 
-def _pose_summary(facts, turns):
+def _pose_summary(facts, views):
     confusion = np.zeros((C4.order, C4.order), np.int64)
+    policies = {}
     for image in facts:
-        for angle, pose in zip(turns, image["poses"]):
-            confusion[angle, pose] += 1
+        for view, (pose, policy) in zip(views, image["poses"]):
+            confusion[view.pose, pose] += 1
+            policies[policy] = policies.get(policy, 0) + 1
     return {
         "accuracy": float(np.trace(confusion) / confusion.sum()),
         "confusion": confusion.tolist(),
+        "policies": dict(sorted(policies.items())),
     }
 
 
@@ -229,17 +244,18 @@ def _cache_summary(facts):
 
 
 def with_average(by_angle):
-    """The scores of one mode with ``AVERAGE`` added, if all four angles are there.
+    """The scores of one mode with ``AVERAGE`` added, if all four quarter turns are there.
 
-    A metric that is undefined at one angle is undefined on the average.
+    A metric that is undefined at one of them is undefined on the average.
     """
-    if len(by_angle) < C4.order:
+    quarters = [f"{C4.degrees(turns):.0f}" for turns in C4.elements]
+    if not set(quarters) <= set(by_angle):
         return by_angle
     return {
         **by_angle,
         AVERAGE: {
             task: {
-                metric: _mean([scores[task][metric] for scores in by_angle.values()])
+                metric: _mean([by_angle[angle][task][metric] for angle in quarters])
                 for metric in METRICS
             }
             for task in TASKS
@@ -253,13 +269,13 @@ def _mean(values):
     return math.fsum(values) / len(values)  # of equal values exactly that value
 
 
-def _turned_inputs(entry, pixels, turns):
-    """detectron2's input dict for one turned image."""
-    turned = np.ascontiguousarray(turn_image(pixels, turns).transpose(2, 0, 1))
+def _rotated_inputs(entry, pixels, view):
+    """detectron2's input dict for one view of an image."""
+    rotated = np.ascontiguousarray(view.image(pixels).transpose(2, 0, 1))
     return {
-        "image": torch.from_numpy(turned),
-        "height": turned.shape[1],
-        "width": turned.shape[2],
+        "image": torch.from_numpy(rotated),
+        "height": rotated.shape[1],
+        "width": rotated.shape[2],
         "image_id": entry["id"],
         "file_name": entry["file_name"],
     }
