@@ -51,10 +51,10 @@ def build_models(cfg, modes):
 def models_by_mode(model, modes):
     """As :func:`build_models`, around a :class:`CanonicalizedSegmenter` that is there already."""
     known = {
-        "vanilla": lambda: _same_for_all(_behind(IdentityCanonicalizer(), model)),
+        "vanilla": lambda: _same_for_all(behind(IdentityCanonicalizer(), model)),
         "canonical": lambda: _same_for_all(model),
-        "oracle": lambda: [_behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements],
-        "tta": lambda: _same_for_all(_behind(AllPosesCanonicalizer(), model)),
+        "oracle": lambda: [behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements],
+        "tta": lambda: _same_for_all(behind(AllPosesCanonicalizer(), model)),
     }
     return {mode: known[mode]().__getitem__ for mode in check_modes(modes)}
 
@@ -74,7 +74,7 @@ def _same_for_all(model):
     return [model] * C4.order
 
 
-def _behind(canonicalizer, model):
+def behind(canonicalizer, model):
     """``model`` with another canonicalizer and no cache; all else is shared."""
     return CanonicalizedSegmenter(
         canonicalizer=canonicalizer,
