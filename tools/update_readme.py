@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the tables of the README from the sweep files that tools/eval_rotated.py wrote.
+"""Write the tables of the documents from the sweep files that tools/eval_rotated.py wrote.
 
     python tools/update_readme.py [--check] [README.md ...]
 
@@ -7,6 +7,13 @@ A table stands between two comments, the first of which names the file that it i
 
     <!-- sweep: docs/results/coco_val182/sweep.json -->
     <!-- end of sweep -->
+
+    <!-- comparison: docs/results/pedestrians/rows.json -->
+    <!-- end of comparison -->
+
+A comparison takes a mode of one sweep file for each of its rows: {"rows": [{"label", "sweep",
+"mode", "passes"}, ...], "baselines": FILE}. ``sweep`` is a folder beside the file, ``baselines``,
+which may be left out, what tools/eval_baselines.py wrote.
 
 With --check nothing is written, and the exit status is 1 if a table differs from its file.
 """
@@ -21,7 +28,10 @@ from canon_seg.errors import InputError, run_main
 from canon_seg.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = re.compile(r"(<!-- sweep: (\S+) -->\n).*?(<!-- end of sweep -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(<!-- (sweep|comparison): (\S+) -->\n).*?(<!-- end of (?:sweep|comparison) -->)", re.DOTALL
+)
+QUARTERS = ("0", "90", "180", "270", "C4-avg")
 
 
 def markdown_table(sweep):
@@ -30,7 +40,7 @@ def markdown_table(sweep):
     Args:
         sweep: dict of a ``sweep.json``.
     """
-    angles = list(next(iter(sweep["modes"].values())))
+    angles = [angle for angle in next(iter(sweep["modes"].values())) if angle in QUARTERS]
     names = [angle if angle == "C4-avg" else f"{angle}°" for angle in angles]
     lines = [
         "| " + " | ".join(["", *(f"{task} {name}" for task in ("mask", "box") for name in names)])
@@ -47,6 +57,42 @@ def markdown_table(sweep):
     return "\n".join([*lines, "", "; ".join(facts) + "."]) + "\n"
 
 
+def comparison_table(path):
+    """Mask AP of several ways to the same end, their passes and their time, as Markdown.
+
+    Args:
+        path: of the file that names the rows.
+    """
+    spec = json.loads(path.read_text())
+    names = [angle if angle == "C4-avg" else f"{angle}°" for angle in QUARTERS]
+    lines = [
+        "| " + " | ".join(["mask AP", *names, "poses found", "passes", "time"]) + " |",
+        "|---|" + "---:|" * (len(names) + 3),
+    ]
+    for row in spec["rows"]:
+        sweep = json.loads((path.parent / row["sweep"] / "sweep.json").read_text())
+        by_angle, seconds = sweep["modes"][row["mode"]], sweep["seconds"]
+        cells = [f"{by_angle[angle]['segm']['AP']:.2f}" for angle in QUARTERS]
+        found = sweep["pose"] if row["mode"] == "canonical" else None
+        cells.append(f"{100 * found['accuracy']:.1f} %" if found else "–")
+        cells.append(str(row["passes"]))
+        # Only times of one run can be compared.
+        alone = seconds.get("vanilla")
+        ratio = seconds[row["mode"]]["per_image"] / alone["per_image"] if alone else None
+        cells.append("–" if ratio is None else f"{ratio:.2f}")
+        lines.append("| " + " | ".join([row["label"], *cells]) + " |")
+    if "baselines" in spec:
+        baselines = json.loads((path.parent / spec["baselines"]).read_text())["segm"]
+        for name, scores in baselines.items():
+            cells = [f"{scores['AP']:.2f}", *["–"] * 5, "0", "–"]
+            lines.append("| " + " | ".join([f"{name}, no network", *cells]) + " |")
+    return "\n".join([
+        *lines, "",
+        f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the model, "
+        "relative to vanilla in the same run.",
+    ]) + "\n"
+
+
 def updated(text, source):
     """A document with every table made anew.
 
@@ -55,14 +101,15 @@ def updated(text, source):
     """
 
     def replace(match):
-        path = ROOT / match[2]
+        path = ROOT / match[3]
         try:
-            sweep = json.loads(path.read_text())
-            return match[1] + markdown_table(sweep) + match[3]
+            if match[2] == "sweep":
+                return match[1] + markdown_table(json.loads(path.read_text())) + match[4]
+            return match[1] + comparison_table(path) + match[4]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{source} names {match[2]}, which is no sweep file ({error}); write it with "
-                "tools/eval_rotated.py"
+                f"{source} names {match[3]}, of which no table can be made ({error}); write the sweep "
+                "with tools/eval_rotated.py"
             ) from error
 
     return TABLE.sub(replace, text)
@@ -70,7 +117,7 @@ def updated(text, source):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / "README.md"])
+    parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / "README.md", ROOT / "MODEL_ZOO.md"])
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     args = parser.parse_args()
     stale = 0
