@@ -128,7 +128,7 @@ def build_detector(cfg):
     keys = cfg.MODEL.SAM.DETECTOR
     if not 0 <= keys.SCORE_THRESH <= 1:
         raise InputError(f"{KEY}.SCORE_THRESH is {keys.SCORE_THRESH}; give a score, 0 to 1")
-    theirs = load_config(_config_file(keys.CONFIG_FILE))
+    theirs = load_config(detector_config_file(keys.CONFIG_FILE))
     name, weights = theirs.MODEL.META_ARCHITECTURE, keys.WEIGHTS
     if name == "CanonicalizedSegmenter":  # the pose is found once, before both
         name = theirs.MODEL.SEGMENTER.META_ARCHITECTURE
@@ -157,7 +157,8 @@ def build_detector(cfg):
     )
 
 
-def _config_file(name):
+def detector_config_file(name):
+    """The file that MODEL.SAM.DETECTOR.CONFIG_FILE names, or :class:`InputError`."""
     if not name:
         raise InputError(
             f'{KEY}.CONFIG_FILE is empty; MODEL.SAM.PROMPTS "detector" needs a detector\'s config'
