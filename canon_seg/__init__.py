@@ -2,6 +2,8 @@
 
 import importlib
 
+from .errors import without_detectron2
+
 __version__ = "0.1.0"
 
 # Public names and where they live. Each is imported when it is first asked for: `import canon_seg`
@@ -31,9 +33,7 @@ def __getattr__(name):
         if (error.name or "").partition(".")[0] != "detectron2":
             raise
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs detectron2, which is not on PyPI under its own name: build "
-            "the official one from its repository, or run tools/install_detectron2.py of canon_seg",
-            name=error.name,
+            without_detectron2(f"{__name__}.{name}"), name=error.name
         ) from error
 
 

@@ -1,0 +1,1 @@
+"""The console commands, which are also scripts in demo/ and tools/."""

@@ -1,0 +1,38 @@
+"""The entry points of the console commands; nothing heavy is imported before one is called."""
+
+import importlib
+
+from canon_seg.errors import InputError, run_main, without_detectron2
+
+
+def demo():
+    """canon-seg-demo"""
+    _run("demo", "canon-seg-demo")
+
+
+def eval_rotated():
+    """canon-seg-eval"""
+    _run("eval_rotated", "canon-seg-eval")
+
+
+def eval_pose():
+    """canon-seg-eval-pose"""
+    _run("eval_pose", "canon-seg-eval-pose")
+
+
+def train_net():
+    """canon-seg-train"""
+    _run("train_net", "canon-seg-train")
+
+
+def _run(module, command):
+    def main():
+        try:
+            module_of_command = importlib.import_module(f"canon_seg.cli.{module}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "detectron2":
+                raise
+            raise InputError(without_detectron2(command)) from error
+        return module_of_command.main()
+
+    run_main(main)

@@ -1,0 +1,271 @@
+"""Segment photographs and videos in their canonical pose, and write pictures of what was found.
+
+    canon-seg-demo --input photo.jpg [more, folders, globs, videos] --output DIR \\
+        [--box x0 y0 x1 y1 ...] [--point x y ...] [--turns] [--save-json] [KEY VALUE ...]
+
+Writes DIR/photo.png: the photograph with its masks, the pose found and its probability; of a video
+DIR/video.mp4. SAM takes boxes and points, and segments everything where there are none; detectors
+need no prompts. Without --input: photographs that come with scikit-image. Config options KEY VALUE
+come last. In a checkout, python demo/demo.py is the same command.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from canon_seg import compat  # noqa: F401
+from canon_seg.canonicalizers.canonicalizer import UncertainPoses
+from canon_seg.config import load_config
+from canon_seg.data.images import read_image
+from canon_seg.demo.drawing import captioned, describe, draw_turns
+from canon_seg.demo.inputs import find_inputs, output_names
+from canon_seg.demo.prompts import check_prompts, parse_prompts
+from canon_seg.demo.results import Results
+from canon_seg.demo.segment import KEEP, KEEP_TINY, build_segment, same_when_turned
+from canon_seg.demo.video import clip_pose, frame_rate, is_video, read_frames, write_video
+from canon_seg.device import resolve_device
+from canon_seg.errors import InputError
+from canon_seg.evaluation.modes import build_models
+from canon_seg.files import check_output_dir
+from canon_seg.geometry.arrays import turn_image
+from canon_seg.geometry.group import C4
+from canon_seg.visualize import save_picture
+
+CONFIG_FILE = "sam_tiny_c4.yaml"
+WEBCAM_FPS = 10  # of the video that is written
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", default=CONFIG_FILE, metavar="FILE",
+        help=f"a file, or the name of a config of the package; default: {CONFIG_FILE}",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--input", nargs="+", metavar="FILE",
+        help="images, videos, folders of them, or glob patterns in quotes",
+    )
+    source.add_argument(
+        "--webcam", type=int, metavar="N",
+        help="the webcam of that number, 0 for the first, to DIR/webcam_N.mp4 until Ctrl-C",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--box", nargs="+", action="extend", default=[], metavar="N",
+        help="x0 y0 x1 y1 in pixel edges, again and again; each box is one prompt",
+    )
+    parser.add_argument(
+        "--point", nargs="+", action="extend", default=[], metavar="N",
+        help="x y of a pixel, counted from 0, again and again; each point is one prompt",
+    )
+    parser.add_argument(
+        "--everything", action="store_true",
+        help="have SAM segment everything, as it does without prompts, even where the config has a "
+        "detector to prompt it",
+    )
+    parser.add_argument(
+        "--turns", action="store_true",
+        help="also write all four turns of each image side by side",
+    )
+    parser.add_argument(
+        "--save-json", action="store_true",
+        help="also write DIR/results.json, a COCO file of all that was found, with the poses",
+    )
+    parser.add_argument(
+        "--pose-per-frame", action="store_true",
+        help="find the pose of each frame of a video; default: one pose for the whole clip, from "
+        "frames all over it. Frames of a webcam always have their own",
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="only the first N frames of each video or webcam"
+    )
+    parser.add_argument(
+        "--points-per-side", type=int, default=16, metavar="N",
+        help="without prompts, SAM is asked at N x N points; default: 16",
+    )
+    parser.add_argument(
+        "--min-iou", type=float, metavar="P",
+        help="without prompts: least IoU that SAM predicts for a mask; default: "
+        f"{KEEP[0]:g}, tiny SAM {KEEP_TINY[0]:g}",
+    )
+    parser.add_argument(
+        "--min-stability", type=float, metavar="P",
+        help="without prompts: least stability of a mask; default: "
+        f"{KEEP[1]:g}, tiny SAM {KEEP_TINY[1]:g}",
+    )
+    parser.add_argument(
+        "--max-masks", type=int, metavar="N",
+        help="without prompts: only the N best masks by predicted IoU times stability; default: "
+        f"{KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, metavar="P",
+        help="least score of a detector's instances; default: 0.5",
+    )
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    for name in ("points_per_side", "max_masks", "frames"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+    prompts = parse_prompts(args.box, args.point)
+    output = check_output_dir(args.output)
+    cfg = load_config(args.config_file, args.options)
+    resolve_device(cfg, args.config_file, args.options)
+    check_segmenter(args, cfg, prompts)
+    results = Results()
+    if args.webcam is not None:
+        errors = []
+        segment = load_segment(args, cfg, prompts)
+        print(process_webcam(args, output, segment, prompts, results))
+    else:
+        # All inputs are looked at before the first is worked on: mistakes show at once.
+        paths, errors = find_inputs(args.input, prompts)
+        for error in errors:
+            print(f"error: {error}", file=sys.stderr)
+        if paths:
+            segment = load_segment(args, cfg, prompts)
+            errors += process_all(args, paths, output, segment, prompts, results)
+    if args.save_json and results.images:
+        results.write(output / "results.json")
+        print("written:", output / "results.json")
+    return 2 if errors else 0
+
+
+def check_segmenter(args, cfg, prompts):
+    """Raise InputError where the options ask for what the segmenter of the config can't do."""
+    segmenter = cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+    if (prompts or args.everything) and segmenter != "SamSegmenter":
+        raise InputError(
+            f"--box, --point and --everything: {segmenter} takes no prompts; leave them out, or "
+            f"take a config with SamSegmenter, such as {CONFIG_FILE}"
+        )
+    if prompts and args.everything:
+        raise InputError("--everything is without prompts: leave it out, or --box and --point")
+
+
+def load_segment(args, cfg, prompts):
+    """The :class:`canon_seg.demo.segment.Segment` that the arguments ask for."""
+    if prompts or args.everything:
+        cfg.MODEL.SAM.PROMPTS = "boxes"  # no detector is needed
+    model = build_models(cfg, ["canonical"])["canonical"](0)
+    if not cfg.MODEL.SEGMENTER.WEIGHTS:
+        print(
+            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
+            file=sys.stderr,
+        )
+    return build_segment(
+        model, cfg, prompted=bool(prompts), score_threshold=args.score_threshold,
+        points_per_side=args.points_per_side, min_iou=args.min_iou,
+        min_stability=args.min_stability, max_masks=args.max_masks,
+    )
+
+
+def process_all(args, paths, output, segment, prompts, results):
+    """Work on each input, print a line for it, and return the errors of those that failed."""
+    errors = []
+    for path, name in zip(tqdm(paths, unit="file", disable=None), output_names(paths, output)):
+        found = Results()
+        try:
+            if is_video(path):
+                line = process_video(args, path, output / name, segment, prompts, found)
+            else:
+                line = process_image(path, output / name, segment, prompts, args.turns, found)
+        except InputError as error:
+            errors.append(error)
+            tqdm.write(f"error: {error}", file=sys.stderr)
+        else:
+            results.extend(found)
+            tqdm.write(line)
+    return errors
+
+
+def process_image(path, target, segment, prompts, all_turns, results):
+    """Segment one image, write its pictures, and return the line to print."""
+    start = time.perf_counter()
+    image = read_image(path, "RGB")
+    height, width = image.shape[:2]
+    found = segment(image, prompts)
+    save_picture(target, captioned(found))
+    line = f"{path.name}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
+    if all_turns:
+        turned = [found] + [
+            segment(
+                np.array(turn_image(image, turns), order="C"),
+                [part.turned(turns, height, width) for part in prompts],
+            )
+            for turns in (1, 2, 3)
+        ]
+        save_picture(target.with_name(f"{target.stem}_turns.png"), draw_turns(turned))
+        line += f", {'the same' if same_when_turned(turned) else 'NOT the same'} in all turns"
+    results.add(path, found, (height, width))
+    return f"{line}, {time.perf_counter() - start:.1f} s -> {target}"
+
+
+def process_video(args, path, target, segment, prompts, results):
+    """Segment the frames of a video, write them as one, and return the line to print."""
+    start = time.perf_counter()
+    if not args.pose_per_frame:
+        uncertain = getattr(segment.model.canonicalizer, "uncertain", UncertainPoses())
+        frames = islice(read_frames(path), args.frames)
+        segment = segment.with_pose(clip_pose(segment.pose, frames, uncertain))
+    with write_video(target, frame_rate(path)) as write:
+        frames = islice(read_frames(path), args.frames)
+        for number, frame in enumerate(
+            tqdm(frames, path.name, unit="frame", leave=False, disable=None)
+        ):
+            found = segment(frame, prompts)
+            write(captioned(found))
+            results.add(path, found, frame.shape[:2], number)
+    return f"{path.name}: {summarize(results)}, {time.perf_counter() - start:.1f} s -> {target}"
+
+
+def process_webcam(args, output, segment, prompts, results):
+    """Segment what a webcam sees until an interrupt, and return the line to print."""
+    name, target = f"webcam {args.webcam}", output / f"webcam_{args.webcam}.mp4"
+    start, written = time.perf_counter(), 0
+    with write_video(target, WEBCAM_FPS) as write:
+        try:
+            for number, frame in enumerate(islice(read_frames(args.webcam), args.frames)):
+                check_prompts(prompts, name, *frame.shape[:2])
+                found = segment(frame, prompts)
+                picture = captioned(found)
+                results.add(name, found, frame.shape[:2], number)
+                # As often as it takes for the video to run at the speed of life.
+                due = (time.perf_counter() - start) * WEBCAM_FPS
+                for _ in range(max(1, round(due - written))):
+                    write(picture)
+                    written += 1
+                tqdm.write(f"{number}: {describe(found.pose, ' degrees')}, {found}")
+        except KeyboardInterrupt:
+            if not written:
+                raise
+    return f"{name}: {summarize(results)} -> {target}"
+
+
+def summarize(results):
+    """The frames of a video in words."""
+    first, count = results.images[0], len(results.images)
+    size = f"{first['width']} x {first['height']}, {count} frame{'' if count == 1 else 's'}"
+    poses = [image["pose"] for image in results.images]
+    if all(pose == poses[0] for pose in poses):
+        return f"{size}, pose {poses[0]['degrees']:.0f} degrees, probability " + (
+            f"{poses[0]['probability']:.3f}"
+        )
+    counts = Counter(pose["degrees"] for pose in poses)
+    known = [C4.degrees(turns) for turns in C4.elements if C4.degrees(turns) in counts]
+    listed = ", ".join(f"{angle:.0f} degrees in {counts[angle]}" for angle in known)
+    return f"{size}, poses: {listed}"

@@ -1,0 +1,1 @@
+"""What the demo is made of: inputs, segmentation, drawing, videos, results."""
