@@ -61,7 +61,7 @@ _CSS = """
 .wide { overflow-x: auto; }
 .wide table { width: auto !important; border: 0 !important; font-variant-numeric: tabular-nums; }
 .wide tr { border: 0 !important; }
-.wide th, .wide td { padding: .3rem .7rem !important; text-align: right; border: 0 !important; }
+.wide th, .wide td { padding: .25rem .4rem !important; text-align: right; border: 0 !important; }
 .wide tr + tr th { text-align: left; }
 .wide tr.plain td { color: rgb(PLAIN); font-weight: 600; }
 .wide tr.canonicalized td { color: rgb(CANONICAL); font-weight: 600; }
@@ -85,14 +85,14 @@ def build_page(turner, samples, limits):
         with gr.Row():
             gallery = gr.Gallery(
                 [(sample.image, sample.name) for sample in samples], show_label=False,
-                columns=max(6, len(samples)), rows=1, object_fit="cover", allow_preview=False,
-                interactive=False, buttons=[], scale=3, elem_id="samples",
+                columns=max(6, len(samples)), rows=1, height=160, object_fit="cover",
+                allow_preview=False, interactive=False, buttons=[], scale=3, elem_id="samples",
             )
             upload = gr.File(
-                label="or upload a photo", file_types=["image"], height=150, scale=1,
+                label="or upload a photo", file_types=["image"], height=160, scale=1,
                 elem_id="upload",
             )
-        with gr.Row():
+        with gr.Row(equal_height=True):
             angle = gr.Slider(
                 0, 360, FIRST_ANGLE, step=5, label="Turn the photo (degrees counterclockwise)",
                 scale=3, elem_id="angle",
@@ -167,19 +167,22 @@ def build_page(turner, samples, limits):
             return show(clear(_present(session)))
 
         def listen(event, handler, inputs, **options):
-            event(
+            return event(
                 handler, inputs, shown, concurrency_id="models", concurrency_limit=1,
                 show_progress="minimal", api_visibility="private", **options,
             )
 
         listen(page.load, on_load, [angle])
         listen(gallery.select, on_sample, [angle])
-        listen(upload.upload, on_upload, [upload, angle])
+        # Emptied in the browser, to take the next file.
+        listen(upload.upload, on_upload, [upload, angle]).then(
+            None, None, upload, js="() => null", api_visibility="private"
+        )
         listen(angle.change, on_turn, [state, angle], trigger_mode="always_last")
         listen(photo.select, on_click, [state, tool], trigger_mode="multiple")
         listen(clearing.click, on_clear, [state])
         for button, degrees in zip(quarters, (0, 90, 180, 270)):
-            # In the browser; the slider's change does the rest.
+            # In the browser as well; the slider's change does the rest.
             button.click(None, None, angle, js=f"() => {degrees}", api_visibility="private")
     return page
 
