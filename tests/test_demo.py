@@ -1,23 +1,45 @@
+import json
 import os
 import re
 import subprocess
 import sys
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
+from canon_seg.assets import resolve_config
 from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
 from canon_seg.canonicalizers.weights import FORMAT
+from canon_seg.cli import demo
+from canon_seg.config import load_config
+from canon_seg.demo import inputs
+from canon_seg.demo.classes import Classes, known_classes
+from canon_seg.demo.inputs import output_names, sample_photographs
+from canon_seg.demo.prompts import parse_prompts
+from canon_seg.demo.results import Results
+from canon_seg.demo.segment import (
+    Segment,
+    instances_of,
+    model_inputs,
+    same_when_turned,
+    segment_by_detectron2,
+    segment_everything,
+    segment_prompts,
+)
 from canon_seg.errors import InputError, run_main
 from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
+from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
+from canon_seg.visualize import zoom_factor
+from toy_coco import write_toy_coco
 from tiny_models import (
     canonicalized,
     random_canonicalizer,
@@ -53,10 +75,6 @@ LINE = re.compile(
     r"(\S+): (\d+) x (\d+), pose (0|90|180|270) degrees, probability (0\.\d+|1\.000), "
     r"(\d+) mask(?:s|(?<=1 mask))(?:, (the same|NOT the same) in all turns)?, \d+\.\d s -> (\S+)"
 )
-
-spec = spec_from_file_location("demo", SCRIPT)
-demo = module_from_spec(spec)
-spec.loader.exec_module(demo)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +161,9 @@ def test_everything_is_segmented_without_prompts(run):
     count, same = LINE.fullmatch(done.lines[0]).group(6, 7)
     assert int(count) > 0 and same == "the same"
     assert pictures("out") == ["photo.png", "photo_turns.png"]
-    factor = demo.zoom_factor(40, 61)
+    factor = zoom_factor(40, 61)
     drawn = np.asarray(Image.open("out/photo.png"))[-40 * factor :, : 61 * factor]
-    assert (drawn != pixels.repeat(factor, axis=0).repeat(factor, axis=1)).mean() > 0.01
+    assert (drawn != pixels.repeat(factor, axis=0).repeat(factor, axis=1)).any()
 
 
 def test_thresholds_of_everything_are_heeded(run):
@@ -160,15 +178,16 @@ def test_thresholds_of_everything_are_heeded(run):
 def test_the_best_masks_of_everything_are_kept():
     model = canonicalized(tiny_segmenter("sam"), IdentityCanonicalizer())
     options = dict(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    records = demo.CanonicalSamAutomaticMaskGenerator(
+    records = CanonicalSamAutomaticMaskGenerator(
         model.segmenter.sam, model.canonicalizer, **options
     ).generate(photo())
     best = max(
         (record for record in records if record["area"]),
         key=lambda record: record["predicted_iou"] * record["stability_score"],
     )
-    (mask,) = demo.segment_everything(model, 1, photo(), [], **options).masks
-    assert np.array_equal(mask, best["segmentation"])
+    found = segment_everything(1, options, model, photo()).instances
+    assert np.array_equal(found.pred_masks[0], best["segmentation"])
+    assert found.scores.tolist() == [pytest.approx(best["predicted_iou"])]
 
 
 @pytest.mark.parametrize("size", [(40, 61), (47, 47), (1, 30), (30, 1)])
@@ -177,29 +196,26 @@ def test_masks_of_turned_prompts_are_the_turned_masks(size, image_format):
     segmenter = tiny_segmenter("sam")
     segmenter.image_format = image_format
     image, (height, width) = photo(*size), size
-    args = SimpleNamespace(
-        box=[0, 0, width, height, 0, 0, width / 2, height / 3],
-        point=[width - 1, 0, width // 2, height // 2],
-    )
-    prompts = demo.parse_prompts(args)
+    boxes = [0, 0, width, height, 0, 0, width / 2, height / 3]
+    prompts = parse_prompts(boxes, [width - 1, 0, width // 2, height // 2])
 
     def of_turns(canonicalizer):
         model = canonicalized(segmenter, canonicalizer)
         return [
-            demo.segment_prompts(
-                model, image_format, turn_image(image, turns),
+            segment_prompts(
+                image_format, model, turn_image(image, turns),
                 [part.turned(turns, height, width) for part in prompts],
             )
             for turns in C4.elements
         ]
 
     found = of_turns(random_canonicalizer(image_format))
-    assert [len(one.masks) for one in found] == [4] * 4
-    assert demo.same_masks(found)
+    assert [len(one.instances) for one in found] == [4] * 4
+    assert same_when_turned(found)
     assert sorted(one.pose.turns for one in found) == [0, 1, 2, 3]
     if min(size) > 1:
-        assert any(mask.any() for mask in found[0].masks)
-        assert not demo.same_masks(of_turns(IdentityCanonicalizer()))
+        assert found[0].instances.pred_masks.any()
+        assert not same_when_turned(of_turns(IdentityCanonicalizer()))
 
 
 def test_all_eight_exif_orientations_give_the_picture_of_the_upright_file(run):
@@ -229,9 +245,9 @@ def test_all_eight_exif_orientations_give_the_picture_of_the_upright_file(run):
 
 def test_photographs_of_scikit_image_are_the_default(run, monkeypatch):
     pytest.importorskip("skimage")
-    samples = demo.sample_photographs()
+    samples = sample_photographs()
     assert 1 <= len(samples) <= 4 and all(path.is_file() for path in samples)
-    monkeypatch.setattr(demo, "SAMPLES", demo.SAMPLES[:1])
+    monkeypatch.setattr(inputs, "SAMPLES", inputs.SAMPLES[:1])
     done = run("--output", "out", *ALL_MASKS)
     assert done.status == 0, done.err
     assert pictures("out") == ["astronaut.png"] and len(done.lines) == 1
@@ -252,9 +268,9 @@ def test_all_pixel_formats_are_read(run):
 
 def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
     model = canonicalized(tiny_segmenter("sam"), FixedPoseCanonicalizer(1))
-    segment = partial(demo.segment_everything, model, 5, points_per_side=2)
-    line = demo.process(
-        Path(save(tmp_path / "a.png", photo())), tmp_path / "out.png", segment, [], False
+    segment = Segment(model, partial(segment_everything, 5, {"points_per_side": 2}))
+    line = demo.process_image(
+        Path(save(tmp_path / "a.png", photo())), tmp_path / "out.png", segment, [], False, Results()
     )
     assert "61 x 40, pose 90 degrees, probability 1.000, " in line
 
@@ -269,13 +285,18 @@ def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
 )
 def test_results_of_detectron2_models_are_drawn(kind, noun, tmp_path):
     model = canonicalized(tiny_segmenter(kind), random_canonicalizer("BGR"))
-    names = demo.class_names(tiny_config(kind))
-    segment = partial(demo.segment_by_detectron2, model, "BGR", names, 0.0)
-    path = save(tmp_path / "a.png", photo())
-    line = demo.process(path, tmp_path / "out.png", segment, [], True)
+    classes = known_classes(tiny_config(kind))
+    segment = Segment(model, partial(segment_by_detectron2, "BGR", classes, 0.0))
+    path, results = save(tmp_path / "a.png", photo()), Results()
+    line = demo.process_image(path, tmp_path / "out.png", segment, [], True, results)
     assert int(re.search(rf" (\d+) {noun}", line).group(1)) > 0
     assert "the same in all turns" in line
     assert (tmp_path / "out.png").exists() and (tmp_path / "out_turns.png").exists()
+    results.write(tmp_path / "results.json")
+    read = COCO(tmp_path / "results.json")
+    assert len(read.anns) == int(re.search(rf" (\d+) {noun}", line).group(1))
+    for entry in read.loadAnns(read.getAnnIds()):
+        assert read.cats[entry["category_id"]]["name"] and 0 <= entry["score"] <= 1
 
 
 def test_a_detector_needs_no_prompts(run, config):
@@ -292,33 +313,160 @@ def test_a_detector_needs_no_prompts(run, config):
     assert ", 0 masks, " in run(*words, "none", "--score-threshold", 1).lines[0]
 
 
-def test_weak_detections_are_left_out_and_classes_named():
+def test_weak_detections_are_left_out():
     model = canonicalized(tiny_segmenter("mask_rcnn"), random_canonicalizer("BGR"))
-    result = model([demo._inputs(photo(), "BGR")])[0]
+    result = model([model_inputs(photo(), "BGR")])[0]
     scores = result["instances"].scores
     threshold = scores.sort().values[len(scores) // 2].item()
-    drawn = demo.overlay(result, {"thing": ["cat"], "stuff": []}, threshold)
-    kept = scores >= threshold
-    assert 0 < kept.sum() < len(scores)
-    assert len(drawn["masks"]) == len(drawn["labels"]) == len(drawn["boxes"]) == kept.sum()
-    classes = result["instances"].pred_classes[kept].tolist()
-    for label, index, score in zip(drawn["labels"], classes, scores[kept].tolist()):
-        assert label == f"{'class ' + str(index) if index else 'cat'} {score:.0%}"
+    found, _ = instances_of(result, (Classes(), Classes()), threshold)
+    assert 0 < len(found) < len(scores)
+    assert torch.equal(found.scores, scores[scores >= threshold])
+
+
+def test_a_detector_prompts_sam_unless_everything_is_asked_for(run, config):
+    detector = tiny_config("mask_rcnn")
+    torch.save(tiny_segmenter("mask_rcnn").state_dict(), "detector.pth")
+    Path("detector.yaml").write_text(detector.dump())
+    save("photo.png", photo())
+    options = [
+        "MODEL.SAM.PROMPTS", "detector", "MODEL.SAM.DETECTOR.CONFIG_FILE", "detector.yaml",
+        "MODEL.SAM.DETECTOR.WEIGHTS", "detector.pth", "MODEL.SAM.DETECTOR.SCORE_THRESH", "0.0",
+    ]
+    words = ["--input", "photo.png", "--output", "out", "--turns", "--score-threshold", 0]
+    done = run(*words, "--save-json", *options)
+    assert done.status == 0, done.err
+    assert ", 6 masks, the same in all turns, " in done.lines[0], done.err
+    results = json.loads(Path("out/results.json").read_text())
+    names = {category["name"] for category in results["categories"]}
+    assert names <= {"person", "bicycle", "car", "motorcycle", "airplane"}  # its first five
+    assert ", 2 masks, " in run(*words, "--everything", "--max-masks", 2, *options).lines[0]
+    assert ", 1 mask, " in run(*words, "--point", 5, 5, *options).lines[0]
+
+
+# --- names of classes ---------------------------------------------------------------------------
 
 
 def test_class_names_come_from_the_data_set_or_from_coco():
     cfg = tiny_config("panoptic_fpn")
-    names = demo.class_names(cfg)
-    assert names["thing"][0] == "person" and names["stuff"][0] == "things"
+    things, stuff = known_classes(cfg)
+    assert things.name(0) == "person" and stuff.name(0) == "things"
+    assert (things.id(79), stuff.id(1)) == (90, 92)  # COCO's own ids
+    both = things.followed_by(stuff, len(things.names))
+    assert (both.name(81), both.id(81), both.color(81)) == ("banner", 92, tuple(stuff.colors[1]))
     cfg.DATASETS.TEST = cfg.DATASETS.TRAIN = ()
-    assert demo.class_names(cfg) == {"thing": [], "stuff": []}  # 5 classes of whatever
+    things, stuff = known_classes(cfg)
+    assert things.names == tuple(f"class {i}" for i in range(5)) and stuff == Classes()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
-    assert demo.class_names(cfg)["thing"][79] == "toothbrush"
+    assert known_classes(cfg)[0].name(79) == "toothbrush"
+
+
+def test_class_names_of_the_embedded_detector_and_of_own_data_sets(tmp_path):
+    cfg = load_config("mask_rcnn_pedestrian_c4.yaml")
+    assert known_classes(cfg)[0].names == ("person",)
+    annotations, images = write_toy_coco(tmp_path)
+    cfg = tiny_config("mask_rcnn")
+    cfg.DATASETS.COCO = [["mine", str(annotations), str(images)]]
+    cfg.DATASETS.TEST = ("mine",)
+    things, _ = known_classes(cfg)
+    assert things.names == ("block", "bar", "never seen", "class 3", "class 4")
+    assert [things.id(label) for label in range(4)] == [3, 7, 9, 4]
 
 
 def test_a_model_without_anything_to_draw_is_an_error():
     with pytest.raises(InputError, match="proposals"):
-        demo.overlay({"proposals": None}, {"thing": [], "stuff": []}, 0.5)
+        instances_of({"proposals": None}, (Classes(), Classes()), 0.5)
+
+
+# --- videos and webcams: their parts are in test_video.py ---------------------------------------
+
+
+def clip(path, frames):
+    """Write (H, W, 3) RGB frames as a video, without loss but for the codec's."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    return Path(path)
+
+
+def test_a_folder_of_photographs_and_videos(run):
+    turned = [photo(40, 62), photo(40, 62)[::-1, ::-1]]
+    clip("in/clip.avi", turned * 2)
+    save("in/a.png", photo(40, 62, seed=1))
+    Path("in/notes.txt").write_text("neither")
+    words = ["--input", "in", "--output", "out", "--save-json", "--box", 2, 3, 30, 35]
+    done = run(*words)
+    assert done.status == 0, done.err
+    assert pictures("out") == ["a.png", "clip.mp4", "results.json"]
+    assert re.fullmatch(
+        r"clip.avi: 62 x 40, 4 frames, pose (0|90|180|270) degrees, probability 0\.\d+, "
+        r"\d+\.\d s -> out/clip.mp4", done.lines[1]
+    ), done.lines
+    capture = cv2.VideoCapture("out/clip.mp4")
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == 10
+    read = COCO("out/results.json")
+    videos = [image for image in read.imgs.values() if image["file_name"] == "in/clip.avi"]
+    assert [image["frame"] for image in videos] == [0, 1, 2, 3]
+    assert len({json.dumps(image["pose"]) for image in videos}) == 1
+    assert len(read.anns) == len(read.imgs) == 5
+    for entry in read.anns.values():
+        assert read.annToMask(entry).sum() == entry["area"]
+
+    done = run(*words, "--pose-per-frame", "--frames", 2)
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    first, second = (image["pose"]["degrees"] for image in images if "frame" in image)
+    assert (second - first) % 360 == 180 and ", 2 frames, poses: " in "".join(done.lines)
+
+
+def test_broken_videos_are_errors_and_leave_nothing(run):
+    whole = clip("in/whole.avi", [photo(40, 62)] * 20).read_bytes()
+    Path("in/cut.avi").write_bytes(whole[: len(whole) // 2])
+    Path("in/text.mp4").write_text("no video")
+    save("in/good.png", photo())
+    done = run(
+        "--input", "in", "missing.mp4", "--output", "out", "--save-json", "--point", 1, 1,
+        "--frames", 15,
+    )
+    assert done.status == 2
+    assert re.search(r"error: in/cut.avi: ends after \d+ of 20 frames", done.err)
+    assert "error: in/text.mp4: cannot be opened as a video" in done.err
+    assert "error: missing.mp4: no such video file" in done.err
+    assert pictures("out") == ["good.png", "results.json", "whole.mp4"]
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    assert {image["file_name"] for image in images} == {"in/good.png", "in/whole.avi"}
+    assert len(images) == 16
+
+
+def test_a_webcam_is_written_until_an_interrupt(run, monkeypatch):
+    recording = clip("seen.avi", [photo(40, 62, seed) for seed in range(6)])
+    real = cv2.VideoCapture
+
+    class Webcam:
+        def __init__(self, number):
+            assert number == 3
+            self.file, self.left = real(str(recording)), 4
+
+        def read(self):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return self.file.read()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda source: Webcam(source) if source == 3 else real(source)
+    )
+    done = run("--webcam", 3, "--output", "out", "--save-json", "--point", 5, 6)
+    assert done.status == 0, done.err
+    assert "webcam 3: 62 x 40, 4 frames, pose" in done.lines[-2]
+    assert pictures("out") == ["results.json", "webcam_3.mp4"]
+    assert real("out/webcam_3.mp4").get(cv2.CAP_PROP_FRAME_COUNT) >= 4
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    assert [image["frame"] for image in images] == [0, 1, 2, 3]
 
 
 # --- names of the pictures ----------------------------------------------------------------------
@@ -326,11 +474,16 @@ def test_a_model_without_anything_to_draw_is_an_error():
 
 def test_pictures_of_the_same_stem_have_different_names(tmp_path):
     paths = [Path(name) for name in ("a/x.png", "b/x.jpg", "x_turns.jpg", "x_2.png", "c/x.png")]
-    names = demo.output_names(paths, tmp_path)
+    names = output_names(paths, tmp_path)
     files = [name.replace(".png", end) for name in names for end in (".png", "_turns.png")]
     assert len(set(files)) == 10
     assert names[0] == "x.png"
-    assert names == demo.output_names(paths, tmp_path)
+    assert names == output_names(paths, tmp_path)
+
+
+def test_videos_and_pictures_share_names_but_not_files(tmp_path):
+    paths = [Path("a/x.png"), Path("a/x.avi"), Path("b/x.MOV"), tmp_path / "y.mp4"]
+    assert output_names(paths, tmp_path) == ["x.png", "x.mp4", "x_2.mp4", "y_2.mp4"]
 
 
 def test_the_input_is_never_overwritten(run):
@@ -395,10 +548,16 @@ def test_a_prompt_outside_one_image_leaves_the_others(run):
         (["--output", "out", "MODEL.CANONICALIZER.WEIGHTS", "missing.pth"], "missing.pth"),
         (["--output", "photo.png"], "photo.png: cannot be used as an output folder"),
         (["--config-file", "missing.yaml"], "missing.yaml"),
+        (["--everything", "--point", "1", "2"], "--everything is without prompts"),
+        (["--everything", "MODEL.SEGMENTER.META_ARCHITECTURE", "GeneralizedRCNN"],
+         "GeneralizedRCNN takes no prompts"),
+        (["--frames", "0"], "--frames is 0"),
+        (["--input", "empty"], "empty: holds no image or video by name"),
     ],
 )
 def test_mistakes_are_errors_that_say_what_to_do(run, words, message):
     save("photo.png", photo())
+    Path("empty").mkdir()
     done = run("--input", "photo.png", "--output", "out", *words)
     assert done.status == 2
     assert message in done.err and "Traceback" not in done.err
@@ -413,9 +572,9 @@ def test_a_gpu_that_is_asked_for_and_absent_is_an_error(run):
 
 
 def test_without_scikit_image_the_extra_is_named(run, monkeypatch):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
     done = run("--output", "out")
-    assert done.status == 2 and "pip install -e .[demo]" in done.err
+    assert done.status == 2 and "pip install scikit-image" in done.err
 
 
 def test_random_weights_are_warned_of(run):
@@ -426,6 +585,11 @@ def test_random_weights_are_warned_of(run):
     assert done.status == 0 and "random weights" in done.err
 
 
+def test_a_webcam_that_is_not_there_is_an_error(run):
+    done = run("--webcam", 97, "--output", "out")
+    assert done.status == 2 and "error: --webcam 97: there is no webcam of that number" in done.err
+    assert not pictures("out")
+
+
 def test_the_default_config_is_the_embedded_one():
-    assert Path(demo.CONFIG_FILE) == ROOT / "configs" / "sam_tiny_c4.yaml"
-    assert Path(demo.CONFIG_FILE).is_file()
+    assert Path(resolve_config(demo.CONFIG_FILE)) == ROOT / "configs" / "sam_tiny_c4.yaml"

@@ -47,7 +47,10 @@ def expand(patterns):
         found = [] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
         for path in map(Path, found or [pattern]):
             paths += _files_in(path) if path.is_dir() else [path]
-    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    unique = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values())
 
 
 def _files_in(folder):
