@@ -125,6 +125,12 @@ def add_canon_seg_config(cfg):
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
     # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75
+    # At most so many photographs, taken at even distances from all; 0 for all.
+    cfg.DATASETS.MAX_PHOTOS = 0
+    # For studies: this fraction of the training photographs is turned, always the same ones, by
+    # TURNED_BY quarter turns (1, 2, 3), or by a random one each (0).
+    cfg.DATASETS.TURNED_FRACTION = 0.0
+    cfg.DATASETS.TURNED_BY = 0
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
     # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.

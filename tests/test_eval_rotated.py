@@ -106,7 +106,7 @@ def test_a_sweep_from_files(toy):
     assert process.returncode == 0, process.stderr
     sweep = json.loads((toy / "out" / "sweep.json").read_text())
     assert list(sweep) == [
-        "config", "dataset", "num_images", "modes", "pose", "cache", "seconds"
+        "config", "dataset", "num_images", "modes", "instances_cut", "pose", "cache", "seconds"
     ]
     assert sweep["num_images"] == 3
     assert sweep["dataset"] == "data/instances.json"

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from canon_seg.data.photos import (
+    draw_turns,
     PhotoStream,
     augment,
     build_photo_loader,
@@ -202,3 +203,23 @@ def test_an_unreadable_photograph_is_named(folder, workers):
         next(iter(build_photo_loader(broken, workers)))
     assert str(caught.value).startswith(f"{bad}: is not an image")
     assert "Traceback" not in str(caught.value)
+
+
+def test_some_photographs_are_turned_always_the_same(tmp_path):
+    files = [f"{number}.jpg" for number in range(600)]
+    assert not draw_turns(files, 0.0, 0).any()
+    drawn = draw_turns(files, 0.3, 0)
+    assert np.array_equal(drawn, draw_turns(files, 0.3, 0))
+    assert 0.2 < (drawn > 0).mean() < 0.4 and set(drawn) == {0, 1, 2, 3}
+    assert set(draw_turns(files, 0.3, 2)) == {0, 2}
+    # A turned view is bright where the upright one's top has gone, and has the batch's shape.
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:20] = 255
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    arguments = dict(batch_size=2, shapes=[(33, 65)], min_scale=1.0, image_format="RGB", seed=0)
+    stream = PhotoStream([str(path)], [1.0], turns=np.array([1]), **arguments)
+    for example in next(iter(stream)):
+        assert example["image"].shape == (3, 33, 65)
+        view = example["image"].float().mean(dim=0)
+        assert view[:, :15].mean() > view[:, -15:].mean() + 30  # the top goes to the left

@@ -1,6 +1,7 @@
 """Folders of upright photographs without labels: all that the prior loss needs."""
 
 import os
+import zlib
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.data.images import read_image
 from canon_seg.errors import InputError
+from canon_seg.geometry.arrays import turn_image, turned_size
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
@@ -50,6 +52,24 @@ def folder_weights(files, power):
     )
     weights = counts[members] ** (power - 1.0)
     return weights / weights.sum()
+
+
+def draw_turns(files, fraction, turns):
+    """Quarter turns of photographs of which some are not upright; the same for the same file names.
+
+    Args:
+        files: paths.
+        fraction: of the photographs that are turned, 0..1.
+        turns: 1, 2 or 3 quarter turns counterclockwise; 0 draws one of the three for each.
+    Returns:
+        (len(files),) int64 array.
+    """
+    drawn = np.zeros(len(files), np.int64)
+    for index, file in enumerate(files):
+        rng = np.random.default_rng(zlib.crc32(os.path.basename(file).encode()))
+        if rng.random() < fraction:
+            drawn[index] = turns or rng.integers(1, 4)
+    return drawn
 
 
 def augment(image, shape, rng, min_scale):
@@ -131,10 +151,15 @@ class PhotoStream(IterableDataset):
         image_format: "RGB" or "BGR".
         seed: int. The same seed gives the same stream; each worker draws its own part of it. A
             resumed training needs another seed, or it sees the same photographs again.
+        turns: (len(files),) quarter turns by which each photograph is turned, always the same:
+            for studies of what happens where not all are upright. None for none.
     """
 
-    def __init__(self, files, weights, *, batch_size, shapes, min_scale, image_format, seed):
+    def __init__(
+        self, files, weights, *, batch_size, shapes, min_scale, image_format, seed, turns=None
+    ):
         self.files, self.weights = files, weights
+        self.turns = np.zeros(len(files), np.int64) if turns is None else turns
         self.batch_size, self.shapes = batch_size, shapes
         self.min_scale, self.image_format, self.seed = min_scale, image_format, seed
 
@@ -147,15 +172,18 @@ class PhotoStream(IterableDataset):
             shape = self.shapes[rng.integers(len(self.shapes))]
             chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
             try:
-                batch = [self._load(self.files[index], shape, rng) for index in chosen]
+                batch = [self._load(index, shape, rng) for index in chosen]
             except InputError as error:
                 if info is None:
                     raise
                 batch = error  # raised in a worker, it would arrive as the text of a traceback
             yield batch
 
-    def _load(self, file, shape, rng):
+    def _load(self, index, shape, rng):
+        file, turns = self.files[index], int(self.turns[index])
+        shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
         view = augment(read_image(file, self.image_format), shape, rng, self.min_scale)
+        view = turn_image(view, turns)
         return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
 
 

@@ -14,6 +14,7 @@ from canon_seg.data.photos import (
     PhotoStream,
     build_photo_loader,
     disturb_pixels,
+    draw_turns,
     folder_weights,
     list_photos,
 )
@@ -64,6 +65,8 @@ def split_photos(cfg):
         example["file_name"] for example in _load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
     ]
     files = list(dict.fromkeys(files))
+    if cfg.DATASETS.MAX_PHOTOS:
+        files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
     held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
     training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
     return training, held_out
@@ -160,6 +163,7 @@ def _build_photo_loader(cfg):
         shapes=[longer, longer[::-1], (side, side)],
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         image_format=cfg.INPUT.FORMAT,
+        turns=draw_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),
     )
