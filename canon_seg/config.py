@@ -127,9 +127,9 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.FOLDER_POWER = 0.75
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0
-    # For studies: this fraction of the training photographs is turned, always the same ones, by
-    # TURNED_BY quarter turns (1, 2, 3), or by a random one each (0).
+    # For studies: this fraction of the training photographs is turned, always the same ones.
     cfg.DATASETS.TURNED_FRACTION = 0.0
+    # Quarter turns by which these are turned: 1, 2 or 3; 0 for a random one each.
     cfg.DATASETS.TURNED_BY = 0
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train the same thing in several ways, measure each, and write one table.
 
-    python tools/run_study.py --study configs/studies/prior.yaml --output DIR
+    python tools/run_study.py --study tools/studies/prior.yaml --output DIR
 
 A study names a training config, options for all runs, and a few options for each:
 
