@@ -339,8 +339,9 @@ def test_a_detector_prompts_sam_unless_everything_is_asked_for(run, config):
     results = json.loads(Path("out/results.json").read_text())
     names = {category["name"] for category in results["categories"]}
     assert names <= {"person", "bicycle", "car", "motorcycle", "airplane"}  # its first five
-    assert ", 2 masks, " in run(*words, "--everything", "--max-masks", 2, *options).lines[0]
-    assert ", 1 mask, " in run(*words, "--point", 5, 5, *options).lines[0]
+    done = run(*words, "--everything", "--max-masks", 2, *options)
+    assert ", 2 masks, " in "".join(done.lines), done.err
+    assert ", 1 mask, " in run("--point", 5, 5, *words, *options).lines[0]
 
 
 # --- names of classes ---------------------------------------------------------------------------
