@@ -34,8 +34,9 @@ demo: $(READY)
 	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
 	$(RUN) demo/demo.py --config-file $(CONFIG) --turns --output $(OUTPUT)
 
+# A process for each core, and one thread in each: faster than the other way round.
 test: $(READY)
-	$(RUN) -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST)
 
 env: $(READY)
 

@@ -68,6 +68,6 @@ setup(
             "tensorboard",
         ],
         "demo": ["scikit-image"],
-        "test": ["hypothesis", "pytest", "pytest-timeout"],
+        "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
     },
 )
