@@ -64,6 +64,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SEGMENTER.META_ARCHITECTURE = "SamSegmenter"
     # Its checkpoint, unmodified: detectron2 .pkl or .pth, or a SAM .pth; "" leaves random weights.
     cfg.MODEL.SEGMENTER.WEIGHTS = ""
+    # Names of its classes, for pictures; [] takes those of the data set that the config names.
+    cfg.MODEL.SEGMENTER.CLASSES = []
     # Keep the segmenter in eval mode and out of the optimizer.
     cfg.MODEL.SEGMENTER.FREEZE = True
     # Run the heavy part (SAM's image encoder, a detector's backbone) in bfloat16 (autocast). This

@@ -361,7 +361,7 @@ def test_class_names_come_from_the_data_set_or_from_coco():
     assert known_classes(cfg)[0].name(79) == "toothbrush"
 
 
-def test_class_names_of_the_embedded_detector_and_of_own_data_sets(tmp_path):
+def test_class_names_are_given_or_those_of_own_data_sets(tmp_path):
     cfg = load_config("mask_rcnn_pedestrian_c4.yaml")
     assert known_classes(cfg)[0].names == ("person",)
     annotations, images = write_toy_coco(tmp_path)

@@ -12,7 +12,6 @@ from canon_seg.segmenters.detector_sam import detector_config_file
 from detectron2.data import MetadataCatalog
 
 COCO = "coco_2017_val"
-EMBEDDED = {"canon_seg://mask_rcnn_pedestrian.pth": ("person",)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ OBJECTS = Classes(("object",))
 def known_classes(cfg):
     """:class:`Classes` of the things and of the stuff that a config's model finds.
 
-    They are those of the embedded models; else of the first data set that the config names and
+    They are MODEL.SEGMENTER.CLASSES; else those of the first data set that the config names and
     whose files or metadata are there; else, for detectors of 80 classes without one, COCO's.
 
     Returns:
@@ -75,8 +74,8 @@ def _known(cfg):
     if keys.SEGMENTER.META_ARCHITECTURE == "SamSegmenter" and keys.SAM.PROMPTS == "detector":
         name = keys.SAM.DETECTOR.CONFIG_FILE
         return _known(load_config(detector_config_file(name)))
-    if keys.SEGMENTER.WEIGHTS in EMBEDDED:
-        return Classes(EMBEDDED[keys.SEGMENTER.WEIGHTS]), Classes()
+    if keys.SEGMENTER.CLASSES:
+        return Classes(tuple(keys.SEGMENTER.CLASSES)), Classes()
     own = {name: files for name, *files in cfg.DATASETS.COCO}
     for name in [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]:
         if name in own and all(Path(file).exists() for file in own[name]):
