@@ -75,7 +75,10 @@ def main():
     try:
         launch(page, args.host, args.port, args.max_upload)
     except OSError as error:
-        raise InputError(f"--host {args.host} --port {args.port}: {error}") from error
+        raise InputError(
+            f"--host {args.host} --port {args.port} can't be listened on; give another port if "
+            "this one is taken"
+        ) from error
 
 
 def check_arguments(args):

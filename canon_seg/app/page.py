@@ -195,12 +195,12 @@ def launch(page, host, port, max_upload):
         max_upload: size of an uploaded file in megabytes.
     """
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
-    print(f"serving http://{host}:{port} - interrupt with Ctrl-C", flush=True)
     page.queue(max_size=MAX_WAITING).launch(
         server_name=host,
         server_port=port,
         share=False,
         quiet=True,
+        prevent_thread_lock=True,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
@@ -210,6 +210,8 @@ def launch(page, host, port, max_upload):
         theme=gr.themes.Default(primary_hue="emerald", **fonts),
         css=_CSS,
     )
+    print(f"serving http://{host}:{port}; Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def _picture(name):

@@ -19,8 +19,8 @@ MIN_SIDE = 16  # px
 _PHOTOS = (
     ("Astronaut", "astronaut.png", (40, 5, 435, 511)),
     ("Cat", "chelsea.png", (100, 20, 430, 299)),
-    ("Coffee", "coffee.png", (165, 35, 465, 330)),
-    ("Rocket", "rocket.jpg", (300, 20, 345, 335)),
+    ("Coffee", "coffee.png", (170, 15, 420, 285)),
+    ("Rocket", "rocket.jpg", (300, 120, 345, 400)),
 )
 # Scenes of DEMO_SEED that are drawn on the spot, and the instance to begin with.
 _SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))

@@ -33,7 +33,8 @@ def draw_answer(image, prompt, answer, color):
     outline = np.ascontiguousarray(_enlarged(answer.expected, factor), dtype=np.uint8)
     contours, _ = cv2.findContours(outline, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
-        _draw_dashes(picture, contour[:, 0])
+        if len(contour) > max(picture.shape) / 20:  # specks would be all outline
+            _draw_dashes(picture, contour[:, 0])
     return _with_prompt(picture, prompt, None, factor)
 
 
@@ -82,10 +83,10 @@ def _short(iou):
 
 def _draw_dashes(picture, outline):
     """A closed line of pixels (N, 2), white dashes on black so that it shows on any ground."""
-    width = max(1, round(max(picture.shape[:2]) / 400))
-    dash = 6 * width
+    width = max(1, round(max(picture.shape[:2]) / 600))
+    dash = 8 * width
     closed = np.concatenate([outline, outline[:1]])
-    cv2.polylines(picture, [closed], False, _BLACK, 3 * width)
+    cv2.polylines(picture, [closed], False, _BLACK, width + 1)
     for start in range(0, len(outline), 2 * dash):
         cv2.polylines(picture, [closed[start : start + dash]], False, WHITE, width + 1)
 
