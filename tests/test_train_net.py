@@ -1,6 +1,5 @@
 """tools/train_net.py as users call it."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from canon_seg.canonicalizers.weights import load_canonicalizer
+from canon_seg.cli import train_net
 from canon_seg.config import load_config
 from canon_seg.errors import run_main
 from test_training_data import write_photos
@@ -162,14 +162,6 @@ def test_a_missing_folder_ends_with_one_line(tmp_path):
 # --- in this process: what is refused before anything starts --------------------------------------
 
 
-@pytest.fixture(scope="module")
-def train_net():
-    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("arguments, message", [
     (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
     (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
@@ -182,18 +174,18 @@ def train_net():
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
     ),
 ])
-def test_bad_input(train_net, monkeypatch, capsys, arguments, message):
+def test_bad_input(monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(ROOT)
     config = ["--config-file", "configs/sam_c4.yaml"]
     monkeypatch.setattr(sys, "argv", ["train_net.py", *config, *arguments])
     with pytest.raises(SystemExit) as ended:
-        run_main(train_net.run)
+        run_main(train_net.main)
     assert ended.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and message in last
 
 
-def test_resumed_trainings_draw_other_data(train_net, tmp_path):
+def test_resumed_trainings_draw_other_data(tmp_path):
     assert train_net._resumed_from(tmp_path) == 0
     numbers = set()
     for name in ("model_0000019.pth", "model_0000039.pth"):
@@ -202,7 +194,7 @@ def test_resumed_trainings_draw_other_data(train_net, tmp_path):
     assert len(numbers) == 2 and 0 not in numbers and max(numbers) < 2**31
 
 
-def test_results_of_a_training_go_before_the_configs_weights(train_net, tmp_path):
+def test_results_of_a_training_go_before_the_configs_weights(tmp_path):
     cfg = load_config("configs/sam_c4.yaml", ["OUTPUT_DIR", str(tmp_path)])
     (tmp_path / "canonicalizer.pth").touch()
     found = train_net.with_results(cfg)

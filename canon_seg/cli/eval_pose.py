@@ -1,0 +1,166 @@
+"""How well the canonicalizer finds the pose of upright photographs, and how well it knows.
+
+    canon-seg-eval-pose --images DIR --output pose.json [--config-file FILE] [KEY VALUE ...]
+
+Every photograph below DIR counts as upright. Writes accuracy, calibration and alignment with the
+prior to pose.json, a reliability diagram and the confusion matrix to pose.png beside it, and the
+photographs that went wrong to pose_mistakes.png. The segmenter is not needed. Each photograph is
+looked at once: the canonicalizer is equivariant, so that the confusion over the four turns follows
+from the upright ones. That is tested on a few, which are really turned.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+import canon_seg
+from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_asset
+from canon_seg.canonicalizers.build import build_canonicalizer
+from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
+from canon_seg.canonicalizers.prior import check_prior
+from canon_seg.canonicalizers.weights import count_free_parameters
+from canon_seg.config import load_config
+from canon_seg.data.images import read_image
+from canon_seg.data.photos import list_photos
+from canon_seg.device import resolve_device
+from canon_seg.errors import InputError
+from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
+from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.files import check_output_dir, write_json
+from canon_seg.visualize import fit
+
+CONFIG_FILE = "configs/sam_c4.yaml"
+NUM_TURNED = 8  # photographs that are really turned
+NUM_MISTAKES = 12
+THUMBNAIL = 240  # px, longer side
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", default=CONFIG_FILE, metavar="FILE", help=f"default: {CONFIG_FILE}"
+    )
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of upright photographs"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
+    parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
+    parser.add_argument(
+        "--details", metavar="FILE", help="another one, for the probabilities of each photograph"
+    )
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    output, details = check_outputs(args.output, args.details)
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; give the number of photographs, at least 1")
+    cfg = load_config(args.config_file, args.options)
+    resolve_device(cfg, args.config_file, args.options)
+    files = list_photos(args.images, "--images")[: args.limit]
+    keys = cfg.MODEL.CANONICALIZER
+    keys.TRAINABLE = False
+    canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
+    if not isinstance(canonicalizer, GroupCanonicalizer):
+        raise InputError(
+            f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}, which looks for no pose; set "
+            "GroupCanonicalizer"
+        )
+    prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
+    probabilities, agreeing = find_poses(
+        canonicalizer, files, cfg.INPUT.FORMAT, num_turned=NUM_TURNED
+    )
+    measured = measure_poses(probabilities, prior)
+    turned = min(NUM_TURNED, len(files))
+    if agreeing < turned:
+        print(
+            f"warning: of {turned} photographs that were really turned, {turned - agreeing} did "
+            "not get poses that turn along: the confusion does not hold",
+            file=sys.stderr,
+        )
+    names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
+    pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
+    save_figure(pictures[0], plot_poses(measured, args.images))
+    chosen = choose_mistakes(probabilities, NUM_MISTAKES)
+    save_figure(pictures[1], plot_photos(
+        [fit(read_image(files[index], "RGB"), THUMBNAIL) for index in chosen],
+        [caption(names[index], probabilities[index]) for index in chosen],
+    ))
+    if details:
+        write_json(details, [
+            {"file": name, "probabilities": row.tolist()}
+            for name, row in zip(names, probabilities)
+        ])
+    write_json(output, {
+        **measured,
+        "turned": {"photos": turned, "agreeing": agreeing},
+        "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
+        "config": describe(args, cfg),
+    })
+    print(format_measures(measured))
+    print("written:", output, *pictures, *([details] if details else []))
+
+
+def check_outputs(output, details):
+    """The two paths, of which the second may be None, once files can be written there."""
+    paths = [Path(path) if path else None for path in (output, details)]
+    for option, path in zip(("--output", "--details"), paths):
+        if path is None:
+            continue
+        if path.suffix != ".json" or path.is_dir():
+            raise InputError(f"{option}: {path} is no name for a .json file; give one")
+        check_output_dir(path.parent)
+    if details and paths[0].resolve() == paths[1].resolve():
+        raise InputError(f"--details: {details} is also --output; give another file")
+    return paths
+
+
+def describe_network(canonicalizer, weights):
+    """What was evaluated: ``parameters`` are those that were trained, as papers count them."""
+    spec = canonicalizer.network.spec
+    return {
+        "name": spec.name,
+        "fields": list(spec.fields),
+        "depth": spec.depth,
+        "input_size": canonicalizer.input_size,
+        "parameters": count_free_parameters(weights),
+        "exported_parameters": sum(p.numel() for p in canonicalizer.network.parameters()),
+    }
+
+
+def describe(args, cfg):
+    """What it takes to run the same again, paths as they were given."""
+    return {
+        "config_file": args.config_file,
+        "options": args.options,
+        "images": args.images,
+        "limit": args.limit,
+        "canonicalizer_weights": cfg.MODEL.CANONICALIZER.WEIGHTS,
+        "prior": list(cfg.MODEL.CANONICALIZER.PRIOR),
+        "device": cfg.MODEL.DEVICE,
+        "versions": {"canon_seg": canon_seg.__version__, "torch": torch.__version__},
+    }
+
+
+def format_measures(measured):
+    """The measures in three lines."""
+    kl = "infinite" if measured["kl"] is None else f"{measured['kl']:.4f} nats"
+    tenth = 100 * measured["accuracy_without_least_certain_tenth"]
+    right = measured["confusion"][0][0]
+    return "\n".join([
+        f"found upright: {right} of {measured['num_images']} ({100 * measured['accuracy']:.1f} %);"
+        f" without the least certain tenth {tenth:.1f} %",
+        f"expected calibration error: {measured['ece']:.4f}",
+        f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
+        f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",
+    ])

@@ -1,0 +1,210 @@
+"""Rotated COCO evaluation: AP by angle, with and without the canonicalizer.
+
+    canon-seg-eval --config-file configs/sam_c4.yaml \\
+        --annotations instances.json --images DIR --output DIR [KEY VALUE ...]
+
+Images are turned in memory, annotations with them. Writes sweep.json and sweep.png to --output.
+Without a data set, procedural scenes are drawn and evaluated.
+
+While it runs, every finished image is kept in the folder sweep.partial of --output. A sweep that
+was interrupted, even by force, goes on from there with --resume, on any number of processes.
+
+--num-processes runs on several processes of the CPU, --num-gpus on several GPUs. On several
+machines, run it on each, with --num-machines, --machine-rank, --dist-url, and with --output in a
+folder that all of them share.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import canon_seg
+from canon_seg import compat  # noqa: F401
+from canon_seg.config import load_config
+from canon_seg.data.coco import check_images, load_coco
+from canon_seg.data.scenes import DEMO_SEED, make_scenes
+from canon_seg.device import resolve_device
+from canon_seg.engine.launch import add_launch_arguments, check_device, launch
+from canon_seg.errors import InputError
+from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.evaluation.modes import MODES, build_models, check_modes
+from canon_seg.evaluation.records import Records, describe_sweep
+from canon_seg.evaluation.report import format_summary, format_table, write_report
+from canon_seg.evaluation.sweep import first_images, run_sweep
+from canon_seg.evaluation.views import View, parse_angles
+from canon_seg.files import check_output_dir
+from canon_seg.geometry.rotation import CANVASES
+from detectron2 import __version__ as detectron2_version
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+
+NUM_SCENES = 40
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="a set of DATASETS.COCO, or registered with detectron2"
+    )
+    parser.add_argument("--annotations", metavar="FILE", help="COCO instances file")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images of --annotations")
+    parser.add_argument(
+        "--angles", nargs="+", default=["0", "90", "180", "270"], metavar="DEGREES",
+        help="counterclockwise, or ranges START:STOP:STEP without STOP, such as 0:360:15 (write "
+        "--angles=-45:46:15 where one begins with a minus); default: 0 90 180 270",
+    )
+    parser.add_argument(
+        "--canvas", choices=CANVASES, default="expand",
+        help="what holds an image that is turned by no quarter turn: expand to the whole of it, or "
+        "crop to its size, turned with the nearest quarter turn; default: expand",
+    )
+    parser.add_argument(
+        "--modes", nargs="+", default=["vanilla", "canonical"], metavar="MODE",
+        help="; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+        + "; default: vanilla canonical",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images by id")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on from the finished images of an interrupted sweep in --output",
+    )
+    parser.add_argument(
+        "--keep-predictions", action="store_true",
+        help="write what was predicted, in the frames of the turned images, to predictions.jsonl",
+    )
+    add_launch_arguments(parser)
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    output = check_output_dir(args.output)
+    views = [View(angle, args.canvas) for angle in parse_angles(args.angles)]
+    modes = check_modes(args.modes)
+    cfg = load_config(args.config_file, args.options)
+    resolve_device(cfg, args.config_file, args.options)
+    check_device(args, cfg.MODEL.DEVICE)
+    name, annotations, images_dir = find_dataset(args, cfg, output)
+    whole = load_coco(annotations, images_dir)
+    if not cfg.MODEL.SEGMENTER.WEIGHTS:
+        print(
+            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
+            file=sys.stderr,
+        )
+    launch(evaluate, (args, cfg, views, modes, name, whole, images_dir), args)
+
+
+def evaluate(args, cfg, views, modes, name, whole, images_dir):
+    """What each process does; the main one reports."""
+    output = Path(args.output)
+    dataset = first_images(whole, args.limit)
+    prompts = None
+    if takes_prompts(cfg):
+        prompts = load_box_prompts(
+            cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
+        )
+    torch.manual_seed(max(0, cfg.SEED))  # random weights are the same in all processes
+    models = build_models(cfg, modes)
+    records = Records(output / "sweep.partial")
+    if comm.is_main_process():
+        check_images(dataset, images_dir)
+        if args.resume and not records.folder.is_dir():
+            print(f"nothing to go on from in {output}: starting anew", file=sys.stderr)
+        header = describe_sweep(cfg, models, dataset, images_dir, prompts, views)
+        records.begin(header, args.resume)
+    result = run_sweep(
+        models, dataset, images_dir, views=views, image_format=cfg.INPUT.FORMAT, prompts=prompts,
+        records=records,
+    )
+    if not comm.is_main_process():
+        return
+    print(format_table(result), format_summary(result), sep="\n\n")
+    written = list(write_report(result, output, describe(args, cfg), name))
+    if args.keep_predictions:
+        written.append(output / "predictions.jsonl")
+        records.write(records.finished(), written[-1])
+    records.remove()
+    print("written:", *written)
+
+
+def takes_prompts(cfg):
+    """Whether the segmenter is prompted from outside, and not by a detector of its own."""
+    is_sam = cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter"
+    return is_sam and cfg.MODEL.SAM.PROMPTS != "detector"
+
+
+def find_dataset(args, cfg, output):
+    """(name, annotation file, image folder) of the data set that the arguments ask for."""
+    if args.dataset and (args.annotations or args.images):
+        raise InputError("give either --dataset or --annotations with --images, not both")
+    if bool(args.annotations) != bool(args.images):
+        raise InputError("--annotations and --images belong together: give both, or none")
+    if args.annotations:
+        return args.annotations, args.annotations, args.images
+    if args.dataset:
+        return args.dataset, *registered_dataset(args.dataset, cfg)
+    files = make_scenes(output / "scenes", NUM_SCENES, DEMO_SEED, progress=True)
+    return f"procedural scenes, seed {DEMO_SEED}", *files
+
+
+def registered_dataset(name, cfg):
+    """(annotation file, image folder) of a set known by name."""
+    own = {name: files for name, *files in cfg.DATASETS.COCO}
+    if name in own:
+        return own[name]
+    if name not in DatasetCatalog.list():
+        raise InputError(
+            f"--dataset: {name!r} is neither in DATASETS.COCO ({', '.join(own) or 'empty'}) nor "
+            "registered with detectron2; give --annotations FILE --images DIR instead"
+        )
+    metadata = MetadataCatalog.get(name)
+    files = metadata.get("json_file"), metadata.get("image_root")
+    if None in files or metadata.get("evaluator_type", "coco") != "coco":
+        raise InputError(
+            f"--dataset: {name!r} is not a set of instances in COCO format; give one that is"
+        )
+    if not Path(files[0]).is_file():
+        raise InputError(
+            f"--dataset: {name!r} is registered, but there is no file {files[0]}; detectron2 looks "
+            "for its data sets in the folder that DETECTRON2_DATASETS names (default: datasets)"
+        )
+    return files
+
+
+def describe(args, cfg):
+    """What it takes to run the same again, paths as they were given."""
+    keys = cfg.MODEL
+    described = {
+        "config_file": args.config_file,
+        "options": args.options,
+        "annotations": args.annotations,
+        "images": args.images,
+        "angles": [View(angle).label for angle in parse_angles(args.angles)],
+        "canvas": args.canvas,
+        "modes": args.modes,
+        "limit": args.limit,
+        "segmenter": keys.SEGMENTER.META_ARCHITECTURE,
+        "segmenter_weights": keys.SEGMENTER.WEIGHTS,
+        "canonicalizer": keys.CANONICALIZER.NAME,
+        "canonicalizer_weights": keys.CANONICALIZER.WEIGHTS,
+        "device": keys.DEVICE,
+        "num_processes": comm.get_world_size(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "canon_seg": canon_seg.__version__,
+            "detectron2": detectron2_version,
+            "torch": torch.__version__,
+        },
+    }
+    if keys.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+        described.update(sam_size=keys.SAM.SIZE, prompts=keys.SAM.PROMPTS)
+    return described

@@ -1,0 +1,117 @@
+"""Train a canonicalizer or a segmenter, by detectron2's conventions.
+
+    canon-seg-train --config-file configs/sam_c4.yaml \\
+        DATASETS.PHOTOS '["folder of upright photographs"]' OUTPUT_DIR output/mine [KEY VALUE ...]
+
+trains the canonicalizer on photographs alone: while MODEL.CANONICALIZER.TASK_WEIGHT is 0 the
+segmenter and its checkpoint are not touched. It starts from MODEL.CANONICALIZER.WEIGHTS; give "" to
+start from random weights, with the network of MODEL.CANONICALIZER.NETWORK. With a task weight, or
+with a segmenter as MODEL.META_ARCHITECTURE, annotated images are needed: DATASETS.TRAIN.
+
+--resume goes on where the last checkpoint in OUTPUT_DIR was written. What to use afterwards is
+OUTPUT_DIR/canonicalizer.pth (MODEL.CANONICALIZER.WEIGHTS) and, for a segmenter that was trained,
+OUTPUT_DIR/segmenter.pth (MODEL.SEGMENTER.WEIGHTS).
+
+--eval-only evaluates on DATASETS.TEST with the weights that these two keys name; with --resume, the
+files in OUTPUT_DIR go before these. AP at turned angles: canon-seg-eval.
+
+--num-processes N trains in N processes on the CPU, --num-gpus N on as many GPUs; they share the
+SOLVER.IMS_PER_BATCH images of a step.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+from canon_seg import compat  # noqa: F401
+from canon_seg import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
+from canon_seg.assets import resolve_config
+from canon_seg.checkpointer import SafeCheckpointer
+from canon_seg.config import load_config
+from canon_seg.data.coco import register_coco
+from canon_seg.device import resolve_device
+from canon_seg.engine.launch import add_launch_arguments, check_device, launch
+from canon_seg.engine.trainer import Trainer
+from canon_seg.errors import InputError
+from canon_seg.files import check_output_dir
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+
+def setup(args):
+    """The frozen config, with data sets registered and the output folder ready."""
+    cfg = load_config(args.config_file, args.opts)
+    resolve_device(cfg, args.config_file, args.opts)
+    check_device(args, cfg.MODEL.DEVICE)
+    if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} "
+            "processes cannot share evenly; give a multiple"
+        )
+    for name, annotations, images in cfg.DATASETS.COCO:
+        register_coco(name, annotations, images)
+    cfg.freeze()
+    check_output_dir(cfg.OUTPUT_DIR)
+    default_setup(cfg, args)
+    if args.resume and cfg.SEED >= 0:
+        seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))
+    return cfg
+
+
+def _resumed_from(folder):
+    """A number for the last checkpoint: after it, other data are drawn than at the start."""
+    last = Path(folder, "last_checkpoint")
+    return zlib.crc32(last.read_bytes()) % 2**31 if last.is_file() else 0
+
+
+def train(args):
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate(cfg, args.resume)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def evaluate(cfg, resume):
+    """Results on DATASETS.TEST, as detectron2's dict."""
+    if not cfg.DATASETS.TEST:
+        raise InputError("--eval-only: DATASETS.TEST is empty; name registered COCO-format sets")
+    if cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
+        if cfg.MODEL.WEIGHTS:
+            raise InputError(
+                "--eval-only: MODEL.WEIGHTS is for training; give the weights in their two parts, "
+                "MODEL.CANONICALIZER.WEIGHTS and MODEL.SEGMENTER.WEIGHTS"
+            )
+        model = Trainer.build_model(with_results(cfg) if resume else cfg)
+    else:
+        model = Trainer.build_model(cfg)
+        checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def with_results(cfg):
+    """The config with the weights that a training left in its OUTPUT_DIR."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for keys, name in (
+        (cfg.MODEL.CANONICALIZER, "canonicalizer.pth"), (cfg.MODEL.SEGMENTER, "segmenter.pth")
+    ):
+        path = os.path.join(cfg.OUTPUT_DIR, name)
+        if os.path.isfile(path):
+            keys.WEIGHTS = path
+    return cfg
+
+
+def main():
+    parser = default_argument_parser(__doc__)
+    add_launch_arguments(parser)
+    args = parser.parse_args()
+    args.config_file = args.config_file and resolve_config(args.config_file)
+    launch(train, (args,), args)
