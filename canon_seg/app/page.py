@@ -33,12 +33,12 @@ _INTRO = """# Turn a photo, keep the mask
 (2). Behind a *canonicalizer*, a small network that finds which way is up, it does not (3): the
 photo is turned upright, segmented, and the mask turned back, equal in every pixel at every quarter
 turn."""
-_NOTES = """**Filled**: the mask found in the turned photo. **Dashed**: the mask found in the photo as
-it was given, turned along. **IoU**: the overlap of these two; 1.000 means the same in every pixel.
-Quarter turns move pixels and do nothing else to them. At other angles the photo is resampled, a box
-grows to the upright box around the turned one, and the tilt is left as it is: the canonicalizer
-knows quarter turns only. **A box** takes two clicks, on opposite corners. Uploads are kept for an
-hour at most."""
+_NOTES = """**Filled**: the mask found in the turned photo. **Dashed**: the mask found in the photo
+as it was given, turned along. **IoU**: the overlap of these two; 1.000 means the same in every
+pixel. Quarter turns move pixels and do nothing else to them. At other angles the photo is
+resampled, a box grows to the upright box around the turned one, and the tilt is left as it is: the
+canonicalizer knows quarter turns only. **A box** takes two clicks, on opposite corners. Uploads are
+kept for an hour at most."""
 
 _CSS = """
 .gradio-container { max-width: 1360px !important; margin: 0 auto !important; }
