@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-BOX = np.array([100.0, 20.0, 430.0, 299.0])  # the cat
+BOX = np.array([20.0, 5.0, 400.0, 512.0])  # the astronaut
 PLAIN, CANONICAL = (214, 93, 14), (9, 132, 150)
 TURNS = 1  # of the photograph whose way is drawn
 
@@ -56,7 +56,7 @@ def show(axes, image, title="", mask=None, box=None, color=CANONICAL):
 
 def draw_turns(image, predictors):
     """The masks of two predictors in the four turns of an image."""
-    figure, rows = plt.subplots(2, 4, figsize=(11, 5.9), layout="constrained")
+    figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
     height, width = image.shape[:2]
     for (name, predictor, color), row in zip(predictors, rows):
         for turns, axes in zip(C4.elements, row):
@@ -76,7 +76,7 @@ def draw_turns(image, predictors):
 def draw_way(image, predictor):
     """What happens to an image on its way."""
     figure = plt.figure(figsize=(11, 2.9), layout="constrained")
-    columns = figure.subplots(1, 5, width_ratios=(2, 1.7, 3, 3, 2))
+    columns = figure.subplots(1, 5, width_ratios=(3, 1.9, 2.45, 2.45, 3))
     turned = np.ascontiguousarray(turn_image(image, TURNS))
     box = turn_boxes(BOX, TURNS, *image.shape[:2])
     pose, mask = segment(predictor, turned, box)
@@ -108,9 +108,9 @@ def main():
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", metavar="DIR")
     args = parser.parse_args()
-    from skimage.data import chelsea
+    from skimage.data import astronaut
 
-    sam, image = load_default_sam(), chelsea()
+    sam, image = load_default_sam(), astronaut()[:, 20:440]
     behind = CanonicalSamPredictor(sam, load_default_canonicalizer())
     figures = {
         "turns.jpg": draw_turns(image, [
