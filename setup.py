@@ -29,8 +29,18 @@ setup(
     description="Canonicalization for segmenters on detectron2 and Segment Anything",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["canon_seg", "canon_seg.*"]),
-    package_data={"canon_seg": ["assets/**"]},
+    # The configs lie at the top of a checkout, and in the package when it is installed.
+    packages=[*find_packages(include=["canon_seg", "canon_seg.*"]), "canon_seg.configs"],
+    package_dir={"canon_seg.configs": "configs"},
+    package_data={"canon_seg": ["assets/**"], "canon_seg.configs": ["*.yaml", "train/*.yaml"]},
+    entry_points={
+        "console_scripts": [
+            "canon-seg-demo = canon_seg.cli.commands:demo",
+            "canon-seg-eval = canon_seg.cli.commands:eval_rotated",
+            "canon-seg-eval-pose = canon_seg.cli.commands:eval_pose",
+            "canon-seg-train = canon_seg.cli.commands:train_net",
+        ]
+    },
     python_requires=">=3.10",
     # detectron2 is not on PyPI under its own name and can't be named here: keep the one that you
     # have, or run tools/install_detectron2.py. Its own needs are those of the second group.
@@ -68,6 +78,11 @@ setup(
             "tensorboard",
         ],
         "demo": ["scikit-image"],
+        # The page of demo/app.py, results as supervision's Detections, and other methods to compare
+        # with. `make env` installs none of these; their tests are skipped without.
+        "app": ["gradio>=5"],
+        "supervision": ["supervision"],
+        "benchmark": ["e2cnn", "equiadapt==0.1.2", "kornia"],
         "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
     },
 )

@@ -1,6 +1,6 @@
 """The entry points of the console commands; nothing heavy is imported before one is called."""
 
-import importlib
+import importlib.util
 
 from canon_seg.errors import InputError, run_main, without_detectron2
 
@@ -27,12 +27,8 @@ def train_net():
 
 def _run(module, command):
     def main():
-        try:
-            module_of_command = importlib.import_module(f"canon_seg.cli.{module}")
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "detectron2":
-                raise
-            raise InputError(without_detectron2(command)) from error
-        return module_of_command.main()
+        if importlib.util.find_spec("detectron2") is None:
+            raise InputError(without_detectron2(command))
+        return importlib.import_module(f"canon_seg.cli.{module}").main()
 
     run_main(main)
