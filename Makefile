@@ -1,5 +1,6 @@
 # make demo    the rotated evaluation and the demo pictures on the embedded defaults
 # make test    the tests; PYTEST="-k geometry -x" passes options on
+# make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
 # make env     only the environment, in .venv, that the two others make when they need it
 # make clean   removes .venv and what tools and tests leave behind, but not output/
 #
@@ -28,7 +29,7 @@ INSTALL := $(RUN) -m pip --disable-pip-version-check install --quiet
 # Says that this file is making VENV; one that is found at the start was never finished.
 UNFINISHED := $(VENV)/.canon_seg-unfinished
 
-.PHONY: demo test env clean
+.PHONY: demo test benchmark env clean
 
 demo: $(READY)
 	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
@@ -37,6 +38,14 @@ demo: $(READY)
 # A process for each core, and one thread in each: faster than the other way round.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST)
+
+benchmark: OUTPUT = output/benchmark
+benchmark: $(READY)
+ifneq ($(READY),)
+	@echo "==> $(VENV): the peers"
+	@$(INSTALL) --no-build-isolation --constraint requirements/ci.txt --editable .[benchmark]
+endif
+	$(RUN) tools/benchmark.py --output $(OUTPUT)
 
 env: $(READY)
 

@@ -1,0 +1,95 @@
+"""The machine in neutral words, and the results as a table."""
+
+import os
+import platform
+import re
+
+import torch
+
+TARGETS = {
+    "canonical_over_vanilla_sam_vit_b": "<= 1.005",
+    "canonical_over_vanilla_sam_vit_h": "<= 1.005",
+    "canonical_over_vanilla_mask_rcnn_r50": "<= 1.01",
+    "tta_over_canonical_sam_vit_b": ">= 3.8",
+    "equiadapt_over_ours_canonicalize": ">= 50",
+    "equiadapt_over_ours_canonicalize_1_9m": ">= 50",
+    "sweep4_over_sweep1": "<= 1.15",
+    "coco_eval_pycocotools_over_ours": ">= 4",
+    "training_photos_per_second_over_equiadapt": ">= 20",
+}
+"""The ratios that are always reported, null where they were not measured, and what is wanted."""
+
+
+def describe_machine(device):
+    """What the times depend on, without names of machines or places."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def split_ratios(ratios):
+    """(values, 95 % intervals) by key, None for what was not measured.
+
+    Those of ``TARGETS`` for segmenters that are run on request are there only if measured.
+    """
+    wanted = [key for key in TARGETS if not key.endswith("vit_h")]
+    ratios = {**dict.fromkeys(wanted), **ratios}
+    values = {key: one and one["value"] for key, one in ratios.items()}
+    return values, {key: one and one["interval"] for key, one in ratios.items()}
+
+
+def format_table(result):
+    """Markdown: the ratios, the times of the ways, and the memory."""
+    machine = result["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"device: {machine['device']}, torch {machine['torch']}, Python {machine['python']}",
+        "",
+        "| ratio | value | 95 % interval | wanted |",
+        "|---|---:|---:|---:|",
+    ]
+    for key, value in result["ratios"].items():
+        cells = ("-", "-")
+        if value is not None:
+            low, high = result["ratio_intervals"][key]
+            cells = (f"{value:.4g}", f"{low:.4g} to {high:.4g}")
+        lines.append(f"| {key} | {' | '.join(cells)} | {TARGETS.get(key, '')} |")
+    lines += ["", "| seconds | median | quartiles |", "|---|---:|---:|"]
+    lines += [
+        f"| {name} | {times['median']:.4g} | {times['quartiles'][0]:.4g} to "
+        f"{times['quartiles'][1]:.4g} |"
+        for name, times in _summaries(result, "")
+    ]
+    if result.get("memory"):
+        lines += ["", "| MiB of memory | before | peak |", "|---|---:|---:|"]
+        lines += [
+            f"| {name}, {way} | {peak['before']:.0f} | {peak['peak']:.0f} |"
+            for name, ways in result["memory"].items()
+            for way, peak in ways.items() if isinstance(peak, dict)
+        ]
+    return "\n".join(lines)
+
+
+def _summaries(node, name):
+    """All summaries of times in a result, with the names of what they are in."""
+    if isinstance(node, dict) and "quartiles" in node:
+        yield name, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            skipped = key in ("seconds", "seconds_per_photo")
+            yield from _summaries(value, name if skipped else f"{name}, {key}".lstrip(", "))
+
+
+def _cpu_model():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return re.search(r"model name\s*:\s*(.+)", file.read())[1].strip()
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
