@@ -1,6 +1,7 @@
 # make demo    the rotated evaluation and the demo pictures on the embedded defaults
 # make test    the tests; PYTEST="-k geometry -x" passes options on
 # make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
+# make docs-check  runs the commands of the documents; DOCS="--list" passes options on
 # make env     only the environment, in .venv, that the two others make when they need it
 # make clean   removes .venv and what tools and tests leave behind, but not output/
 #
@@ -29,7 +30,7 @@ INSTALL := $(RUN) -m pip --disable-pip-version-check install --quiet
 # Says that this file is making VENV; one that is found at the start was never finished.
 UNFINISHED := $(VENV)/.canon_seg-unfinished
 
-.PHONY: demo test benchmark env clean
+.PHONY: demo test docs-check benchmark env clean
 
 demo: $(READY)
 	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
@@ -38,6 +39,9 @@ demo: $(READY)
 # A process for each core, and one thread in each: faster than the other way round.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST)
+
+docs-check: $(READY)
+	$(RUN) tools/check_docs.py $(DOCS)
 
 benchmark: OUTPUT = output/benchmark
 benchmark: $(READY)
