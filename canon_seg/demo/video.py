@@ -163,7 +163,8 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
     turned clip differs by exactly that turn.
 
     Args:
-        find_pose: function from a frame to its :class:`canon_seg.canonicalizers.canonicalizer.Pose`.
+        find_pose: function from a frame to its
+            :class:`canon_seg.canonicalizers.canonicalizer.Pose`.
         frames: iterable of frames, read to its end.
         uncertain: what to do where that probability is low.
     Returns:
