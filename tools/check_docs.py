@@ -3,10 +3,10 @@
 
     python tools/check_docs.py [--list] [--only TEXT] [DOCUMENT ...]
 
-Every fenced block of bash and python runs by itself, in a folder that looks like the checkout. Files
-that a block names and a checkout has not (checkpoints, data sets, photographs) are made up: official
-names and formats, random weights, drawn scenes. What stands in HTML comments before a block says
-what to do with it:
+Every fenced block of bash and python runs by itself, in a folder that looks like the checkout.
+Files that a block names and a checkout has not (checkpoints, data sets, photographs) are made up:
+official names and formats, random weights, drawn scenes. HTML comments before a block say what to
+do with it:
 
     <!-- docs-check: skip because it takes a day -->
     <!-- docs-check: SOLVER.MAX_ITER 5000 -> SOLVER.MAX_ITER 2 -->
@@ -68,9 +68,11 @@ class Block:
         """The text with its replacements made."""
         text = self.text
         for old, new in self.replacements:
-            if old not in text:
+            # As whole words: "--output out" is not in "--output out/x".
+            whole = rf"(?<![\w/]){re.escape(old)}(?![\w/])"
+            text, count = re.subn(whole, lambda _, new=new: new, text)
+            if count == 0:
                 raise InputError(f"{self.place}: there is no {old!r} in the block to replace")
-            text = text.replace(old, new)
         return text
 
 
@@ -226,6 +228,10 @@ def run_block(block, folder):
     )
 
 
+def tail(text, lines=30):
+    return "\n".join(text.splitlines()[-lines:])
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -259,7 +265,7 @@ def main():
                 print(f"{block.place}  {verdict}, {seconds:.0f} s: {first}", flush=True)
                 if done.returncode:
                     failed += 1
-                    print(block.to_run, done.stdout, done.stderr, sep="\n")
+                    print(block.to_run, tail(done.stdout), tail(done.stderr), sep="\n")
     return 1 if failed else 0
 
 
