@@ -8,6 +8,7 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.cache import ResultCache, content_key, weights_key
 from canon_seg.canonicalizers.build import build_canonicalizer
 from canon_seg.canonicalizers.canonicalizer import straight_through
+from canon_seg.canonicalizers.orbit import turned_copy
 from canon_seg.canonicalizers.prior import (
     alignment,
     check_label_smoothing,
@@ -313,7 +314,7 @@ def _in_pose(inputs, pose):
     """Inputs of the segmenter on the image without that pose; still to be resized."""
     image, turns = inputs["image"], C4.inverse(pose)
     size = image.shape[-2:]
-    posed = {**inputs, "image": turn_maps(image, turns)}
+    posed = {**inputs, "image": turned_copy(image, turns) if turns else image}
     posed["height"], posed["width"] = turned_size(
         inputs.get("height", size[0]), inputs.get("width", size[1]), turns
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canon_seg.canonicalizers import orbit
-from canon_seg.canonicalizers.orbit import representative_turns
+from canon_seg.canonicalizers.orbit import representative_turns, turned_copy
 from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
 
@@ -122,3 +122,17 @@ def test_a_constant_12_megapixel_image_takes_seconds_at_most():
     start = time.perf_counter()
     assert len(representative_turns(torch.zeros(3, 3464, 3464, dtype=torch.uint8)[0])) == 4
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("turns", C4.elements)
+def test_turned_copies_do_not_depend_on_the_strides_of_what_is_turned(turns, dtype):
+    rng = np.random.default_rng(turns)
+    planes = torch.from_numpy(rng.integers(0, 256, (3, 5, 7))).to(dtype)
+    rows = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    view = torch.rot90(torch.rot90(planes, 1, (1, 2)), 3, (1, 2))
+    copies = [turned_copy(image, turns) for image in (planes, rows, view)]
+    for image, copy in zip((planes, rows, view), copies):
+        assert torch.equal(copy, torch.rot90(planes, turns, (1, 2)))
+        assert copy.stride() == copies[0].stride() and copy.dtype == dtype
+        assert copy.data_ptr() != image.data_ptr()

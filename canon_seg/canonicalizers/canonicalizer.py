@@ -10,7 +10,7 @@ from typing import Tuple
 import torch
 from torch import nn
 
-from canon_seg.canonicalizers.orbit import representative_turns
+from canon_seg.canonicalizers.orbit import representative_turns, turned_copy
 from canon_seg.canonicalizers.resize import normalize, resize_for_network
 from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_maps
@@ -195,9 +195,7 @@ class GroupCanonicalizer(nn.Module):
         else:
             to_representative = candidates[0]
         # Always a copy: which kernels run, and so how they round, may depend on strides.
-        representative = turn_maps(image, to_representative).clone(
-            memory_format=torch.contiguous_format
-        )
+        representative = turned_copy(image, to_representative)
         probabilities = self.logits([representative])[0].double().softmax(dim=0).tolist()
         # Equal probabilities are put in order here, where all turns of the image look the same.
         ranking = sorted(C4.elements, key=lambda turns: -probabilities[turns])
