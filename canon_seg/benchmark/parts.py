@@ -53,7 +53,7 @@ def time_canonicalizers(settings, peer=None):
     names = {key: "default", f"{key}_1_9m": "1_9m", f"{key}_1_9m_at_129": "1_9m_at_129"}
     facts = {
         "image": list(image.shape[-2:]),
-        "parameters": {
+        "parameters_as_plain_convolutions": {
             name: sum(p.numel() for p in canonicalizer.network.parameters())
             for name, canonicalizer in ours.items()
         },

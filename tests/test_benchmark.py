@@ -1,0 +1,154 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canon_seg.benchmark import memory
+from canon_seg.benchmark.parts import TRAINED_SIZE
+from canon_seg.benchmark.peers import Equiadapt, find_equiadapt
+from canon_seg.benchmark.report import TARGETS, format_table, split_ratios
+from canon_seg.benchmark.scoring import made_up
+from canon_seg.benchmark.timing import measure, ratio, summary
+from canon_seg.benchmark.ways import (
+    G_WRN,
+    Settings,
+    box_prompts,
+    build,
+    canonicalize,
+    model_inputs,
+    picture,
+)
+from canon_seg.canonicalizers.build import network_spec
+from canon_seg.config import load_config
+
+ROOT = Path(__file__).parents[1]
+TOY = Settings(torch.device("cpu")).toy()
+
+
+def test_functions_run_in_turn_and_the_first_round_does_not_count():
+    calls = []
+    times = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert {name: values.shape for name, values in times.items()} == {"a": (3,), "b": (3,)}
+
+
+def test_summary():
+    assert summary(np.array([5.0, 1.0, 2.0, 3.0, 4.0])) == {
+        "median": 3.0, "quartiles": [2.0, 4.0], "rounds": 5
+    }
+
+
+def test_ratio_is_that_of_medians():
+    found = ratio([1.0, 2.0, 30.0], [4.0, 4.0, 5.0])
+    assert found["value"] == 0.5
+    low, high = found["interval"]
+    assert 0.25 <= low < 0.5 < high <= 6.0
+    assert ratio([1.0, 2.0, 30.0], [4.0, 4.0, 5.0], plus=1.0)["value"] == 1.5
+    with pytest.raises(ValueError, match="2 and 1 rounds"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_a_slow_round_counts_on_both_sides():
+    speed = np.random.default_rng(0).uniform(1, 10, 9)
+    assert ratio(3 * speed, speed)["interval"] == pytest.approx([3.0, 3.0])
+
+
+def test_wanted_ratios_are_there_even_if_not_measured():
+    values, intervals = split_ratios({
+        "sweep4_over_sweep1": {"value": 1.1, "interval": [1.0, 1.2]},
+        "coco_eval_pycocotools_over_ours": None,
+    })
+    assert values["sweep4_over_sweep1"] == 1.1 and intervals["sweep4_over_sweep1"] == [1.0, 1.2]
+    assert values["coco_eval_pycocotools_over_ours"] is None
+    assert values["equiadapt_over_ours_canonicalize"] is None
+    assert "canonical_over_vanilla_sam_vit_h" not in values
+
+
+def test_canonicalizing_is_what_the_model_does():
+    model, _ = build("sam_tiny", TOY)
+    inputs = model_inputs(picture(60, 90), box_prompts(2, 60, 90), turns=3)
+    pose, posed = canonicalize(model.canonicalizer, inputs)
+    expected_pose, expected = model.canonicalize(inputs)
+    assert pose == expected_pose
+    assert torch.equal(posed["image"], expected["image"])
+    assert torch.equal(posed["prompts"].boxes, expected["prompts"].boxes)
+
+
+def test_the_larger_network_is_that_of_the_config():
+    cfg = load_config("train/canonicalizer_gwrn.yaml")
+    assert network_spec(cfg) == G_WRN
+    assert cfg.MODEL.CANONICALIZER.INPUT_SIZE == TRAINED_SIZE
+
+
+def test_made_up_results_are_of_the_size_of_coco():
+    dataset, results = made_up(50)
+    assert len(dataset["images"]) == 50 and len(results) == 5000
+    assert 6.2 * 50 < len(dataset["annotations"]) < 8.2 * 50
+    assert max(entry["bbox"][0] + entry["bbox"][2] for entry in results) <= 640
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells its peaks")
+def test_peak_memory_of_a_way():
+    peak = memory._run({
+        "device": "cpu", "quick": True, "threads": torch.get_num_threads(),
+        "segmenter": "sam_tiny", "way": "canonical", "height": 50, "width": 70, "masks": 2,
+    })
+    assert 0 < peak["before"] <= peak["peak"]
+
+
+@pytest.mark.skipif(not find_equiadapt()[0], reason="equiadapt comes with the extra 'benchmark'")
+def test_equiadapt_turns_the_image():
+    peer, image = Equiadapt(TOY), picture(TOY.image_size, TOY.image_size)
+    canonical = (peer.canonicalize(peer.floats(image))[0] * 255).round()
+    turned = [torch.rot90(image, turns, (1, 2)).float() for turns in range(4)]
+    assert min(float((canonical - other).abs().mean()) for other in turned) < 2
+
+
+def test_a_run_without_peers(tmp_path):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "equiadapt.py").write_text("raise ImportError('hidden')")
+    sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "benchmark.py", "--output", tmp_path, "--quick",
+         "--segmenters", "sam_vit_b", "--sections", *sections],
+        env={**os.environ, "PYTHONPATH": str(hidden)}, cwd=tmp_path,
+        check=True, text=True, stdout=subprocess.PIPE,
+    )
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    assert result["quick"] and "hidden" in result["equiadapt"]["note"]
+    assert set(sections) <= set(result) and "memory" not in result
+    assert set(result["machine"]) == {
+        "cpu", "cores", "threads", "device", "torch", "python", "system"
+    }
+    values = result["ratios"]
+    measured = {
+        "canonical_over_vanilla_sam_vit_b", "tta_over_canonical_sam_vit_b", "sweep4_over_sweep1",
+        "coco_eval_pycocotools_over_ours", "gain_bfloat16_sam_vit_b",
+    }
+    assert all(values[key] > 0 for key in measured)
+    assert set(values) >= set(TARGETS) - {"canonical_over_vanilla_sam_vit_h"}
+    assert all(value is None for key, value in values.items() if "equiadapt" in key)
+    assert values["canonical_over_vanilla_mask_rcnn_r50"] is None  # not asked for
+    for key, value in values.items():
+        assert (result["ratio_intervals"][key] is None) == (value is None)
+    assert result["scoring"]["largest_difference"] < 1e-9
+    assert result["sweep"]["cache_of_4_angles"] == {"hits": 3, "misses": 1}
+    assert format_table(result) in done.stdout
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--rounds", "0"], "--rounds is 0"), (["--device", "nonsense"], "--device: 'nonsense'"),
+])
+def test_bad_arguments(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import benchmark
+
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--output", str(tmp_path), *arguments])
+    with pytest.raises(benchmark.InputError, match=message):
+        benchmark.main()
