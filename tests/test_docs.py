@@ -113,6 +113,9 @@ def test_a_command_would_start(command, parse, capsys):
     except SystemExit:
         pytest.fail(f"{command}\n{capsys.readouterr().err}")
     options = getattr(arguments, "options", getattr(arguments, "opts", []))
+    for name, values in vars(arguments).items():  # flags that take lists must not eat the options
+        if isinstance(values, list) and values is not options:
+            assert not [value for value in values if re.match(r"[A-Z]+\.[A-Z]", str(value))], name
     config_file = getattr(arguments, "config_file", None)
     assert not config_file or config_file.startswith("configs/") or "/" not in config_file
     load_config(config_file or "sam_c4.yaml", options)
