@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-BOX = np.array([20.0, 5.0, 400.0, 512.0])  # the astronaut
+BOX = np.array([20.0, 5.0, 415.0, 512.0])  # the astronaut
 PLAIN, CANONICAL = (214, 93, 14), (9, 132, 150)
 TURNS = 1  # of the photograph whose way is drawn
 
@@ -110,12 +110,12 @@ def main():
     args = parser.parse_args()
     from skimage.data import astronaut
 
-    sam, image = load_default_sam(), astronaut()[:, 20:440]
+    sam, image = load_default_sam(), astronaut()[:, 20:490]
     behind = CanonicalSamPredictor(sam, load_default_canonicalizer())
     figures = {
         "turns.jpg": draw_turns(image, [
-            ("SAM", CanonicalSamPredictor(sam, IdentityCanonicalizer()), PLAIN),
-            ("canonicalized SAM", behind, CANONICAL),
+            ("small SAM", CanonicalSamPredictor(sam, IdentityCanonicalizer()), PLAIN),
+            ("small SAM, canonicalized", behind, CANONICAL),
         ]),
         "how_it_works.jpg": draw_way(image, behind),
     }
