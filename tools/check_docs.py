@@ -254,6 +254,9 @@ def main():
             for block in read_blocks(document, (ROOT / document).read_text(encoding="utf-8")):
                 if block.language not in LANGUAGES or args.only not in block.text:
                     continue
+                if block.text.startswith(">>>"):
+                    print(f"{block.place}  skipped: an example, which tests/test_docs.py runs")
+                    continue
                 first = block.text.strip().splitlines()[0]
                 if block.skip or args.list:
                     print(f"{block.place}  {'skipped: ' + block.skip if block.skip else first}")
