@@ -71,6 +71,15 @@ def test_zoo_describes_the_files_that_are_there():
     for path in (ROOT / "canon_seg" / "assets").glob("*.pth"):
         assert f"## {path.name}" in zoo
         assert hashlib.sha256(path.read_bytes()).hexdigest() in zoo
-    log = (ROOT / "docs" / "results" / "training" / "canonicalizer_gcnn.json").read_text()
-    accuracy = json.loads(log.splitlines()[-1])["held_out/pose_accuracy"]
-    assert f"{100 * accuracy:.1f} %" in zoo
+    for name in ("canonicalizer_gcnn", "canonicalizer_gwrn"):
+        log = (ROOT / "docs" / "results" / "training" / f"{name}.json").read_text()
+        accuracy = json.loads(log.splitlines()[-1])["held_out/pose_accuracy"]
+        assert f"{100 * accuracy:.1f} % (last line of" in zoo
+        coco, pedestrians = (
+            json.loads((ROOT / "docs" / "results" / "poses" / f"{data}_{name[-4:]}.json").read_text())
+            for data in ("coco_val182", "pennfudan")
+        )
+        assert (
+            f"| {name}.pth | {100 * coco['accuracy']:.1f} % | {100 * pedestrians['accuracy']:.1f} % "
+            f"| {coco['ece']:.3f} |"
+        ) in zoo
