@@ -11,7 +11,7 @@ from canon_seg.benchmark.ways import (
     model_inputs,
     picture,
 )
-from canon_seg.canonicalizers.orbit import representative_turns
+from canon_seg.canonicalizers.orbit import representative_turns, turned_copy
 from canon_seg.canonicalizers.resize import normalize, resize_for_network
 from canon_seg.geometry.arrays import turn_maps
 from canon_seg.geometry.group import C4
@@ -72,16 +72,17 @@ def time_parts(settings):
     results = {}
     for megapixels, (height, width) in sizes.items():
         image = picture(height, width)
-        small = resize_for_network(image, canonicalizer.input_size)
+        copy = turned_copy(image, 1)
+        small = resize_for_network(copy, canonicalizer.input_size)
         network, batch = canonicalizer.network, normalize(small[None]).to(settings.device)
         rows = image.permute(1, 2, 0)
         times = measure({
             "pose": lambda: canonicalizer.pose(image),
             "pose: representative": lambda: representative_turns(rows),
-            "pose: copy of it": lambda: turn_maps(image, 1).clone(),
-            "pose: shrink": lambda: resize_for_network(image, canonicalizer.input_size),
+            "pose: copy of it": lambda: turned_copy(image, 1),
+            "pose: shrink": lambda: resize_for_network(copy, canonicalizer.input_size),
             "pose: network": lambda: network(batch),
-            "turn image": lambda: [turn_maps(image, turns) for turns in (1, 2, 3)],
+            "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
         }, 3 * settings.rounds, settings.device)
         times["turn image"] /= 3
         for count in (1, 3) if settings.quick else MASKS:
