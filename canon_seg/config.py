@@ -52,7 +52,7 @@ def add_canon_seg_config(cfg):
 
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
-    # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (16, 28, 56, 88)).
+    # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (8, 16, 32, 64, 160) and DEPTH 1).
     cfg.MODEL.CANONICALIZER.NETWORK.NAME = "GCNN"
     # Regular feature fields, N channels each, of the stem and of each stage.
     cfg.MODEL.CANONICALIZER.NETWORK.FIELDS = [8, 16, 32, 48]
