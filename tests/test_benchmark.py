@@ -139,6 +139,7 @@ def test_a_run_without_peers(tmp_path):
         assert (result["ratio_intervals"][key] is None) == (value is None)
     assert result["scoring"]["largest_difference"] < 1e-9
     assert result["sweep"]["cache_of_4_angles"] == {"hits": 3, "misses": 1}
+    assert (tmp_path / "benchmark.md").read_text() == format_table(result) + "\n"
     assert format_table(result) in done.stdout
 
 

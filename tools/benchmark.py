@@ -3,7 +3,7 @@
 
     python tools/benchmark.py --output DIR
 
-Writes DIR/benchmark.json and prints a table. equiadapt is compared with where it is installed
+Writes DIR/benchmark.json and a table, DIR/benchmark.md, and prints it. equiadapt is compared with where it is installed
 (`make benchmark` does that). Random weights are used where only time matters.
 """
 
@@ -26,7 +26,7 @@ from canon_seg.benchmark.sweeps import time_sweeps
 from canon_seg.benchmark.training import time_training
 from canon_seg.benchmark.ways import SEGMENTERS, Settings, time_numerics, time_ways
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import check_output_dir, write_json
+from canon_seg.files import check_output_dir, write_json, write_text
 
 SECTIONS = ("ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "training", "memory")
 
@@ -78,8 +78,10 @@ def main():
     result = run(settings, args.segmenters, args.sections)
     result["arguments"] = {key: value for key, value in vars(args).items() if key != "output"}
     write_json(output / "benchmark.json", result)
-    print(format_table(result))
-    print("written:", output / "benchmark.json")
+    table = format_table(result)
+    write_text(output / "benchmark.md", f"{table}\n")
+    print(table)
+    print("written:", output / "benchmark.json", output / "benchmark.md")
 
 
 def run(settings, segmenters, sections):
