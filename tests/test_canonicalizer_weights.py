@@ -228,6 +228,7 @@ def config(**changes):
     keys = dict(
         NAME="GroupCanonicalizer", WEIGHTS="", TRAINABLE=False, GROUP_ORDER=4, INPUT_SIZE=97,
         NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2, 2], DEPTH=1),
+        UNCERTAIN="argmax", UNCERTAIN_BELOW=0.5, VOTE_POSES=2,
     )
     return SimpleNamespace(
         MODEL=SimpleNamespace(CANONICALIZER=SimpleNamespace(**{**keys, **changes})),

@@ -20,7 +20,7 @@ from canon_seg.geometry.arrays import turn_maps
 from canon_seg.geometry.group import C4
 from canon_seg.geometry.instances import turn_instances
 from canon_seg.geometry.panoptic import turn_panoptic
-from canon_seg.meta_arch import CanonicalizedSegmenter
+from canon_seg.meta_arch import CanonicalizedSegmenter, turn_own_instances
 from canon_seg.segmenters.prompts import Prompts
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
@@ -754,3 +754,14 @@ def test_the_task_needs_a_segmenter():
     cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 1.0
     with pytest.raises(InputError, match="TASK_WEIGHT"):
         CanonicalizedSegmenter(cfg)
+
+
+@pytest.mark.parametrize("turns", C4.elements)
+def test_masks_turned_in_their_own_memory_are_those_turned_elsewhere(turns):
+    found = Instances((5, 7), scores=torch.rand(3), pred_masks=torch.rand(3, 5, 7) > 0.5)
+    expected, memory = turn_instances(found, turns), found.pred_masks.data_ptr()
+    turned = turn_own_instances(found, turns)
+    assert turned.image_size == expected.image_size
+    assert torch.equal(turned.pred_masks, expected.pred_masks)
+    assert torch.equal(turned.scores, expected.scores)
+    assert turned.pred_masks.data_ptr() == memory

@@ -91,7 +91,7 @@ def test_training_lowers_the_loss(windows, loss):
     parameters = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, 3e-3)
     totals = []
-    for _ in range(25):
+    for _ in range(40):
         losses = training_losses(sam, embeddings, batch, windows=windows, loss=loss)
         total = sum(losses.values())
         optimizer.zero_grad()

@@ -284,7 +284,7 @@ def test_weights_are_a_start(tmp_path, photos):
     for (name, ours), theirs in zip(
         second.model.canonicalizer.named_parameters(), first.model.canonicalizer.parameters()
     ):
-        assert torch.equal(ours, theirs), name
+        assert torch.equal(ours, theirs.half().float()), name  # what the file holds
 
 
 @needs_escnn
