@@ -18,7 +18,7 @@ from canon_seg.evaluation.modes import models_by_mode
 from canon_seg.geometry.arrays import turn_maps
 from canon_seg.geometry.coordinates import PIXEL_STEP, snap
 from canon_seg.geometry.group import C4
-from canon_seg.geometry.instances import turn_instances
+from canon_seg.meta_arch import turn_own_instances
 from canon_seg.segmenters.numerics import speed_up
 from canon_seg.segmenters.prompts import Prompts
 from detectron2.modeling import build_model
@@ -151,7 +151,7 @@ def canonicalize(canonicalizer, inputs):
 def invert(instances, turns):
     """All that is done to a segmenter's results."""
     instances.pred_boxes = Boxes(snap(instances.pred_boxes.tensor, PIXEL_STEP))
-    return turn_instances(instances, turns)
+    return turn_own_instances(instances, turns)
 
 
 def time_ways(name, settings, peer=None):
