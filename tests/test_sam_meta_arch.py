@@ -234,6 +234,15 @@ def test_warmup_ends(monkeypatch):
     assert seen == [True, True, False]
 
 
+def test_masks_are_the_same_however_few_are_upsampled_at_once(monkeypatch):
+    model, image = trainable_sam().eval(), random_image(60, 80)
+    corners = 40 * torch.rand(7, 2, generator=torch.Generator().manual_seed(1))
+    inputs = [{"image": image, "prompts": Prompts(boxes=torch.cat([corners, corners + 15], dim=1))}]
+    at_once = model(inputs)[0]["instances"].pred_masks
+    monkeypatch.setattr(sam_meta_arch, "MAX_UPSAMPLED", 2 * 60 * 80)
+    assert torch.equal(model(inputs)[0]["instances"].pred_masks, at_once) and at_once.any()
+
+
 def test_small_objects_are_drawn_more_often_and_one_always():
     instances = Instances((100, 200))
     instances.gt_boxes = Boxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, 200, 100]]))

@@ -29,6 +29,8 @@ OFFICIAL_FILES = {
     "vit_b": "sam_vit_b_01ec64.pth",
 }
 
+MAX_UPSAMPLED = 2**25  # pixels of masks that are upsampled at once
+
 
 @META_ARCH_REGISTRY.register()
 class SamSegmenter(nn.Module):
@@ -122,11 +124,15 @@ class SamSegmenter(nn.Module):
                 )
                 best = predicted_iou.argmax(dim=1)
                 chosen = torch.arange(len(best), device=self.device)
-                # The chosen mask alone is upsampled, and cut before anything is turned.
-                upsampled = self.sam.postprocess_masks(
-                    logits[chosen, best][:, None], resized.shape[-2:], (height, width)
-                )
-                masks[part] = upsampled[:, 0] > self.sam.mask_threshold
+                # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
+                # at a time, since they are float32 and as large as the photograph.
+                small, rows = logits[chosen, best][:, None], masks[part]
+                few = max(1, MAX_UPSAMPLED // (height * width))
+                for first in range(0, len(small), few):
+                    upsampled = self.sam.postprocess_masks(
+                        small[first : first + few], resized.shape[-2:], (height, width)
+                    )
+                    rows[first : first + few] = upsampled[:, 0] > self.sam.mask_threshold
                 ious[part] = predicted_iou[chosen, best]
         instances = Instances((height, width))
         instances.pred_masks = masks
