@@ -296,3 +296,31 @@ def test_unknown_test_sets():
         build_test_loader(photo_config(), "nowhere")
     with pytest.raises(InputError, match="MY.KEY"):
         check_registered("MY.KEY", ["nowhere"])
+
+
+def test_pasted_objects_hide_what_is_behind_them(tmp_path, monkeypatch):
+    (tmp_path / "donor").mkdir()
+    donor = labelled(tmp_path / "donor", size=(120, 160), boxes=((20, 20, 60, 60),))
+    mapper = RegionMapper(96, "RGB", [donor])
+    np.random.seed(0)
+    pixels, masks = np.zeros((96, 96, 3), np.uint8), np.ones((1, 96, 96), bool)
+    before = pixels.copy()
+    pasted, seen = mapper._paste(pixels, masks)
+    assert np.array_equal(pixels, before) and masks.all()  # what was given is left alone
+    assert len(seen) >= 2 and all(mask.sum() >= RegionMapper.MIN_AREA for mask in seen)
+    assert (seen.sum(axis=0) <= 1).all()  # each pixel belongs to one object
+    assert pasted[~seen[0]].mean() > 100  # the donor's object is bright
+
+
+def test_detectors_train_on_turned_and_disturbed_images(toy):
+    cfg = load_config("", [
+        "DATASETS.TRAIN", "('toy_training',)", "INPUT.QUARTER_TURNS", "True",
+        "INPUT.COLOR_JITTER", "0.5", "MODEL.MASK_ON", "False", "DATALOADER.NUM_WORKERS", "0",
+        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.ASPECT_RATIO_GROUPING", "False",
+        "INPUT.MIN_SIZE_TRAIN", "(64,)", "SEED", "3",
+    ])
+    batches = iter(build_train_loader(cfg))
+    examples = [example for _ in range(12) for example in next(batches)]
+    # The 48 x 97 image of the set comes in both orientations.
+    shapes = {e["image"].shape[1] > e["image"].shape[2] for e in examples if e["image_id"] == 14}
+    assert shapes == {True, False}

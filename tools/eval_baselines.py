@@ -8,6 +8,7 @@ SIGGRAPH 2004) begun with it. To compare with a segmenter that is prompted with 
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import cv2
@@ -101,7 +102,10 @@ def evaluate(dataset, images_dir, names):
     for name in names:
         evaluator.reset()
         evaluator.extend(results[name])
-        scores[name] = evaluator.evaluate()["segm"]
+        scores[name] = {
+            metric: value if math.isfinite(value) else None  # nothing of that size to be found
+            for metric, value in evaluator.evaluate()["segm"].items()
+        }
     return scores
 
 

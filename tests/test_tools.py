@@ -1,0 +1,108 @@
+"""The small tools: splits of COCO files, baselines without a network, studies."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canon_seg.data.coco import load_coco
+from canon_seg.errors import InputError
+from toy_coco import write_toy_coco
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy(tmp_path):
+    return write_toy_coco(tmp_path / "toy")
+
+
+def call(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    return tool(name).main()
+
+
+def test_a_split_is_complete_and_without_overlap(toy, tmp_path, monkeypatch):
+    annotations, images = toy
+    call(monkeypatch, "split_coco", "--annotations", annotations, "--images", images,
+         "--every", 3, "--output", tmp_path / "split")
+    whole = load_coco(annotations, images)
+    held_out, rest = (
+        load_coco(tmp_path / "split" / f"{name}.json", images) for name in ("held_out", "train")
+    )
+    ids = [{image["id"] for image in part["images"]} for part in (held_out, rest, whole)]
+    assert ids[0] == {11, 14} and not ids[0] & ids[1] and ids[0] | ids[1] == ids[2]
+    assert len(held_out["annotations"]) + len(rest["annotations"]) == len(whole["annotations"])
+    assert all(a["image_id"] in ids[0] for a in held_out["annotations"])
+    with pytest.raises(InputError, match="--every is 1"):
+        call(monkeypatch, "split_coco", "--annotations", annotations, "--images", images,
+             "--every", 1, "--output", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_baseline_masks_fill_their_boxes():
+    baselines = tool("eval_baselines")
+    image, box = np.zeros((60, 80, 3), np.uint8), (10.0, 20.0, 50.0, 40.0)
+    image[20:40, 20:40] = 255  # an object in the middle of its box
+    whole = baselines.box_mask(image, box)
+    assert whole.sum() == 40 * 20 and whole[20:40, 10:50].all()
+    ellipse = baselines.ellipse_mask(image, box)
+    assert not (ellipse & ~whole).any() and abs(ellipse.sum() / whole.sum() - np.pi / 4) < 0.02
+    found = baselines.grabcut_mask(image, box)
+    assert found[22:38, 22:38].all() and not (found & ~whole).any()
+    assert np.array_equal(baselines.grabcut_mask(image, (0, 0, 80, 60)), np.ones((60, 80), bool))
+
+
+def test_baselines_of_a_data_set(toy, tmp_path, monkeypatch):
+    annotations, images = toy
+    output = tmp_path / "baselines.json"
+    call(monkeypatch, "eval_baselines", "--annotations", annotations, "--images", images,
+         "--baselines", "box", "ellipse", "--output", output)
+    scores = json.loads(output.read_text())["segm"]
+    assert list(scores) == ["box", "ellipse"]
+    assert all(20 < own["AP"] < 100 for own in scores.values())  # the objects are hexagons
+
+
+@pytest.mark.parametrize("text", ["[]", "train: a", "train: a\nruns: {}\nimages: b\nspeed: c", ":"])
+def test_what_is_no_study_is_named(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="--study: .*study.yaml"):
+        tool("run_study").read_study(path)
+
+
+def test_studies_of_the_project_can_be_read():
+    studies = sorted((TOOLS / "studies").glob("*.yaml"))
+    assert studies
+    for path in studies:
+        study = tool("run_study").read_study(path)
+        assert (TOOLS.parent / study["train"]).is_file() and len(study["runs"]) > 1
+        assert all(len(options) % 2 == 0 for options in study["runs"].values())
+
+
+def test_a_study_trains_once_and_measures(tmp_path, monkeypatch):
+    module, called = tool("run_study"), []
+
+    def instead(command, log):
+        called.append(Path(command[0]).name)
+        if called[-1] == "eval_pose.py":
+            pose = {"accuracy": 0.5, "ece": 0.1, "kl": 0.2, "network": {"parameters": 1234}}
+            Path(command[command.index("--output") + 1]).write_text(json.dumps(pose))
+
+    monkeypatch.setattr(module, "_call", instead)
+    study = {"train": "a.yaml", "runs": {"one": ["SEED", 1]}, "images": "photos"}
+    rows = {"one": module.run("one", study, tmp_path)}
+    assert rows["one"]["pose"]["accuracy"] == 0.5 and rows["one"]["options"] == ["SEED", "1"]
+    assert "0.500" in module.format_table(rows) and "1,234" in module.format_table(rows)
+    module.run("one", study, tmp_path)
+    assert called == ["train_net.py", "eval_pose.py", "eval_pose.py"]
