@@ -40,7 +40,13 @@ from canon_seg.geometry.coordinates import (
     turn_boxes_xywh,
     turn_points,
 )
-from canon_seg.geometry.masks import check_polygons, decode_rle, turn_rle, with_str_counts
+from canon_seg.geometry.masks import (
+    check_polygons,
+    decode_rle,
+    encode_window,
+    turn_rle,
+    with_str_counts,
+)
 
 CANVASES = ("expand", "crop")
 
@@ -167,7 +173,7 @@ def rotate_rle(rle, degrees, canvas="expand"):
     if tilt == 0:
         return turn_rle(rle, turns)
     mask = _warp(decode_rle(rle), tilt, canvas, cv2.INTER_NEAREST, 0)
-    rotated = _encode_window(turn_maps(mask, turns), 0, 0, *turned_size(*mask.shape, turns))
+    rotated = encode_window(turn_maps(mask, turns), 0, 0, *turned_size(*mask.shape, turns))
     return with_str_counts(rotated) if isinstance(rle["counts"], str) else rotated
 
 
@@ -315,7 +321,7 @@ def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     box = np.array([left + columns[0], top + rows[0], mask.shape[1], mask.shape[0]])
     box = turn_boxes_xywh(box, turns, *frame)
-    rle = _encode_window(turn_maps(mask, turns), box[0], box[1], *turned_size(*frame, turns))
+    rle = encode_window(turn_maps(mask, turns), box[0], box[1], *turned_size(*frame, turns))
     return {
         "segmentation": with_str_counts(rle),
         "bbox": box.astype(float).tolist(),
@@ -350,19 +356,3 @@ def _rasterise(polygons, height, width):
     shifted = [(polygon - first).ravel().tolist() for polygon in polygons]
     rle = coco_mask.merge(coco_mask.frPyObjects(shifted, window_height, window_width))
     return coco_mask.decode(rle), *first.tolist()
-
-
-def _encode_window(mask, left, top, height, width):
-    """The compressed RLE of a frame that is empty but for ``mask`` at (left, top).
-
-    Only the columns of the mask are scanned, where pycocotools would need the whole frame.
-    """
-    columns = np.zeros((mask.shape[1], height), bool)
-    columns[:, top : top + mask.shape[0]] = mask.T
-    scanned = np.concatenate([[False], columns.ravel(), [False]])
-    changes = np.flatnonzero(scanned[1:] != scanned[:-1]) + left * height
-    counts = np.diff(changes, prepend=0, append=height * width)
-    if counts[-1] == 0:  # as pycocotools: no empty run at the end
-        counts = counts[:-1]
-    runs = {"size": [height, width], "counts": counts.tolist()}
-    return coco_mask.frPyObjects(runs, height, width)
