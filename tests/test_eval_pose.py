@@ -101,7 +101,20 @@ def test_limit(toy, evaluate):
     assert json.loads((toy / "few.json").read_text())["num_images"] == 2
 
 
+def test_rotated_photos(toy, evaluate):
+    """They are what the canonicalizer sees, and all else stays as it is."""
+    for name, options in [("upright", ()), ("rotated", ("--angle", -30))]:
+        code, _, message = evaluate(
+            "--images", "photos", *options, "--output", f"{name}.json", "--details", f"{name}_.json"
+        )
+        assert code == 0, message
+    result = json.loads((toy / "rotated.json").read_text())
+    assert result["config"]["angle"] == -30 and result["turned"] == {"photos": 4, "agreeing": 4}
+    assert (toy / "rotated_.json").read_text() != (toy / "upright_.json").read_text()
+
+
 @pytest.mark.parametrize("arguments, named", [
+    (["--images", "photos", "--angle", "45"], "--angle is 45"),
     (["--images", "nowhere"], "--images: there is no folder nowhere"),
     (["--images", "."], "broken.jpg"),
     (["--images", "photos", "--limit", "0"], "--limit is 0"),

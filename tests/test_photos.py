@@ -88,6 +88,22 @@ def test_augmented_views_stay_upright(size, shape):
         assert np.ptp(columns) < 10 + 0.3 * np.ptp(rows)
 
 
+def test_views_on_a_canvas_are_tilted_further_and_keep_the_top_up():
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[:150] = 200  # above
+    image[150:] = 100
+    rng, slopes = np.random.default_rng(1), []
+    for _ in range(200):
+        view = _undisturbed(image, (97, 97), rng, 1.0, on_canvas=1.0)[..., 0].astype(int)
+        above, below = (np.argwhere(view == grey) for grey in (200, 100))
+        y, x = above.mean(axis=0) - below.mean(axis=0)
+        assert y < 0
+        slopes.append(np.degrees(np.arctan2(x, -y)))
+    assert -50 < min(slopes) < -30 and 30 < max(slopes) < 50
+    corners = view[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert len(set(corners)) == 1
+
+
 def test_augmentation_mirrors_about_half():
     image = np.zeros((60, 60, 3), np.uint8)
     image[:, :30] = 255
@@ -109,10 +125,10 @@ def test_crops_are_as_large_as_asked_for():
     assert min(spans) > 0.6 and max(spans) > 0.9 and np.ptp(spans) > 0.1
 
 
-def _undisturbed(image, shape, rng, min_scale):
+def _undisturbed(image, shape, rng, min_scale, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("canon_seg.data.photos.disturb_pixels", lambda view, rng: view)
-        return augment(image, shape, rng, min_scale)
+        return augment(image, shape, rng, min_scale, **options)
 
 
 def test_disturbed_pixels_vary_and_stay_in_range():

@@ -31,6 +31,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.files import check_output_dir, write_json
+from canon_seg.geometry.rotation import rotate_image
 from canon_seg.visualize import fit
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -49,6 +50,10 @@ def parse_arguments():
     parser.add_argument(
         "--images", required=True, metavar="DIR", help="folder of upright photographs"
     )
+    parser.add_argument(
+        "--angle", type=float, default=0.0, metavar="DEGREES",
+        help="rotate each photograph by this first, -45 to 45; default: 0",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
     parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
     parser.add_argument(
@@ -65,6 +70,11 @@ def main():
     output, details = check_outputs(args.output, args.details)
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; give the number of photographs, at least 1")
+    if not -45 < args.angle < 45:
+        raise InputError(
+            f"--angle is {args.angle:g}; give more than -45 and less than 45, where upright is the "
+            "nearest pose (quarter turns change nothing: the canonicalizer is equivariant)"
+        )
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.images, "--images")[: args.limit]
@@ -78,7 +88,7 @@ def main():
         )
     prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
     probabilities, agreeing = find_poses(
-        canonicalizer, files, cfg.INPUT.FORMAT, num_turned=NUM_TURNED
+        canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, num_turned=NUM_TURNED
     )
     measured = measure_poses(probabilities, prior)
     turned = min(NUM_TURNED, len(files))
@@ -93,7 +103,10 @@ def main():
     save_figure(pictures[0], plot_poses(measured, args.images))
     chosen = choose_mistakes(probabilities, NUM_MISTAKES)
     save_figure(pictures[1], plot_photos(
-        [fit(read_image(files[index], "RGB"), THUMBNAIL) for index in chosen],
+        [
+            fit(rotate_image(read_image(files[index], "RGB"), args.angle), THUMBNAIL)
+            for index in chosen
+        ],
         [caption(names[index], probabilities[index]) for index in chosen],
     ))
     if details:
@@ -144,6 +157,7 @@ def describe(args, cfg):
         "config_file": args.config_file,
         "options": args.options,
         "images": args.images,
+        "angle": args.angle,
         "limit": args.limit,
         "canonicalizer_weights": cfg.MODEL.CANONICALIZER.WEIGHTS,
         "prior": list(cfg.MODEL.CANONICALIZER.PRIOR),

@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from canon_seg.data.images import read_image
 from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_image, turned_size
+from canon_seg.geometry.rotation import FILL
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
+MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
 
 
 def list_photos(folder, key="DATASETS.PHOTOS"):
@@ -72,7 +74,7 @@ def draw_turns(files, fraction, turns):
     return drawn
 
 
-def augment(image, shape, rng, min_scale):
+def augment(image, shape, rng, min_scale, on_canvas=0.0):
     """A random upright view of a photograph: everything may change but which side is up.
 
     Args:
@@ -80,6 +82,8 @@ def augment(image, shape, rng, min_scale):
         shape: (height, width) of the result.
         rng: numpy Generator.
         min_scale: smallest side of the crop as a fraction of the largest possible crop.
+        on_canvas: probability that the view is shown tilted by up to 42 degrees, with plain corners
+            around it: as photographs look that were rotated by no quarter turn.
     Returns:
         height x width x 3 uint8.
     """
@@ -99,7 +103,9 @@ def augment(image, shape, rng, min_scale):
     )
     if rng.random() < 0.5:
         view = view[:, ::-1]
-    if rng.random() < 0.5:
+    if on_canvas and rng.random() < on_canvas:
+        view = _tilt_on_canvas(view, rng.uniform(-MAX_CANVAS_TILT, MAX_CANVAS_TILT), rng)
+    elif rng.random() < 0.5:
         view = _tilt(view, rng.uniform(-MAX_TILT, MAX_TILT))
     return disturb_pixels(view.astype(np.float32), rng)
 
@@ -110,6 +116,20 @@ def _tilt(view, degrees):
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(
         np.ascontiguousarray(view), matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101
+    )
+
+
+def _tilt_on_canvas(view, degrees, rng):
+    """Tilted, between just filling the frame and lying in it as a whole; plain corners."""
+    height, width = view.shape[:2]
+    cos, sin = np.cos(np.radians(degrees)), abs(np.sin(np.radians(degrees)))
+    whole = min(height / (height * cos + width * sin), width / (width * cos + height * sin))
+    grey = FILL if rng.random() < 0.5 else rng.uniform(0, 255)
+    matrix = cv2.getRotationMatrix2D(
+        ((width - 1) / 2, (height - 1) / 2), degrees, rng.uniform(whole, 1.0)
+    )
+    return cv2.warpAffine(
+        np.ascontiguousarray(view), matrix, (width, height), borderValue=(grey,) * 3
     )
 
 
@@ -147,7 +167,7 @@ class PhotoStream(IterableDataset):
         weights: probability of each.
         batch_size: photographs in a batch.
         shapes: sequence of (height, width).
-        min_scale: see :func:`augment`.
+        min_scale, on_canvas: see :func:`augment`.
         image_format: "RGB" or "BGR".
         seed: int. The same seed gives the same stream; each worker draws its own part of it. A
             resumed training needs another seed, or it sees the same photographs again.
@@ -156,12 +176,14 @@ class PhotoStream(IterableDataset):
     """
 
     def __init__(
-        self, files, weights, *, batch_size, shapes, min_scale, image_format, seed, turns=None
+        self, files, weights, *, batch_size, shapes, min_scale, image_format, seed, turns=None,
+        on_canvas=0.0,
     ):
         self.files, self.weights = files, weights
         self.turns = np.zeros(len(files), np.int64) if turns is None else turns
         self.batch_size, self.shapes = batch_size, shapes
-        self.min_scale, self.image_format, self.seed = min_scale, image_format, seed
+        self.min_scale, self.on_canvas = min_scale, on_canvas
+        self.image_format, self.seed = image_format, seed
 
     def __iter__(self):
         info = get_worker_info()
@@ -182,7 +204,8 @@ class PhotoStream(IterableDataset):
     def _load(self, index, shape, rng):
         file, turns = self.files[index], int(self.turns[index])
         shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
-        view = augment(read_image(file, self.image_format), shape, rng, self.min_scale)
+        image = read_image(file, self.image_format)
+        view = augment(image, shape, rng, self.min_scale, self.on_canvas)
         view = turn_image(view, turns)
         return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
 

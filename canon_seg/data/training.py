@@ -154,6 +154,8 @@ def _load_examples(names, filter_empty):
 
 def _build_photo_loader(cfg):
     files, _ = split_photos(cfg)
+    if not 0 <= cfg.INPUT.CANVAS_FRACTION <= 1:
+        raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
     side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
     longer = network_size(3, 4, side)
     stream = PhotoStream(
@@ -162,6 +164,7 @@ def _build_photo_loader(cfg):
         batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
         shapes=[longer, longer[::-1], (side, side)],
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
+        on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
         turns=draw_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
         # Of the generator that SEED has set, another one in every process of a training.

@@ -18,17 +18,19 @@ from canon_seg.data.images import read_image
 from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.group import C4
+from canon_seg.geometry.rotation import rotate_image
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 
 
-def find_poses(canonicalizer, files, image_format, *, num_turned=0, progress=True):
+def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, progress=True):
     """The pose distributions of photographs, read one by one.
 
     Args:
         canonicalizer: :class:`canon_seg.canonicalizers.canonicalizer.GroupCanonicalizer`.
         files: paths, at least one.
         image_format: "RGB" or "BGR", what the canonicalizer takes.
+        angle: degrees counterclockwise by which each is rotated first, onto a larger canvas.
         num_turned: that many photographs, spread over ``files``, are really turned, to see whether
             their poses turn along.
         progress: whether to show a progress bar.
@@ -43,7 +45,7 @@ def find_poses(canonicalizer, files, image_format, *, num_turned=0, progress=Tru
     probabilities, agreeing, unreadable = [], 0, []
     for index, file in enumerate(tqdm(files, unit="photo", disable=not progress)):
         try:
-            image = read_image(file, image_format)
+            image = rotate_image(read_image(file, image_format), angle)
         except InputError as error:
             unreadable.append(str(error))
             continue
