@@ -17,7 +17,7 @@ A study names a training config, options for all runs, and a few options for eac
       images: DIR
 
 Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that an
-interrupted study goes on where it stopped. Writes study.json and prints the table.
+interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import check_output_dir, write_json
+from canon_seg.files import check_output_dir, write_json, write_text
 
 TOOLS = Path(__file__).resolve().parent
 KEYS = {"train", "options", "runs", "images", "sweep"}
@@ -113,7 +113,7 @@ def _call(command, log):
 
 
 def format_table(rows):
-    """The study as text: a run on each line."""
+    """The study as Markdown: a run on each line."""
     table = []
     for name, row in rows.items():
         values = {**row["pose"], **row}
@@ -122,7 +122,8 @@ def format_table(rows):
             for key, (_, form) in COLUMNS.items()
         ), f"{row['training_seconds'] / 60:.0f}"])
     headers = ["run", *(title for title, _ in COLUMNS.values()), "training (min)"]
-    return tabulate(table, headers=headers, disable_numparse=True)
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(table, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def main():
@@ -138,8 +139,10 @@ def main():
         folder = check_output_dir(Path(output) / (re.sub(r"\W+", "_", name).strip("_") or "run"))
         rows[name] = run(name, study, Path(folder))
         write_json(Path(output) / "study.json", {"study": study, "runs": rows})
-    print(format_table(rows))
-    print("written:", Path(output) / "study.json")
+    table = format_table(rows)
+    write_text(Path(output) / "study.md", f"{table}\n")
+    print(table)
+    print("written:", Path(output) / "study.json", Path(output) / "study.md")
 
 
 if __name__ == "__main__":

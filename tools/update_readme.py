@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the tables of the documents from the sweep files that tools/eval_rotated.py wrote.
+"""Write the tables of the documents from the files that the other commands wrote.
 
     python tools/update_readme.py [--check] [README.md ...]
 
@@ -11,9 +11,13 @@ A table stands between two comments, the first of which names the file that it i
     <!-- comparison: docs/results/pedestrians/rows.json -->
     <!-- end of comparison -->
 
-A comparison takes a mode of one sweep file for each of its rows: {"rows": [{"label", "sweep",
-"mode", "passes"}, ...], "baselines": FILE}. ``sweep`` is a folder beside the file, ``baselines``,
-which may be left out, what tools/eval_baselines.py wrote.
+    <!-- table: docs/results/studies/prior/study.md -->
+    <!-- end of table -->
+
+A sweep is what tools/eval_rotated.py wrote. A comparison takes a mode of one sweep for each of its
+rows: {"note", "rows": [{"label", "sweep", "mode"}, ...], "baselines": FILE}. ``sweep`` is a folder
+beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. A table is
+taken as it is.
 
 With --check nothing is written, and the exit status is 1 if a table differs from its file.
 """
@@ -28,10 +32,13 @@ from canon_seg.errors import InputError, run_main
 from canon_seg.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
 TABLE = re.compile(
-    r"(<!-- (sweep|comparison): (\S+) -->\n).*?(<!-- end of (?:sweep|comparison) -->)", re.DOTALL
+    r"(<!-- (sweep|comparison|table): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
 )
 QUARTERS = ("0", "90", "180", "270", "C4-avg")
+PASSES = {"vanilla": 1, "oracle": 1, "tta": 4}
+"""How often the segmenter runs for an image; of the mode canonical the sweep says it."""
 
 
 def markdown_table(sweep):
@@ -75,7 +82,7 @@ def comparison_table(path):
         cells = [f"{by_angle[angle]['segm']['AP']:.2f}" for angle in QUARTERS]
         found = sweep["pose"] if row["mode"] == "canonical" else None
         cells.append(f"{100 * found['accuracy']:.1f} %" if found else "–")
-        cells.append(str(row["passes"]))
+        cells.append(f"{found['passes'] if found else PASSES[row['mode']]:.3g}")
         # Only times of one run can be compared.
         alone = seconds.get("vanilla")
         ratio = seconds[row["mode"]]["per_image"] / alone["per_image"] if alone else None
@@ -93,23 +100,28 @@ def comparison_table(path):
     ]) + "\n"
 
 
+MAKERS = {
+    "sweep": lambda path: markdown_table(json.loads(path.read_text())),
+    "comparison": comparison_table,
+    "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
+}
+
+
 def updated(text, source):
     """A document with every table made anew.
 
     Raises:
-        InputError: if a sweep file is missing or no sweep file.
+        InputError: if a file is missing or not of its kind.
     """
 
     def replace(match):
         path = ROOT / match[3]
         try:
-            if match[2] == "sweep":
-                return match[1] + markdown_table(json.loads(path.read_text())) + match[4]
-            return match[1] + comparison_table(path) + match[4]
+            return match[1] + MAKERS[match[2]](path) + match[4]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{source} names {match[3]}, of which no table can be made ({error}); write the sweep "
-                "with tools/eval_rotated.py"
+                f"{source} names {match[3]}, of which no table can be made ({error}); write it with "
+                "the command that the document names"
             ) from error
 
     return TABLE.sub(replace, text)
@@ -117,7 +129,7 @@ def updated(text, source):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("documents", nargs="*", type=Path, default=[ROOT / "README.md", ROOT / "MODEL_ZOO.md"])
+    parser.add_argument("documents", nargs="*", type=Path, default=DOCUMENTS)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     args = parser.parse_args()
     stale = 0

@@ -83,7 +83,9 @@ def run_sweep(
         - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
         - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by the pose
           nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
-          pose was found, 0..1; ``policies``: how often each answer to an uncertain pose was used;
+          pose was found, 0..1; ``accuracy_by_angle``: the same by degrees; ``policies``: how often
+          each answer to an uncertain pose was used; ``passes``: how often the segmenter has to run
+          for an image, on average (a vote takes several runs);
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
@@ -165,7 +167,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
                     facts["seconds"][mode] += _now(model.device) - start
                     if mode == "canonical":
                         pose = outputs[0]["pose"]
-                        facts["poses"].append([pose.turns, pose.policy])
+                        facts["poses"].append([pose.turns, pose.policy, 1 + len(pose.others)])
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
@@ -224,15 +226,19 @@ def _time_summary(facts, mode, views):
 
 def _pose_summary(facts, views):
     confusion = np.zeros((C4.order, C4.order), np.int64)
-    policies = {}
+    found, policies, passes = dict.fromkeys(views, 0), {}, 0
     for image in facts:
-        for view, (pose, policy) in zip(views, image["poses"]):
+        for view, (pose, policy, runs) in zip(views, image["poses"]):
             confusion[view.pose, pose] += 1
+            found[view] += view.pose == pose
             policies[policy] = policies.get(policy, 0) + 1
+            passes += runs
     return {
         "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "accuracy_by_angle": {view.label: n / len(facts) for view, n in found.items()},
         "confusion": confusion.tolist(),
         "policies": dict(sorted(policies.items())),
+        "passes": passes / (len(facts) * len(views)),
     }
 
 
