@@ -169,6 +169,8 @@ def test_a_missing_folder_ends_with_one_line(tmp_path):
     (["--num-processes", "0"], "--num-processes"),
     (["DATASETS.COCO", "[['a', 'no_such.json', '.']]"], "no_such.json"),
     (["OUTPUT_DIR", "setup.py/below"], "setup.py"),
+    (["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SEGMENTER.BFLOAT16", "True"],
+     "MODEL.SEGMENTER.BFLOAT16"),
     pytest.param(
         ["MODEL.DEVICE", "cuda"], "MODEL.DEVICE",
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),

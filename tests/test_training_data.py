@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,3 +325,57 @@ def test_detectors_train_on_turned_and_disturbed_images(toy):
     # The 48 x 97 image of the set comes in both orientations.
     shapes = {e["image"].shape[1] > e["image"].shape[2] for e in examples if e["image_id"] == 14}
     assert shapes == {True, False}
+
+
+# --- bad input in the midst of a training ---------------------------------------------------------
+
+
+def register_broken(tmp_path, name, change):
+    """A registered set of one image; ``change`` takes its file and its annotation dict."""
+    annotations, images = write_toy_coco(tmp_path)
+    dataset = json.loads(Path(annotations).read_text())
+    change(Path(images, dataset["images"][0]["file_name"]), dataset)
+    Path(annotations).write_text(json.dumps(dataset))
+    register_coco(name, annotations, images)
+    return name, dataset["images"][0]["file_name"]
+
+
+@pytest.fixture
+def broken_image(tmp_path):
+    name, file = register_broken(tmp_path, "toy_broken", lambda file, _: file.write_bytes(b"none"))
+    yield name, file
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("architecture", ["SamSegmenter", "GeneralizedRCNN"])
+def test_an_unreadable_annotated_image_is_named_without_a_traceback(
+    broken_image, architecture, workers
+):
+    name, file = broken_image
+    loader = build_train_loader(sam_config(
+        "MODEL.META_ARCHITECTURE", architecture, "DATALOADER.NUM_WORKERS", str(workers),
+        "DATASETS.TRAIN", f"('{name}',)", "INPUT.MASK_FORMAT", "bitmask",
+    ))
+    with pytest.raises(InputError) as caught:
+        for batch, _ in zip(loader, range(100)):
+            assert batch
+    assert file in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_masks_that_the_mask_format_cannot_hold_are_named(tmp_path):
+    def as_rle(file, dataset):
+        crowd = next(a for a in dataset["annotations"] if a["iscrowd"])
+        crowd["iscrowd"] = 0
+
+    name, _ = register_broken(tmp_path, "toy_rle", as_rle)
+    options = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.MASK_ON", "True",
+               "DATASETS.TRAIN", f"('{name}',)"]
+    try:
+        with pytest.raises(InputError, match="INPUT.MASK_FORMAT.*toy_rle.*bitmask"):
+            build_train_loader(sam_config(*options))
+        build_train_loader(sam_config(*options, "INPUT.MASK_FORMAT", "bitmask"))
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

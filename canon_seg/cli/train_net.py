@@ -34,6 +34,7 @@ from canon_seg.engine.launch import add_launch_arguments, check_device, launch
 from canon_seg.engine.trainer import Trainer
 from canon_seg.errors import InputError
 from canon_seg.files import check_output_dir
+from canon_seg.segmenters.numerics import used_numerics
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -49,6 +50,12 @@ def setup(args):
         raise InputError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} "
             "processes cannot share evenly; give a multiple"
+        )
+    if cfg.MODEL.META_ARCHITECTURE != "CanonicalizedSegmenter" and used_numerics(cfg):
+        raise InputError(
+            f"MODEL.SEGMENTER.{used_numerics(cfg)[0]} is for a segmenter behind "
+            f"CanonicalizedSegmenter, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
+            "set it to False (SOLVER.BFLOAT16 is training's own key)"
         )
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)

@@ -30,6 +30,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BitMasks, BoxMode, Instances
 from detectron2.utils import comm
 
@@ -92,8 +93,10 @@ def build_train_loader(cfg):
         )
     if not has_sam(cfg):
         check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
+        _check_mask_format(cfg)
         try:
-            return build_detection_train_loader(cfg, mapper=_detection_mapper(cfg))
+            mapper = _WithErrors(_detection_mapper(cfg))
+            return _ErrorsRaised(build_detection_train_loader(cfg, mapper=mapper))
         except (AssertionError, OSError) as error:
             raise InputError(
                 f"DATASETS.TRAIN: {cfg.DATASETS.TRAIN} cannot be used ({error})"
@@ -107,7 +110,58 @@ def build_train_loader(cfg):
         )
     pasted = _load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
     mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT, pasted)
-    return build_detection_train_loader(cfg, mapper=mapper, dataset=examples)
+    return _ErrorsRaised(
+        build_detection_train_loader(cfg, mapper=_WithErrors(mapper), dataset=examples)
+    )
+
+
+class _WithErrors:
+    """A mapper that hands bad input on as an example: raised in a worker, it would arrive as the
+    text of a traceback."""
+
+    def __init__(self, mapper):
+        self.mapper = mapper
+
+    def __call__(self, dataset_dict):
+        try:
+            return self.mapper(dataset_dict)
+        except InputError as error:
+            wrong = error
+        except (OSError, SizeMismatchError) as error:  # detectron2's, of an image file
+            reason = " ".join(str(error).split())
+            wrong = InputError(f"{dataset_dict['file_name']}: cannot be trained on ({reason})")
+        size = {key: dataset_dict[key] for key in ("height", "width")}  # batches are made by these
+        return {**size, "error": wrong}
+
+
+class _ErrorsRaised:
+    """The loader of a :class:`_WithErrors`, which raises what that handed on."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        for batch in self.loader:
+            for example in batch:
+                if "error" in example:
+                    raise example["error"]
+            yield batch
+
+
+def _check_mask_format(cfg):
+    """Raise :class:`InputError` for masks that detectron2 would find only in the midst of it all."""
+    if not cfg.MODEL.MASK_ON or cfg.INPUT.MASK_FORMAT == "bitmask":
+        return
+    for name in cfg.DATASETS.TRAIN:
+        for example in DatasetCatalog.get(name):
+            if any(
+                isinstance(annotation.get("segmentation"), dict) and not annotation.get("iscrowd")
+                for annotation in example.get("annotations", ())
+            ):
+                raise InputError(
+                    f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, but {name!r} has masks as "
+                    f"RLE ({example['file_name']}); set INPUT.MASK_FORMAT to bitmask"
+                )
 
 
 def _detection_mapper(cfg):
