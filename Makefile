@@ -1,6 +1,7 @@
 # make demo    the rotated evaluation and the demo pictures on the embedded defaults
 # make test    the tests; PYTEST="-k geometry -x" passes options on
 # make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
+# make results  every figure of the documents, made anew, an hour; PARTS="coco poses" some of them
 # make docs-check  runs the commands of the documents; DOCS="--list" passes options on
 # make env     only the environment, in .venv, that the two others make when they need it
 # make clean   removes .venv and what tools and tests leave behind, but not output/
@@ -30,7 +31,7 @@ INSTALL := $(RUN) -m pip --disable-pip-version-check install --quiet
 # Says that this file is making VENV; one that is found at the start was never finished.
 UNFINISHED := $(VENV)/.canon_seg-unfinished
 
-.PHONY: demo test docs-check benchmark env clean
+.PHONY: demo test results docs-check benchmark env clean
 
 demo: $(READY)
 	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
@@ -39,6 +40,9 @@ demo: $(READY)
 # A process for each core, and one thread in each: faster than the other way round.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST)
+
+results: $(READY)
+	PYTHON=$(RUN) tools/results.sh $(PARTS)
 
 docs-check: $(READY)
 	$(RUN) tools/check_docs.py $(DOCS)

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Every figure of the documents, made anew from the embedded weights: an hour on two cores.
+#
+#     make results                    all parts, then the tables of the documents
+#     make results PARTS="coco poses" some of them
+#
+# Needs the photographs of MODEL_ZOO.md beside the checkout, as ../shared/data. Not among the parts,
+# since they train: the studies (tools/run_study.py); since it wants the machine for itself:
+# `make benchmark OUTPUT=docs/results/benchmark`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PARTS="scenes coco pedestrians angles uncertain numerics poses jpegtran"
+PYTHON=${PYTHON:-.venv/bin/python}
+PROCESSES=${PROCESSES:-2}
+DATA=../shared/data
+RESULTS=docs/results
+COCO="--annotations $DATA/coco_val182/annotations/instances_val.json --images $DATA/coco_val182/images"
+PEDESTRIANS="--annotations output/pennfudan/held_out.json --images $DATA/pennfudan_train/images"
+SAM=configs/sam_tiny_c4.yaml
+DETECTOR=configs/mask_rcnn_pedestrian_c4.yaml
+GWRN="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_gwrn.pth"
+CACHE="MODEL.CANONICALIZER.CACHE 256"
+
+sweep() {  # sweep FOLDER CONFIG ARGUMENTS...: resumes where it was interrupted
+    local folder=$RESULTS/$1 config=$2
+    shift 2
+    $PYTHON tools/eval_rotated.py --config-file "$config" --output "$folder" --resume \
+        --num-processes "$PROCESSES" --threads 1 "$@"
+}
+
+split() {
+    $PYTHON tools/split_coco.py --annotations $DATA/pennfudan_train/annotations/instances_train.json \
+        --images $DATA/pennfudan_train/images --output output/pennfudan
+}
+
+scenes() {
+    sweep scenes $SAM
+    rm -rf $RESULTS/scenes/scenes
+}
+
+coco() {
+    sweep coco_val182 $SAM $COCO --modes vanilla canonical oracle tta
+    sweep coco_val182_gwrn $SAM $COCO --modes canonical $GWRN $CACHE
+    $PYTHON tools/eval_baselines.py $COCO --output $RESULTS/coco_val182/baselines.json
+}
+
+pedestrians() {
+    split
+    sweep pedestrians $DETECTOR $PEDESTRIANS --modes vanilla canonical oracle tta
+    sweep pedestrians_gwrn $DETECTOR $PEDESTRIANS --modes vanilla canonical $GWRN
+    sweep pedestrians_turned $DETECTOR $PEDESTRIANS --modes vanilla \
+        MODEL.SEGMENTER.WEIGHTS $RESULTS/pedestrians_turned/segmenter.pth
+}
+
+angles() {
+    sweep angles $SAM $COCO --angles 0:360:15 --limit 60 $CACHE
+}
+
+uncertain() {
+    local key=MODEL.CANONICALIZER
+    sweep uncertain/keep $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN keep
+    sweep uncertain/vote_2 $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN vote
+    sweep uncertain/vote_4 $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN vote $key.VOTE_POSES 4
+}
+
+numerics() {
+    for key in BFLOAT16 CHANNELS_LAST COMPILE; do
+        sweep "numerics/sam_${key,,}" $SAM $COCO --modes canonical $CACHE MODEL.SEGMENTER.$key True
+    done
+    split
+    for key in BFLOAT16 CHANNELS_LAST COMPILE; do
+        sweep "numerics/pedestrians_${key,,}" $DETECTOR $PEDESTRIANS --modes canonical $CACHE \
+            MODEL.SEGMENTER.$key True
+    done
+}
+
+poses() {
+    for network in gcnn gwrn; do
+        weights="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_$network.pth"
+        pose "coco_val182_$network" coco_val182 $weights
+        pose "pennfudan_$network" pennfudan_train $weights
+        for angle in 15 30; do
+            pose "coco_val182_${network}_$angle" coco_val182 --angle $angle $weights
+        done
+    done
+}
+
+pose() {  # pose NAME FOLDER ARGUMENTS...
+    local name=$1 folder=$2
+    shift 2
+    $PYTHON tools/eval_pose.py --images $DATA/$folder/images --output "$RESULTS/poses/$name.json" "$@"
+    rm -f "$RESULTS/poses/${name}_mistakes.png"  # it shows photographs, which are not the project's
+}
+
+jpegtran() {
+    $PYTHON tools/eval_jpegtran.py --config-file $SAM $COCO --output $RESULTS/jpegtran.json
+}
+
+if [ $# -eq 0 ]; then
+    set -- $PARTS
+fi
+for part in "$@"; do
+    if [[ " $PARTS " != *" $part "* ]]; then
+        echo "error: there is no part $part; known: $PARTS" >&2
+        exit 2
+    fi
+done
+for part in "$@"; do
+    echo "==> $part"
+    $part
+done
+$PYTHON tools/update_readme.py
