@@ -7,26 +7,31 @@
 
 The calculation is for a sweep in the modes vanilla and canonical. All angles of an image have as
 many canonical images as there are angles without their quarter turn; the cache saves the others.
+--benchmark takes the seconds of scoring and of canonicalizing from what tools/benchmark.py wrote.
+Beside scaling.json a table is written, scaling.md.
 """
 
 import argparse
+import json
 import math
 import os
 import tempfile
 import time
 from pathlib import Path
 
+from tabulate import tabulate
+
 from canon_seg import compat  # noqa: F401
 from canon_seg.config import load_config
 from canon_seg.data.coco import load_coco
 from canon_seg.engine.launch import add_launch_arguments, launch
-from canon_seg.errors import run_main
+from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.modes import build_models
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.views import View
-from canon_seg.files import write_json
+from canon_seg.files import write_json, write_text
 from detectron2.utils import comm
 
 MODES = ["vanilla", "canonical"]
@@ -47,6 +52,12 @@ def parse_arguments():
     )
     parser.add_argument(
         "--scoring-seconds", type=float, default=0.0, metavar="S", help="one angle in one mode"
+    )
+    parser.add_argument(
+        "--canonicalize-seconds", type=float, default=0.0, metavar="S", help="pose and turn, one image"
+    )
+    parser.add_argument(
+        "--benchmark", metavar="FILE", help="benchmark.json, for the two seconds that it knows"
     )
     parser.add_argument("--start-seconds", type=float, default=60.0, metavar="S")
     parser.add_argument("--num-images", type=int, default=5000, metavar="N", help="default: 5000")
@@ -95,6 +106,7 @@ def calculate(args):
     """Hours of the whole sweep by the number of GPUs."""
     embeddings = args.num_angles + math.ceil(args.num_angles / 4)  # vanilla, canonical
     image = embeddings * args.embedding_seconds + 2 * args.num_angles * args.prompts_seconds
+    image += args.num_angles * args.canonicalize_seconds
     rows = []
     for gpus in args.gpus:
         seconds = args.start_seconds + math.ceil(args.num_images / gpus) * image
@@ -106,16 +118,59 @@ def calculate(args):
     return {"images": args.num_images, "angles": args.num_angles, **parts, "rows": rows}
 
 
+def read_benchmark(args):
+    """The arguments with what ``--benchmark`` knows in place of their defaults."""
+    try:
+        benchmark = json.loads(Path(args.benchmark).read_text(encoding="utf-8"))
+        scoring, canonicalize = benchmark["scoring"], benchmark["canonicalize"]
+        seconds = [scoring["seconds"][name]["median"] for name in ("ours", "ours, preparation")]
+        args.scoring_seconds = sum(seconds) * args.num_images / scoring["images"]
+        args.canonicalize_seconds = canonicalize["seconds"]["default"]["median"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--benchmark: {args.benchmark} gives no seconds of scoring and canonicalizing ({error});"
+            " write it with tools/benchmark.py, with these sections"
+        ) from error
+
+
+def format_table(result):
+    """Markdown: what was measured and what was calculated."""
+    lines = []
+    if result["measured"]:
+        measured = result["measured"]
+        rows = [[row["processes"], row["seconds"], row["speedup"]] for row in measured["rows"]]
+        lines += [
+            tabulate(rows, ["processes", "seconds", "speed-up"], tablefmt="pipe", floatfmt=".3g"), "",
+            f"Measured: {measured['images']} images, {measured['angles']} angles, vanilla and "
+            f"canonical, on {measured['cores']} cores, one thread for each process.", "",
+        ]
+    if result["calculated"]:
+        calculated = result["calculated"]
+        rows = [[row["gpus"], row["hours"], row["efficiency"]] for row in calculated["rows"]]
+        lines += [
+            tabulate(rows, ["GPUs", "hours", "efficiency"], tablefmt="pipe", floatfmt=".3g"), "",
+            f"Calculated: {calculated['images']} images, {calculated['angles']} angles, vanilla and "
+            f"canonical, with {calculated['embedding_seconds']:.3g} s for an embedding, "
+            f"{calculated['prompts_seconds']:.3g} s for the prompts of an image, "
+            f"{calculated['canonicalize_seconds']:.2g} s for its pose, "
+            f"{calculated['scoring_seconds']:.3g} s for scoring an angle, "
+            f"{calculated['start_seconds']:.3g} s to start.",
+        ]
+    return "\n".join(lines)
+
+
 def main():
     args = parse_arguments()
+    if args.benchmark:
+        read_benchmark(args)
     result = {
         "measured": measure(args) if args.config_file else None,
         "calculated": calculate(args) if args.embedding_seconds is not None else None,
     }
     write_json(args.output, result)
-    for name, part in result.items():
-        for row in part["rows"] if part else []:
-            print(name, *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")
+    table = format_table(result)
+    write_text(Path(args.output).with_suffix(".md"), f"{table}\n")
+    print(table)
 
 
 if __name__ == "__main__":
