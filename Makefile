@@ -3,7 +3,8 @@
 # make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
 # make results  every figure of the documents, made anew, an hour; PARTS="coco poses" some of them
 # make docs-check  runs the commands of the documents; DOCS="--list" passes options on
-# make env     only the environment, in .venv, that the two others make when they need it
+# make env     only the environment, in .venv, that the others make when they need it
+# make extras  also what is optional, and the tests of it: other libraries, and a driver of browsers
 # make clean   removes .venv and what tools and tests leave behind, but not output/
 #
 # PYTHON is what makes the environment; VENV is its folder. An environment of your own, with your
@@ -22,16 +23,18 @@ CONFIG ?= configs/sam_tiny_c4.yaml
 ifeq ($(strip $(VENV)),)
 RUN := $(PYTHON)
 READY :=
+EXTRAS :=
 else
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.canon_seg-ready
+EXTRAS := $(VENV)/.canon_seg-extras
 endif
 
 INSTALL := $(RUN) -m pip --disable-pip-version-check install --quiet
 # Says that this file is making VENV; one that is found at the start was never finished.
 UNFINISHED := $(VENV)/.canon_seg-unfinished
 
-.PHONY: demo test results docs-check benchmark env clean
+.PHONY: demo test results docs-check benchmark env extras clean
 
 demo: $(READY)
 	$(RUN) tools/eval_rotated.py --config-file $(CONFIG) --output $(OUTPUT)
@@ -48,17 +51,15 @@ docs-check: $(READY)
 	$(RUN) tools/check_docs.py $(DOCS)
 
 benchmark: OUTPUT = output/benchmark
-benchmark: $(READY)
-ifneq ($(READY),)
-	@echo "==> $(VENV): the peers"
-	@$(INSTALL) --no-build-isolation --constraint requirements/ci.txt --editable .[benchmark]
-endif
+benchmark: $(EXTRAS)
 	$(RUN) tools/benchmark.py --output $(OUTPUT)
 
 env: $(READY)
 
+extras: $(EXTRAS)
+
 ifneq ($(READY),)
-$(READY): $(wildcard requirements/*.txt) setup.py tools/install_detectron2.py
+$(READY): requirements/ci.txt requirements/escnn.txt setup.py tools/install_detectron2.py
 	@if [ -e $(UNFINISHED) ]; then \
 	    echo "==> $(VENV) was never finished: making it anew"; rm -rf $(VENV); fi
 	@if [ ! -x $(RUN) ]; then \
@@ -77,6 +78,12 @@ $(READY): $(wildcard requirements/*.txt) setup.py tools/install_detectron2.py
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@$(RUN) -W ignore -c "import canon_seg.compat, detectron2.modeling, segment_anything, escnn"
 	@rm -f $(UNFINISHED)
+	@touch $@
+
+$(EXTRAS): $(READY) requirements/extras.txt
+	@echo "==> $(VENV): the extras"
+	@SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --constraint requirements/ci.txt \
+	    --requirement requirements/extras.txt
 	@touch $@
 endif
 

@@ -79,7 +79,8 @@ setup(
         ],
         "demo": ["scikit-image"],
         # The page of demo/app.py, results as supervision's Detections, and other methods to compare
-        # with. `make env` installs none of these; their tests are skipped without.
+        # with. `make extras` installs these, and what else their tests need; without, these tests
+        # are skipped.
         "app": ["gradio>=5"],
         "supervision": ["supervision"],
         "benchmark": ["e2cnn", "equiadapt==0.1.2", "kornia"],
