@@ -10,6 +10,7 @@ from canon_seg.errors import InputError
 from canon_seg.geometry.arrays import turn_image, turn_maps
 from canon_seg.geometry.coordinates import turn_boxes, turn_pixels
 from canon_seg.geometry.group import C4
+from optional import need
 from tiny_models import random_canonicalizer, random_image, tiny_segmenter
 
 SIZE = 40, 61
@@ -24,7 +25,7 @@ def official():
 
 @pytest.fixture(scope="module")
 def transformers_sam():
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = need("transformers")
     torch.manual_seed(0)
     config = transformers.SamConfig(
         vision_config=dict(
@@ -47,7 +48,7 @@ def transformers_sam():
 
 @pytest.fixture(scope="module")
 def sam2_predictor():
-    pytest.importorskip("sam2", reason="sam2 is not installed")
+    need("sam2")
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
     from sam2.modeling.position_encoding import PositionEmbeddingSine

@@ -31,6 +31,7 @@ from canon_seg.data.scenes import make_scene
 from canon_seg.errors import InputError
 from canon_seg.geometry.rotation import rotate_image
 from canon_seg.segmenters.sam_models import build_tiny_sam
+from optional import missing, need
 from tiny_models import random_canonicalizer, random_image
 
 SCRIPT = Path(__file__).parents[1] / "demo" / "app.py"
@@ -276,7 +277,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     if find_spec("gradio") is None:
-        pytest.skip("the page needs gradio: pip install gradio")
+        missing("the page needs gradio: pip install gradio")
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -300,13 +301,10 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def browser(tmp_path):
-    if find_spec("selenium") is None:
-        pytest.skip("the browser is driven by selenium: pip install selenium")
+    webdriver = need("selenium.webdriver")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
-        pytest.skip("no Chromium; on Debian: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
+        missing("no Chromium; on Debian: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (

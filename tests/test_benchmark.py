@@ -25,6 +25,7 @@ from canon_seg.benchmark.ways import (
 )
 from canon_seg.canonicalizers.build import network_spec
 from canon_seg.config import load_config
+from optional import missing
 
 ROOT = Path(__file__).parents[1]
 TOY = Settings(torch.device("cpu")).toy()
@@ -101,8 +102,10 @@ def test_peak_memory_of_a_way():
     assert 0 < peak["before"] <= peak["peak"]
 
 
-@pytest.mark.skipif(not find_equiadapt()[0], reason="equiadapt comes with the extra 'benchmark'")
 def test_equiadapt_turns_the_image():
+    found, versions = find_equiadapt()
+    if not found:
+        missing(versions)
     peer, image = Equiadapt(TOY), picture(TOY.image_size, TOY.image_size)
     canonical = (peer.canonicalize(peer.floats(image))[0] * 255).round()
     turned = [torch.rot90(image, turns, (1, 2)).float() for turns in range(4)]

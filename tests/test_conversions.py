@@ -13,6 +13,7 @@ from canon_seg import to_coco_json, to_supervision
 from canon_seg.errors import InputError
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
+from optional import need
 
 
 def found(count=3, keypoints=False):
@@ -74,7 +75,7 @@ def test_a_class_without_id_is_refused():
 
 
 def test_detections_of_supervision_hold_the_same():
-    supervision = pytest.importorskip("supervision", reason="supervision is not installed")
+    supervision = need("supervision")
     instances = found()
     ours = to_supervision(instances)
     assert ours == supervision.Detections.from_detectron2({"instances": instances})

@@ -18,6 +18,8 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import optional
+
 TOP = Path(__file__).resolve().parent.parent
 
 
@@ -58,22 +60,19 @@ def write_tar(path, contents):
 
 
 class TestRequirements:
-    @pytest.mark.parametrize("name", ["ci.txt", "escnn.txt"])
+    @pytest.mark.parametrize("name", ["ci.txt", "escnn.txt", "extras.txt"])
     def test_every_version_is_exact(self, name):
         for requirement in read_requirements(name):
             assert [s.operator for s in requirement.specifier] == ["=="], requirement
 
     def test_pins_satisfy_setup_py(self, monkeypatch):
         arguments, _ = run_setup_py(monkeypatch)
-        pinned = read_requirements("ci.txt")
+        pinned = read_requirements("ci.txt") + read_requirements("extras.txt")
         pins = {r.name.lower(): next(iter(r.specifier)).version for r in pinned}
-        needs, extras = list(arguments["install_requires"]), arguments["extras_require"]
-        not_installed = {"app", "supervision", "benchmark"}
-        assert not_installed < set(extras)
-        for name in set(extras) - not_installed:
-            needs += extras[name]
+        assert len(pins) == len(pinned), "one package in both files"
+        needs = sum(arguments["extras_require"].values(), arguments["install_requires"])
         for need in map(Requirement, needs):
-            assert need.name.lower() in pins, f"{need.name} has no pin in requirements/ci.txt"
+            assert need.name.lower() in pins, f"{need.name} has no pin in requirements/"
             assert Version(pins[need.name.lower()]) in need.specifier, need
 
     def test_pinned_pip_downloads_detectron2(self, installer):
@@ -219,14 +218,31 @@ class TestMakefile:
         assert "apt-get install python3-venv" in done.stderr
         assert not (venv / "bin").exists() and not (venv / ".canon_seg-ready").exists()
 
-    def test_finished_environment_is_not_touched_again(self, tmp_path):
+    @pytest.mark.parametrize("target", ["env", "extras"])
+    def test_finished_environment_is_not_touched_again(self, tmp_path, target):
         venv = tmp_path / "venv"
         (venv / "bin").mkdir(parents=True)
         (venv / "bin" / "python").symlink_to(shutil.which("true"))
-        assert self.make("env", f"VENV={venv}").returncode == 0
-        again = self.make("env", f"VENV={venv}", "PYTHON=false")
+        assert self.make(target, f"VENV={venv}").returncode == 0
+        again = self.make(target, f"VENV={venv}", "PYTHON=false")
         assert again.returncode == 0 and "==>" not in again.stdout
 
     def test_own_environment_is_used_as_it_is(self):
         done = self.make("--dry-run", "test", "VENV=", "PYTHON=/own/python")
         assert " /own/python -m pytest " in done.stdout and len(done.stdout.splitlines()) == 1
+        done = self.make("extras", "VENV=", "PYTHON=false")
+        assert done.returncode == 0 and "==>" not in done.stdout
+
+
+class TestOptionalFeatures:
+    def test_what_is_missing_is_skipped(self, monkeypatch):
+        monkeypatch.delenv(optional.REQUIRED, raising=False)
+        with pytest.raises(pytest.skip.Exception, match="'nothing'; requirements/extras.txt"):
+            optional.need("nothing")
+        assert optional.need("sys") is sys
+
+    def test_what_is_missing_fails_in_ci(self, monkeypatch):
+        assert f"\n{optional.REQUIRED}=1 make test\n" in (TOP / ".ci" / "run").read_text()
+        monkeypatch.setenv(optional.REQUIRED, "1")
+        with pytest.raises(pytest.fail.Exception, match="'nothing'"):
+            optional.need("nothing")
