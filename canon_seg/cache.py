@@ -33,6 +33,7 @@ class ResultCache:
         self.max_bytes = max_bytes
         self.hits = self.misses = self.num_bytes = 0
         self._entries = OrderedDict()
+        self._weights = []
         self._lock = threading.Lock()
 
     def __reduce__(self):
@@ -69,8 +70,28 @@ class ResultCache:
     def clear(self):
         """Forget all results; the counts stay."""
         with self._lock:
-            self._entries.clear()
-            self.num_bytes = 0
+            self._clear()
+
+    def follow(self, module):
+        """Forget all results if a parameter or buffer was replaced or written to since the last call.
+
+        It costs no more than a walk over the module, for the values are not read: it sees what torch
+        counts as a change. Writing through ``.data`` or in ``torch.inference_mode`` is none.
+        """
+        # Aliases keep their memory alive, so that a new tensor cannot take its place unnoticed.
+        now = [
+            (tensor.detach(), 0 if tensor.is_inference() else tensor._version)
+            for tensor in (*module.parameters(), *module.buffers())
+        ]
+        with self._lock:
+            known = [(tensor.data_ptr(), version) for tensor, version in self._weights]
+            if known != [(tensor.data_ptr(), version) for tensor, version in now]:
+                self._clear()
+                self._weights = now
+
+    def _clear(self):
+        self._entries.clear()
+        self.num_bytes = 0
 
     def _drop(self, key):
         self.num_bytes -= len(self._entries.pop(key, b""))
@@ -98,17 +119,6 @@ def content_key(batched_inputs):
                 _update(digest, value)
         digest.update(b"end")
     return digest.digest()
-
-
-def weights_key(module):
-    """What changes whenever a module's parameters or buffers are replaced or written to.
-
-    The values are not read: it costs no more than a walk over the module.
-    """
-    return hash(tuple(
-        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for tensor in (*module.parameters(), *module.buffers())
-    ))
 
 
 def _update(digest, tensor):

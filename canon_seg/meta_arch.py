@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.cache import ResultCache, content_key, weights_key
+from canon_seg.cache import ResultCache, content_key
 from canon_seg.canonicalizers.build import build_canonicalizer
 from canon_seg.canonicalizers.canonicalizer import straight_through
 from canon_seg.canonicalizers.orbit import turned_copy
@@ -41,8 +41,9 @@ class CanonicalizedSegmenter(nn.Module):
 
     Attributes:
         cache: :class:`canon_seg.cache.ResultCache` of the segmenter's results, which counts its
-            hits and misses, or None. The model keeps nothing else between calls. Clear it after a
-            change to the segmenter's settings; changed weights it notices.
+            hits and misses, or None. The model keeps nothing else between calls. It notices other
+            weights (see :meth:`canon_seg.cache.ResultCache.follow`); clear it after a change to the
+            segmenter's settings.
     """
 
     @configurable
@@ -203,7 +204,8 @@ class CanonicalizedSegmenter(nn.Module):
         """The segmenter's results for inputs that are not yet resized, by way of the cache."""
         if self.cache is None:
             return self._run_segmenter(batch)
-        key = content_key(batch), weights_key(self.segmenter)
+        self.cache.follow(self.segmenter)
+        key = content_key(batch), self.canonicalizer.snaps, repr(self.resize)
         results = self.cache.get(key)
         if results is None:
             results = self._run_segmenter(batch)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from canon_seg import compat  # noqa: F401
-from canon_seg.cache import ResultCache, content_key, weights_key
+from canon_seg.cache import ResultCache, content_key
 from canon_seg.segmenters.prompts import Prompts
 from detectron2.structures import Boxes, Instances
 
@@ -141,18 +141,33 @@ def test_keys_are_of_values_not_of_memory():
     assert content_key(same) == content_key([inputs(file_name="a.jpg")])
 
 
-def test_the_key_of_weights_changes_with_them():
-    module = torch.nn.BatchNorm1d(3)
-    keys = [weights_key(module), weights_key(module)]
-    assert keys[0] == keys[1]
-    module.load_state_dict(module.state_dict())
-    keys.append(weights_key(module))
-    module.running_mean += 1
-    keys.append(weights_key(module))
-    module.weight.data = torch.ones(3)
-    keys.append(weights_key(module))
-    module.double()
-    keys.append(weights_key(module))
-    assert len(set(keys)) == 5
+def test_other_weights_are_noticed():
+    module, cache = torch.nn.BatchNorm1d(3), ResultCache(1000)
+
+    def kept():
+        cache.follow(module)
+        found = cache.get("key") is not None
+        cache.put("key", torch.ones(3))
+        return found
+
+    assert [kept(), kept()] == [False, True]
+    for change in (
+        lambda: module.load_state_dict(module.state_dict()),
+        lambda: module.running_mean.add_(1),
+        lambda: setattr(module.weight, "data", torch.ones(3)),
+        module.double,
+    ):
+        change()
+        assert [kept(), kept()] == [False, True]
     with torch.inference_mode():
-        weights_key(torch.nn.Linear(2, 2))
+        cache.follow(torch.nn.Linear(2, 2))
+
+
+def test_a_new_parameter_is_noticed_wherever_it_lies_in_memory():
+    """The memory of the old one is free then, and torch likes to take it again."""
+    module, cache = torch.nn.Linear(64, 64), ResultCache(100_000)
+    for _ in range(50):
+        module.weight = torch.nn.Parameter(module.weight.detach() * 1.1)
+        cache.follow(module)
+        assert cache.get("key") is None
+        cache.put("key", torch.ones(3))

@@ -125,6 +125,7 @@ def test_input_is_unchanged():
         {"size": [4, 4], "counts": [[16]]},
         {"size": [4, 4], "counts": [2**62, 2**62, 2**62, 2**62, 16]},
         {"size": [4, 4], "counts": ["a"]},
+        {"size": [4, 4], "counts": [1.5, 14.5]},
         {"size": [4, 4], "counts": b"32"},
         {"size": [4, 4], "counts": b"P"},
         {"size": [4, 4], "counts": "zz zz"},

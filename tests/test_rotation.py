@@ -393,3 +393,17 @@ def test_annotation_of_no_image():
 def test_unknown_canvas():
     with pytest.raises(ValueError, match="expand, crop"):
         rotate_image(smooth_image(), 15, "grow")
+
+
+@pytest.mark.parametrize("degrees", [22.1, 0.1, 44.9, 7.3, 45.0, 45.0000000001])
+def test_turned_angles_have_the_same_tilt_to_the_last_bit(degrees):
+    turns, tilt = split_angle(degrees)
+    assert -45 < tilt <= 45
+    for more in (1, 2, 3):
+        assert split_angle(degrees + 90 * more) == ((turns + more) % 4, tilt)
+
+
+def test_sides_that_cannot_be_warped_are_named():
+    with pytest.raises(InputError, match="height 4 and width 40000 .* by 10 degrees"):
+        rotate_image(np.zeros((4, 40_000), np.uint8), 10)
+    assert rotate_image(np.zeros((4, 40_000), np.uint8), 90).shape == (40_000, 4)

@@ -18,14 +18,14 @@ def test_calculation(tmp_path, monkeypatch, capsys):
         "scaling.py", "--embedding-seconds", "0.5", "--prompts-seconds", "0.25",
         "--scoring-seconds", "10", "--start-seconds", "100", "--num-images", "10",
         "--num-angles", "8", "--gpus", "1", "4", "--output", str(tmp_path / "scaling.json"),
-        "--canonicalize-seconds", "0.125",
+        "--canonicalize-seconds", "0.125", "--view-seconds", "0.0625",
     ])
     script.main()
     result = json.loads((tmp_path / "scaling.json").read_text())
     assert result["measured"] is None
-    # An image: 8 embeddings and, by the cache, 2 more; 16 times prompts; 8 poses. Four GPUs have 3
-    # images and 2 angles at most.
-    image = 10 * 0.5 + 16 * 0.25 + 8 * 0.125
+    # An image: 8 runs and, by the cache, 2 more; 8 poses and views. Four GPUs have 3 images and 2
+    # angles at most.
+    image = 10 * (0.5 + 0.25) + 8 * (0.125 + 0.0625)
     hours = [(100 + 10 * image + 16 * 10) / 3600, (100 + 3 * image + 4 * 10) / 3600]
     assert [row["hours"] for row in result["calculated"]["rows"]] == pytest.approx(hours)
     assert result["calculated"]["rows"][1]["efficiency"] == pytest.approx(hours[0] / hours[1] / 4)

@@ -1,6 +1,7 @@
 """Sweeps in several processes, and what a killed one leaves. Scores: test_evaluation.py."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -165,3 +166,61 @@ def test_what_results_depend_on(tmp_path):
     with open(images / name, "ab") as file:
         file.write(b"\0")
     assert describe()["data set"] != first["data set"]
+
+
+def test_a_line_that_finds_no_room_leaves_the_others_whole(tmp_path, monkeypatch):
+    """A write may take a part and say so: what it took is taken back."""
+    records = Records(tmp_path / "records")
+    records.begin({}, resume=False)
+    records.append(1, {}, [[{"score": 1.0}]])
+    room = 10
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, data):
+            nonlocal room
+            if not room:
+                raise OSError(28, "No space left on device")
+            taken, room = bytes(data[:room]), 0
+            return self.file.write(taken)
+
+    whole, records._file = records._file, Full(records._file)
+    with pytest.raises(InputError, match="No space left"):
+        records.append(2, {}, [[{"score": 0.5}]])
+    records._file = whole
+    records.append(3, {}, [[{"score": 0.25}]])
+    assert list(records.finished()) == [1, 3]
+    assert list(records.view(records.finished(), 0)) == [[{"score": 1.0}], [{"score": 0.25}]]
+
+
+def test_damaged_records_are_named(tmp_path):
+    records = Records(tmp_path)
+    records.begin({}, resume=False)
+    records.append(1, {}, [[{"score": 1.0}], []])
+    [file] = tmp_path.glob("*.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b'"score": 1.0', b'"score": 1.'))
+    with pytest.raises(InputError, match="damaged at byte 0"):
+        records.finished()
+    (tmp_path / "header.json").write_text("{")
+    with pytest.raises(InputError, match="header.json: is damaged"):
+        Records.begin(records, {}, resume=True)
+
+
+@pytest.mark.skipif(find_spec("fcntl") is None, reason="no locks of files here")
+def test_two_sweeps_cannot_share_a_folder(tmp_path):
+    first, second = Records(tmp_path / "records"), Records(tmp_path / "records")
+    first.begin({}, resume=False)
+    first.append(1, {}, [[]])
+    for resume in (False, True):
+        with pytest.raises(InputError, match="another sweep is at work"):
+            second.begin({}, resume)
+    assert list(first.finished()) == [1]
+    first.remove()
+    assert not (tmp_path / "records").exists()
+    second.begin({}, resume=False)

@@ -9,6 +9,7 @@ Writes DIR/benchmark.json and a table, DIR/benchmark.md, and prints it. equiadap
 
 import argparse
 import gc
+import subprocess
 import sys
 import time
 import warnings
@@ -75,17 +76,18 @@ def main():
     )
     if args.quick:
         settings = replace(settings.toy(), compiles=args.compile)
-    result = run(settings, args.segmenters, args.sections)
-    result["arguments"] = {key: value for key, value in vars(args).items() if key != "output"}
-    write_json(output / "benchmark.json", result)
-    table = format_table(result)
-    write_text(output / "benchmark.md", f"{table}\n")
+    arguments = {key: value for key, value in vars(args).items() if key != "output"}
+    for result in run(settings, args.segmenters, args.sections):
+        result["arguments"] = arguments
+        write_json(output / "benchmark.json", result)
+        table = format_table(result)
+        write_text(output / "benchmark.md", f"{table}\n")
     print(table)
     print("written:", output / "benchmark.json", output / "benchmark.md")
 
 
 def run(settings, segmenters, sections):
-    """All that was asked for, as a dict that JSON can hold."""
+    """All that was asked for so far, as a dict that JSON can hold, after each section."""
     start = time.perf_counter()
     found, versions = find_equiadapt()
     print("equiadapt:", versions, file=sys.stderr)
@@ -118,15 +120,20 @@ def run(settings, segmenters, sections):
             {name: _take(part, f"{section}, {name}", ratios) for name, part in step.items()}
             if isinstance(step, dict) else _take(step, section, ratios)
         )
-    result["ratios"], result["ratio_intervals"] = split_ratios(ratios)
-    result["seconds_in_all"] = time.perf_counter() - start
-    return result
+        result["ratios"], result["ratio_intervals"] = split_ratios(ratios)
+        result["seconds_in_all"] = time.perf_counter() - start
+        yield result
 
 
 def _take(step, name, ratios):
     """The facts of one step; its ratios go to the others."""
     print(f"{name} ...", file=sys.stderr, flush=True)
-    facts, own = step()
+    try:
+        facts, own = step()
+    except (MemoryError, RuntimeError, subprocess.CalledProcessError) as error:
+        # What was measured before, for an hour perhaps, is not lost to one step.
+        print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+        return {"note": f"failed: {error}"}
     ratios.update(own)
     gc.collect()  # models and images of one step shall not press on the next
     return facts

@@ -35,7 +35,7 @@ def describe_machine(device):
 
 
 def split_ratios(ratios):
-    """(values, 95 % intervals) by key, None for what was not measured.
+    """(values, intervals) by key, None for what was not measured.
 
     Those of ``TARGETS`` for segmenters that are run on request are there only if measured.
     """
@@ -52,7 +52,7 @@ def format_table(result):
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"device: {machine['device']}, torch {machine['torch']}, Python {machine['python']}",
         "",
-        "| ratio | value | 95 % interval | wanted |",
+        "| ratio | value | interval | wanted |",
         "|---|---:|---:|---:|",
     ]
     for key, value in result["ratios"].items():

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 
+BOOTSTRAP_ROUNDS = 7
+
+
 def measure(functions, rounds, device=torch.device("cpu")):
     """Run functions in turn, several rounds after one that does not count.
 
@@ -34,22 +37,28 @@ def summary(times):
 
 
 def ratio(above, below, plus=0.0):
-    """The ratio of two medians, plus a constant, and its 95 % interval by bootstrap.
+    """The ratio of two medians, plus a constant, with its spread.
 
     Args:
         above, below: times of the same rounds.
         plus: 1 where ``above`` is what comes on top of ``below``.
     Returns:
-        {"value": float, "interval": [low, high]}.
+        {"value": float, "interval": [low, high]}: 95 % by bootstrap over the rounds; of fewer than
+        ``BOOTSTRAP_ROUNDS``, which tell too little for that, the ratios of the single rounds.
     """
     above, below = np.asarray(above, float), np.asarray(below, float)
     if above.shape != below.shape:
         raise ValueError(f"{len(above)} and {len(below)} rounds cannot be compared")
-    drawn = np.random.default_rng(0).integers(len(above), size=(2000, len(above)))
-    values = np.median(above[drawn], axis=1) / np.median(below[drawn], axis=1)
+    if len(above) < BOOTSTRAP_ROUNDS:
+        values = above / below
+        interval = np.array([values.min(), values.max()])
+    else:
+        drawn = np.random.default_rng(0).integers(len(above), size=(2000, len(above)))
+        values = np.median(above[drawn], axis=1) / np.median(below[drawn], axis=1)
+        interval = np.percentile(values, (2.5, 97.5))
     return {
         "value": plus + float(np.median(above) / np.median(below)),
-        "interval": (plus + np.percentile(values, (2.5, 97.5))).tolist(),
+        "interval": (plus + interval).tolist(),
     }
 
 

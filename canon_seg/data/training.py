@@ -130,7 +130,8 @@ class _WithErrors:
         except (OSError, SizeMismatchError) as error:  # detectron2's, of an image file
             reason = " ".join(str(error).split())
             wrong = InputError(f"{dataset_dict['file_name']}: cannot be trained on ({reason})")
-        size = {key: dataset_dict[key] for key in ("height", "width")}  # batches are made by these
+        # Batches are made by these, which mappers may be the first to know.
+        size = {key: dataset_dict.get(key, 1) for key in ("height", "width")}
         return {**size, "error": wrong}
 
 

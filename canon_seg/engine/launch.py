@@ -6,6 +6,7 @@ joined by torch.distributed's gloo; within them ``detectron2.utils.comm`` works 
 
 import multiprocessing.connection
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -93,8 +94,9 @@ def launch(main, args, options):
                 )
         except torch_multiprocessing.ProcessRaisedException as error:
             raise _failure(folder) or error from error
-        except torch_multiprocessing.ProcessExitedException as error:
-            raise _failure(folder) or InputError(
+        except (_Killed, torch_multiprocessing.ProcessExitedException) as error:
+            # What the others died of, once this one was gone, tells nothing.
+            raise _failure(folder, ["input_error"]) or InputError(
                 f"a process ended before its time ({error}); was memory short? Fewer processes "
                 "need less"
             ) from error
@@ -155,13 +157,26 @@ def _launch_on_cpus(task, options):
         method = "forkserver"
         modules = [name for name in sys.modules if name.startswith("canon_seg.")]
         multiprocessing.get_context(method).set_forkserver_preload(modules)
-    torch_multiprocessing.start_processes(
+    context = torch_multiprocessing.start_processes(
         _run_on_cpu,
         args=(task, options.num_processes, options.num_machines, options.machine_rank,
               options.dist_url),
         nprocs=options.num_processes,
         start_method=method,
+        join=False,
     )
+    try:
+        while not context.join():
+            pass
+    except torch_multiprocessing.ProcessRaisedException as error:
+        codes = {process.exitcode for process in context.processes} - {None, -signal.SIGTERM}
+        if min(codes, default=0) < 0:  # those that are left are ended by SIGTERM
+            raise _Killed(signal.Signals(-min(codes)).name) from error
+        raise
+
+
+class _Killed(Exception):
+    """A process was ended by a signal, even if another one failed first for want of it."""
 
 
 def _run_on_cpu(local_rank, task, num_processes, num_machines, machine_rank, url):
@@ -203,10 +218,10 @@ def _run(folder, threads, main, args):
         raise
 
 
-def _failure(folder):
+def _failure(folder, kinds=("input_error", "traceback")):
     """The exception that the first failed process left behind, or None."""
-    files = sorted(Path(folder).glob("*.[0-9]*"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files[:1]:
+    files = [path for path in Path(folder).glob("*.[0-9]*") if path.stem in kinds]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)[:1]:
         text = path.read_text()
         if path.stem == "input_error":
             return InputError(text)

@@ -15,10 +15,17 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import detectron2
 import torch
 
+import canon_seg
 from canon_seg.errors import InputError
 from canon_seg.files import check_output_dir, write_atomically, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _VIEWS = b', "views": ['
 
@@ -42,7 +49,7 @@ class Records:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self._file = None
+        self._file = self._lock = None
 
     def begin(self, header, resume):
         """Make the folder ready; in one process only, before any other call.
@@ -52,11 +59,13 @@ class Records:
             resume: keep the finished images of an earlier sweep with the same header; otherwise
                 they are removed.
         Raises:
-            InputError: if the earlier sweep had another header, or the folder cannot be written.
+            InputError: if the earlier sweep had another header, the folder cannot be written, or
+                another sweep is at work in it.
         """
         header = json.loads(json.dumps(header))  # tuples become lists
+        self._take_lock()
         if resume and self._header.is_file():
-            earlier = json.loads(self._header.read_text(encoding="utf-8"))
+            earlier = self._read_header()
             keys = sorted(
                 key for key in {*earlier, *header} if earlier.get(key) != header.get(key)
             )
@@ -66,8 +75,7 @@ class Records:
                     f"{', '.join(keys)}; give what it was given, or begin anew without --resume"
                 )
             return
-        self.remove()
-        check_output_dir(self.folder)
+        self._remove_files()
         write_json(self._header, header)
 
     def append(self, image_id, facts, views):
@@ -85,8 +93,7 @@ class Records:
             if self._file is None:
                 path = self.folder / f"{secrets.token_hex(8)}.jsonl"
                 self._file = open(path, "xb", buffering=0)
-            self._file.write(line)
-            os.fsync(self._file.fileno())
+            _write_whole(self._file, line)
         except OSError as error:
             raise InputError(
                 f"{self.folder}: cannot be written ({error.strerror}); make room, then go on with "
@@ -124,8 +131,7 @@ class Records:
     def write(self, finished, path):
         """Write the header and all finished images to one file, ordered by image id."""
         with write_atomically(path) as temporary, open(temporary, "wb") as merged:
-            header = json.loads(self._header.read_text(encoding="utf-8"))
-            merged.write(json.dumps(header).encode() + b"\n")
+            merged.write(json.dumps(self._read_header()).encode() + b"\n")
             for line in finished.values():
                 with open(line.path, "rb") as file:
                     file.seek(line.start)
@@ -133,23 +139,73 @@ class Records:
 
     def remove(self):
         """Remove the folder, if nothing else was put into it."""
+        self._remove_files()
+        if self._lock is not None:
+            (self.folder / "lock").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _remove_files(self):
         if self._file is not None:
             self._file.close()
             self._file = None
         for path in [self._header, *self.folder.glob("*.jsonl")]:
             path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+
+    def _take_lock(self):
+        """Make sure that no other sweep of this machine uses the folder; its end gives it free."""
+        check_output_dir(self.folder)
+        if fcntl is None or self._lock is not None:
+            return
+        lock = open(self.folder / "lock", "a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise InputError(
+                f"{self.folder}: another sweep is at work there; wait for its end, or give another "
+                "--output"
+            ) from error
+        except OSError:  # a file system without locks
+            lock.close()
+            return
+        self._lock = lock
+
+    def _read_header(self):
+        try:
+            return json.loads(self._header.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{self._header}: is damaged ({error}); begin anew without --resume"
+            ) from error
 
     @property
     def _header(self):
         return self.folder / "header.json"
 
 
+def _write_whole(file, line):
+    """Append a line to an unbuffered file and see it to the disk, or leave the file as it was."""
+    start, rest = file.tell(), memoryview(line)
+    try:
+        while rest:  # a write may take a part, where room is short
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(start)
+        file.seek(start)
+        raise
+
+
 def _parse(line, path, start):
     try:
         split = line.index(_VIEWS)
         head = json.loads(line[:split] + b"}")
+        length = sum(head["sizes"]) + len(", ") * max(0, len(head["sizes"]) - 1) + len("]}\n")
+        if split + len(_VIEWS) + length != len(line):
+            raise ValueError("its views have other lengths than it says")
         return head["image_id"], _Line(
             path=path, start=start, views_start=start + split + len(_VIEWS), end=start + len(line),
             sizes=tuple(head["sizes"]), facts=head["facts"],
@@ -183,7 +239,10 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
         **{
             key: value for section in ("MODEL", "INPUT", "TEST")
             for key, value in _flat(cfg[section], section)
+            if key != "MODEL.CANONICALIZER.CACHE"  # which changes no result
         },
+        "--threads": torch.get_num_threads(),
+        "versions": [canon_seg.__version__, detectron2.__version__, torch.__version__],
         "data set": _digest([json.dumps([dataset, files]).encode()]),
         "prompts": _digest([json.dumps(boxes).encode()]),
         "weights": _digest(_weights(model_for(0) for model_for in models.values())),

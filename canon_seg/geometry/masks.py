@@ -136,7 +136,7 @@ def _checked_runs(rle):
         if isinstance(counts, (str, bytes)):
             runs = _decompress(counts.encode() if isinstance(counts, str) else counts)
         else:
-            runs = np.asarray(counts, dtype=np.int64)
+            runs = np.array([operator.index(count) for count in counts], np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"malformed RLE ({type(error).__name__}: {error}): expected "

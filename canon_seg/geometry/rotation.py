@@ -50,6 +50,9 @@ from canon_seg.geometry.masks import (
 
 CANVASES = ("expand", "crop")
 
+MAX_SIDE = 32_766
+"""Pixels of the longest side that OpenCV can warp."""
+
 FILL = 114
 """Grey level around a tilted picture: the mean of ImageNet's three channel means, in RGB and BGR
 alike. Models subtract such means and pad with zeros, so that this is nearest to their own padding;
@@ -81,9 +84,10 @@ def split_angle(degrees):
         0..3, ``tilt`` in (-45, 45] degrees. Halfway between two quarter turns the one before
         counts, so that 45, 135, 225 and 315 all have the tilt 45.
     """
-    degrees = normalise_angle(degrees)
+    # Rounded, so that 112.1 has the tilt of 22.1 to the last bit.
+    degrees = round(normalise_angle(degrees), 9)
     steps = math.ceil((degrees - 45) / 90)
-    return steps % 4, degrees - 90 * steps
+    return steps % 4, round(degrees - 90 * steps, 9)
 
 
 def rotated_size(height, width, degrees, canvas="expand"):
@@ -276,6 +280,11 @@ def _warp(image, tilt, canvas, interpolation, fill):
         return image
     height, width = image.shape[:2]
     tilted_height, tilted_width = _tilted_size(height, width, tilt, canvas)
+    if max(height, width, tilted_height, tilted_width) > MAX_SIDE:
+        raise InputError(
+            f"an image of height {height} and width {width} cannot be rotated by {tilt:g} degrees: "
+            f"{MAX_SIDE} px are the most for a side; make it smaller, or take quarter turns"
+        )
     cos, sin = _cos_sin(tilt)
     # From pixel indices of the canvas to those of the picture: centres are at (size - 1) / 2.
     x, y = (tilted_width - 1) / 2, (tilted_height - 1) / 2
