@@ -64,6 +64,13 @@ class Records:
         """
         header = json.loads(json.dumps(header))  # tuples become lists
         self._take_lock()
+        try:
+            self._begin(header, resume)
+        except InputError:
+            self._free_lock()
+            raise
+
+    def _begin(self, header, resume):
         if resume and self._header.is_file():
             earlier = self._read_header()
             keys = sorted(
@@ -142,8 +149,7 @@ class Records:
         self._remove_files()
         if self._lock is not None:
             (self.folder / "lock").unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
+        self._free_lock()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -172,6 +178,11 @@ class Records:
             lock.close()
             return
         self._lock = lock
+
+    def _free_lock(self):
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _read_header(self):
         try:
