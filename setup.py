@@ -35,6 +35,7 @@ setup(
     package_data={"canon_seg": ["assets/**"], "canon_seg.configs": ["*.yaml", "train/*.yaml"]},
     entry_points={
         "console_scripts": [
+            "canon-seg-app = canon_seg.cli.commands:app",
             "canon-seg-demo = canon_seg.cli.commands:demo",
             "canon-seg-eval = canon_seg.cli.commands:eval_rotated",
             "canon-seg-eval-pose = canon_seg.cli.commands:eval_pose",
@@ -81,7 +82,7 @@ setup(
         # The page of demo/app.py, results as supervision's Detections, and other methods to compare
         # with. `make extras` installs these, and what else their tests need; without, these tests
         # are skipped.
-        "app": ["gradio>=5"],
+        "app": ["gradio>=6"],
         "supervision": ["supervision"],
         "benchmark": ["e2cnn", "equiadapt==0.1.2", "kornia"],
         "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from canon_seg.cli import app
 from canon_seg.app.photos import Limits, load_samples, read_upload
 from canon_seg.app.pictures import draw_answer, draw_prompt, pose_bars, table
 from canon_seg.app.turning import (
@@ -41,9 +42,6 @@ SCREENSHOTS = "CANON_SEG_SCREENSHOTS"
 HEIGHT, WIDTH = 40, 56
 IMAGE = random_image(HEIGHT, WIDTH).permute(1, 2, 0).numpy()
 
-spec = spec_from_file_location("app", SCRIPT)
-app = module_from_spec(spec)
-spec.loader.exec_module(app)
 
 
 def tiny_sam():

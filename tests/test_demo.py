@@ -553,6 +553,10 @@ def test_a_prompt_outside_one_image_leaves_the_others(run):
         (["--everything", "MODEL.SEGMENTER.META_ARCHITECTURE", "GeneralizedRCNN"],
          "GeneralizedRCNN takes no prompts"),
         (["--frames", "0"], "--frames is 0"),
+        (["--score-threshold", "7"], "--score-threshold is 7.0; give 0 to 1"),
+        (["--min-iou", "nan"], "--min-iou is nan"),
+        (["--output", "out", "MODEL.SAM.PROMPTS", "detections.json"], "MODEL.SAM.PROMPTS"),
+        (["--output", "out", "MODEL.CANONICALIZER.UNCERTAIN", "vote"], "UNCERTAIN is 'vote'"),
         (["--input", "empty"], "empty: holds no image or video by name"),
     ],
 )
@@ -563,6 +567,23 @@ def test_mistakes_are_errors_that_say_what_to_do(run, words, message):
     assert done.status == 2
     assert message in done.err and "Traceback" not in done.err
     assert done.lines == [] and not list(Path("out").glob("*") if Path("out").exists() else [])
+
+
+def test_an_empty_folder_leaves_the_others(run):
+    save("photo.png", photo())
+    Path("empty").mkdir()
+    done = run("--input", "empty", "photo.png", "--output", "out", "--point", 3, 4)
+    assert done.status == 2 and "empty: holds no image" in done.err
+    assert pictures("out") == ["photo.png"]
+
+
+def test_what_is_done_with_an_uncertain_clip_is_said(run):
+    clip("clip.avi", [photo(40, 62)] * 3)
+    for policy, said in [("keep", ", uncertain in 3: keep, "), ("vote", ", uncertain in 3: vote, ")]:
+        done = run("--input", "clip.avi", "--point", 3, 4, "--output", policy,
+                   "MODEL.CANONICALIZER.UNCERTAIN", policy,
+                   "MODEL.CANONICALIZER.UNCERTAIN_BELOW", "1.0")
+        assert done.status == 0 and said in done.lines[0], done.lines
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

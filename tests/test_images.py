@@ -4,9 +4,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from canon_seg.data.images import image_size, read_image
+from canon_seg.data.images import count_pixels, image_size, read_image
 from canon_seg.errors import InputError
 
 HEIGHT, WIDTH = 5, 8
@@ -175,7 +175,15 @@ def test_channel_order_is_checked(tmp_path):
 # Unusable files ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[read_image, image_size])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg", "webp"])
+def test_pixels_are_counted_without_decoding_any(tmp_path, pixels, suffix, monkeypatch):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert count_pixels(path) == pixels.shape[0] * pixels.shape[1]
+
+
+@pytest.fixture(params=[read_image, image_size, count_pixels])
 def reader(request):
     return request.param
 

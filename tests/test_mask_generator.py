@@ -7,7 +7,12 @@ from pycocotools import mask as coco_mask
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import batched_mask_to_box
 
-from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg import CanonicalSamPredictor
+from canon_seg.canonicalizers.canonicalizer import (
+    FixedPoseCanonicalizer,
+    IdentityCanonicalizer,
+    UncertainPoses,
+)
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator, turn_record
 from canon_seg.geometry.arrays import turn_image, turn_maps
 from canon_seg.geometry.group import C4
@@ -195,3 +200,14 @@ def test_strict_thresholds_leave_no_records(sam):
         sam, random_canonicalizer(), points_per_side=2, pred_iou_thresh=0.999
     )
     assert generator.generate(picture(30, 40)) == []
+
+
+def test_no_vote_is_claimed_where_one_pose_runs(sam):
+    image = picture(40, 61)
+    vote = random_canonicalizer(uncertain=UncertainPoses("vote", 1.0, 4))
+    pose, _ = CanonicalSamAutomaticMaskGenerator(sam, vote, **KEEP_ALL).generate_with_pose(image)
+    assert vote.pose(torch.from_numpy(image).permute(2, 0, 1)).others
+    assert pose.policy == "argmax" and not pose.others
+    predictor = CanonicalSamPredictor(sam, vote)
+    predictor.set_image(image)
+    assert predictor.pose == pose

@@ -125,9 +125,10 @@ def test_bad_input_has_clear_errors(sam):
         ((None, box), "NoneType"),  # what cv2.imread returns for a file that is not there
         ((picture(), Prompts(boxes=torch.tensor([[70.0, 2.0, 90.0, 20.0]]))), "outside"),
         ((picture(), Prompts(boxes=torch.tensor([[5.0, 2.0, 5.0, 20.0]]))), "no area"),
-        ((picture(),), "prompts"),
+        ((picture(),), "SamSegmenter needs prompts"),
+        ((picture(), np.array([[1, 2, 3, 4]])), "prompts are a ndarray; give .*Prompts"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError, match=message):
             sam(*arguments)
     with pytest.raises(InputError, match="1 prompts for 2 images"):
         sam.batch([picture()] * 2, [box])

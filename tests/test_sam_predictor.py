@@ -446,3 +446,28 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_features_from_outside_are_refused(sam):
+    """`SamPredictor` would take them, but they do not say the pose of their image."""
+    first, second = (picture(40, 61, seed) for seed in (0, 1))
+    predictor = CanonicalSamPredictor(sam, random_canonicalizer())
+    predictor.set_image(first)
+    saved = predictor.features
+    predictor.set_image(second)
+    predictor.features = saved
+    with pytest.raises(InputError, match="keep one predictor for each image"):
+        predictor.predict(box=np.array([3.0, 4.0, 30.0, 35.0]))
+    new = CanonicalSamPredictor(sam, random_canonicalizer())
+    new.features, new.is_image_set = saved, True
+    new.original_size, new.input_size = (40, 61), (42, 64)
+    with pytest.raises(RuntimeError, match="set_image"):  # segment_anything's own
+        new.predict(box=np.array([3.0, 4.0, 30.0, 35.0]))
+
+
+def test_tensors_that_want_gradients_are_taken_as_they_are(sam):
+    predictor = CanonicalSamPredictor(sam, random_canonicalizer())
+    predictor.set_image(picture(40, 61))
+    points = torch.tensor([[[10.0, 12.0]]], requires_grad=True)
+    masks, scores, _ = predictor.predict_torch(points, torch.tensor([[1]]))
+    assert not scores.requires_grad and masks.dtype == torch.bool

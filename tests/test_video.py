@@ -10,6 +10,7 @@ from canon_seg.canonicalizers.canonicalizer import Pose, UncertainPoses
 from canon_seg.demo.video import (
     POSE_FRAMES,
     clip_pose,
+    equals_a_turn,
     frame_rate,
     read_frames,
     video_size,
@@ -133,6 +134,20 @@ def test_frames_all_over_a_clip_tell_its_pose(count):
     assert len(seen) <= POSE_FRAMES * (2 + math.log2(max(1, count / POSE_FRAMES)))
     if count >= 16:
         assert pose.probabilities[0] == pytest.approx(0.25, abs=0.05)
+
+
+def test_frames_without_a_pose_of_their_own_do_not_count():
+    rows = (0.5, 0.4, 0.05, 0.05), (0.6, 0.2, 0.1, 0.1)
+
+    def find_pose(frame):
+        return None if frame is None else poses(*rows)(frame)
+
+    assert clip_pose(find_pose, [None, 0, None, 1]) == clip_pose(find_pose, [0, 1])
+    assert clip_pose(find_pose, [None] * 3).probabilities == (0.25,) * 4
+    black = coloured(8, 8, 0)
+    assert equals_a_turn(black)
+    black[2, 3] = 9
+    assert not equals_a_turn(black)
 
 
 def test_uncertain_clips_are_treated_as_the_config_says():

@@ -66,11 +66,11 @@ def tiny_segmenter(kind, seed=3):
     return build_model(tiny_config(kind)).eval()
 
 
-def random_canonicalizer(image_format="RGB", seed=0):
+def random_canonicalizer(image_format="RGB", seed=0, **options):
     """A canonicalizer that finds some pose or other, in its exported form."""
     torch.manual_seed(seed)
     network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
-    return GroupCanonicalizer(network, input_size=33, image_format=image_format)
+    return GroupCanonicalizer(network, input_size=33, image_format=image_format, **options)
 
 
 def canonicalized(segmenter, canonicalizer, task_weight=0.0, **kwargs):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from canon_seg.app.turning import Prompt
-from canon_seg.data.images import image_size, read_image
+from canon_seg.data.images import count_pixels, read_image
 from canon_seg.data.scenes import CATEGORIES, DEMO_SEED, make_scene
 from canon_seg.errors import InputError
 from canon_seg.visualize import fit
@@ -64,16 +64,17 @@ def read_upload(path, limits=Limits()):
     """
     path = os.fspath(path)
     try:
-        height, width = image_size(path)
-        if height * width > limits.megapixels * 1e6:
+        megapixels = count_pixels(path) / 1e6
+        if megapixels > limits.megapixels:
             raise InputError(
-                f"{path}: has {height * width / 1e6:.1f} megapixels, at most "
-                f"{limits.megapixels:g} are taken; make it smaller"
+                f"{path}: has {megapixels:.1f} megapixels, at most {limits.megapixels:g} are "
+                "taken; make it smaller"
             )
-        image = fit(read_image(path, "RGB"), limits.max_side)
+        original = read_image(path, "RGB")
+        image = fit(original, limits.max_side)
         if min(image.shape[:2]) < MIN_SIDE:
             raise InputError(
-                f"{path}: is {width} x {height} px; give a photo that, with its longer side at "
+                f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with its longer side at "
                 f"most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
             )
     except InputError as error:

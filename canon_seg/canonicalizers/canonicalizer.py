@@ -4,7 +4,7 @@ A canonicalizer is a module with two things the rest of the project relies on: `
 the flag ``snaps``. It keeps no state between calls, so that one instance can be shared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Tuple
 
 import torch
@@ -40,6 +40,10 @@ class Pose:
     def probability(self):
         """Probability of the chosen pose, 0..1."""
         return self.probabilities[self.turns]
+
+    def alone(self):
+        """The same without a vote, for what runs in one pose only: the likeliest is taken."""
+        return replace(self, policy="argmax", others=()) if self.others else self
 
     @property
     def turns_to_canonical(self):

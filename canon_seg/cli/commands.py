@@ -5,6 +5,11 @@ import importlib.util
 from canon_seg.errors import InputError, run_main, without_detectron2
 
 
+def app():
+    """canon-seg-app"""
+    _run("app", "canon-seg-app", needs_detectron2=False)
+
+
 def demo():
     """canon-seg-demo"""
     _run("demo", "canon-seg-demo")
@@ -25,9 +30,9 @@ def train_net():
     _run("train_net", "canon-seg-train")
 
 
-def _run(module, command):
+def _run(module, command, needs_detectron2=True):
     def main():
-        if importlib.util.find_spec("detectron2") is None:
+        if needs_detectron2 and importlib.util.find_spec("detectron2") is None:
             raise InputError(without_detectron2(command))
         return importlib.import_module(f"canon_seg.cli.{module}").main()
 

@@ -27,7 +27,14 @@ from canon_seg.demo.inputs import find_inputs, output_names
 from canon_seg.demo.prompts import check_prompts, parse_prompts
 from canon_seg.demo.results import Results
 from canon_seg.demo.segment import KEEP, KEEP_TINY, build_segment, same_when_turned
-from canon_seg.demo.video import clip_pose, frame_rate, is_video, read_frames, write_video
+from canon_seg.demo.video import (
+    clip_pose,
+    equals_a_turn,
+    frame_rate,
+    is_video,
+    read_frames,
+    write_video,
+)
 from canon_seg.device import resolve_device
 from canon_seg.errors import InputError
 from canon_seg.evaluation.modes import build_models
@@ -121,6 +128,9 @@ def main():
     for name in ("points_per_side", "max_masks", "frames"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+    for name in ("score_threshold", "min_iou", "min_stability"):
+        if (value := getattr(args, name)) is not None and not 0 <= value <= 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give 0 to 1")
     prompts = parse_prompts(args.box, args.point)
     output = check_output_dir(args.output)
     cfg = load_config(args.config_file, args.options)
@@ -155,6 +165,20 @@ def check_segmenter(args, cfg, prompts):
         )
     if prompts and args.everything:
         raise InputError("--everything is without prompts: leave it out, or --box and --point")
+    keys = cfg.MODEL
+    if segmenter != "SamSegmenter" or prompts:
+        return
+    if keys.SAM.PROMPTS not in ("boxes", "detector") and not args.everything:
+        raise InputError(
+            f"MODEL.SAM.PROMPTS is {keys.SAM.PROMPTS!r}: prompts from a results file are for the "
+            "evaluation (canon-seg-eval); give --box, --point or --everything here, or a detector"
+        )
+    finds_everything = args.everything or keys.SAM.PROMPTS != "detector"
+    if finds_everything and keys.CANONICALIZER.UNCERTAIN == "vote":
+        raise InputError(
+            "MODEL.CANONICALIZER.UNCERTAIN is 'vote', but everything is looked for in one pose; "
+            "set argmax or keep, or give --box, --point or a detector"
+        )
 
 
 def load_segment(args, cfg, prompts):
@@ -221,7 +245,11 @@ def process_video(args, path, target, segment, prompts, results):
     if not args.pose_per_frame:
         uncertain = getattr(segment.model.canonicalizer, "uncertain", UncertainPoses())
         frames = islice(read_frames(path), args.frames)
-        segment = segment.with_pose(clip_pose(segment.pose, frames, uncertain))
+
+        def find_pose(frame):
+            return None if equals_a_turn(frame) else segment.pose(frame)
+
+        segment = segment.with_pose(clip_pose(find_pose, frames, uncertain))
     with write_video(target, frame_rate(path)) as write:
         frames = islice(read_frames(path), args.frames)
         for number, frame in enumerate(
@@ -261,6 +289,8 @@ def summarize(results):
     first, count = results.images[0], len(results.images)
     size = f"{first['width']} x {first['height']}, {count} frame{'' if count == 1 else 's'}"
     poses = [image["pose"] for image in results.images]
+    uncertain = Counter(pose["uncertain"] for pose in poses if pose["uncertain"])
+    size += "".join(f", uncertain in {n}: {policy}" for policy, n in sorted(uncertain.items()))
     if all(pose == poses[0] for pose in poses):
         return f"{size}, pose {poses[0]['degrees']:.0f} degrees, probability " + (
             f"{poses[0]['probability']:.3f}"

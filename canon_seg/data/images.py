@@ -61,6 +61,8 @@ def read_image(path, format="BGR"):
 def image_size(path):
     """The size that :func:`read_image` will return, without decoding the pixels if possible.
 
+    TIFF files, and PNG files without an orientation before their pixels, must be decoded.
+
     Returns:
         (height, width), with the EXIF orientation applied.
 
@@ -73,6 +75,16 @@ def image_size(path):
         swapped = _orientation(image) in (5, 6, 7, 8)
         width, height = image.size
     return (width, height) if swapped else (height, width)
+
+
+def count_pixels(path):
+    """Height times width that an image file claims, without decoding any.
+
+    Raises:
+        InputError: as for :func:`read_image`, for what the file's header can show.
+    """
+    with _opened(path) as image:
+        return image.width * image.height
 
 
 @contextmanager

@@ -22,8 +22,9 @@ def find_inputs(patterns, prompts):
     Returns:
         (paths, errors): two lists. Files are opened, not read to their end.
     """
-    paths, errors = [], []
-    for path in expand(patterns) if patterns else sample_photographs():
+    paths = []
+    found, errors = expand(patterns) if patterns else (sample_photographs(), [])
+    for path in found:
         try:
             size = video_size(path) if is_video(path) else image_size(path)
             check_prompts(prompts, path, *size)
@@ -39,18 +40,21 @@ def expand(patterns):
 
     What is no file stays as a path, for whoever opens it to complain.
 
-    Raises:
-        InputError: for a folder without images and videos.
+    Returns:
+        (paths, errors): an InputError for each folder without images and videos.
     """
-    paths = []
+    paths, errors = [], []
     for pattern in patterns:
         found = [] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
         for path in map(Path, found or [pattern]):
-            paths += _files_in(path) if path.is_dir() else [path]
+            try:
+                paths += _files_in(path) if path.is_dir() else [path]
+            except InputError as error:
+                errors.append(error)
     unique = {}
     for path in paths:
         unique.setdefault(path.resolve(), path)
-    return list(unique.values())
+    return list(unique.values()), errors
 
 
 def _files_in(folder):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from canon_seg.canonicalizers.canonicalizer import UncertainPoses
+from canon_seg.canonicalizers.orbit import representative_turns
 from canon_seg.errors import InputError
 from canon_seg.files import write_atomically
 from canon_seg.geometry.group import C4
@@ -155,6 +156,11 @@ class _Writer:
             raise InputError(f"{path}: the video cannot be written; is there space left?")
 
 
+def equals_a_turn(frame):
+    """Whether an (H, W, 3) frame equals a turn of itself, such as a black one."""
+    return len(representative_turns(frame)) > 1
+
+
 def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
     """One pose for a whole clip: the likeliest by the sum of log-probabilities over its frames.
 
@@ -164,7 +170,8 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
 
     Args:
         find_pose: function from a frame to its
-            :class:`canon_seg.canonicalizers.canonicalizer.Pose`.
+            :class:`canon_seg.canonicalizers.canonicalizer.Pose`, or None for a frame that has no
+            pose of its own, see :func:`equals_a_turn`, and does not count.
         frames: iterable of frames, read to its end.
         uncertain: what to do where that probability is low.
     Returns:
@@ -172,10 +179,13 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
     """
     step, found = 1, []
     for number, frame in enumerate(frames):
-        if number % step == 0:
-            found.append(find_pose(frame).probabilities)
-            if len(found) == 2 * POSE_FRAMES:  # nothing tells beforehand how long a clip is
-                step, found = 2 * step, found[::2]
+        pose = None if number % step else find_pose(frame)
+        if pose is None:
+            continue
+        found.append(pose.probabilities)
+        if len(found) == 2 * POSE_FRAMES:  # nothing tells beforehand how long a clip is
+            step, found = 2 * step, found[::2]
+    found = found or [(1 / C4.order,) * C4.order]
     logs = np.log(np.maximum(found, np.finfo(float).tiny)).mean(axis=0)
     odds = np.exp(logs - logs.max()).tolist()
     total = math.fsum(odds)  # exact in any order

@@ -9,6 +9,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.modes import build_models
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
 from canon_seg.predictors.frame import to_numpy
+from canon_seg.segmenters.prompts import Prompts
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 
@@ -81,9 +82,7 @@ class CanonicalPredictor:
         return [_on_cpu(result) for result in self.model(inputs)] if inputs else []
 
     def _inputs(self, image, prompts):
-        problem = image_problem(image)
-        if prompts is not None:
-            problem = problem or self._prompts_problem(prompts, image.shape[:2])
+        problem = image_problem(image) or self._prompts_problem(prompts, image.shape[:2])
         if problem:
             raise InputError(problem)
         pixels = image[..., ::-1] if self.input_format == "RGB" else image
@@ -92,8 +91,20 @@ class CanonicalPredictor:
         return inputs if prompts is None else {**inputs, "prompts": prompts}
 
     def _prompts_problem(self, prompts, size):
-        if type(self.model.segmenter).__module__.startswith("detectron2."):
-            name = self.cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+        name = self.cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+        if prompts is None:
+            if getattr(self.model.segmenter, "needs_prompts", False):
+                return (
+                    f"{name} needs prompts: give canon_seg.segmenters.prompts.Prompts with the "
+                    "image, or a detector that makes them (MODEL.SAM.PROMPTS)"
+                )
+            return None
+        if not isinstance(prompts, Prompts):
+            return (
+                f"prompts are a {type(prompts).__name__}; give "
+                "canon_seg.segmenters.prompts.Prompts, such as Prompts(boxes=tensor)"
+            )
+        if not getattr(self.model.segmenter, "takes_prompts", False):
             return f"{name} takes no prompts; leave them out, or take a config with SamSegmenter"
         if len(prompts) == 0:  # an image in which a detector found nothing
             return None

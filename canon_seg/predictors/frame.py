@@ -17,7 +17,8 @@ class CanonicalFrame:
     prompts are as symmetric as the image (or there are none) the result is defined up to a turn.
 
     Attributes:
-        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` that the image has by itself.
+        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` that the image has by itself; the
+            likeliest where a canonicalizer would have several vote.
         size: (height, width) in pixels, of the frame that prompts are given in.
 
     Args:
@@ -28,7 +29,7 @@ class CanonicalFrame:
     """
 
     def __init__(self, canonicalizer, image, size=None):
-        self.pose = canonicalizer.pose(image)
+        self.pose = canonicalizer.pose(image).alone()
         self.size = tuple(image.shape[-2:] if size is None else size)
         self._canonicalizer = canonicalizer
         is_symmetric = len(representative_turns(image.permute(1, 2, 0))) > 1

@@ -29,7 +29,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
     The image is turned to its canonical pose, the official generator runs there, crops and
     non-maximum suppression included, and its records are turned back. So the records of a turned
     image are the turned records, in the same order, exact to the last bit (of an image that equals
-    a turn of itself, only the canonical result is defined).
+    a turn of itself, only the canonical result is defined). There are no votes of several poses.
 
     Args:
         model: a `Sam` in eval mode.
@@ -63,7 +63,9 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         if problem := image_problem(image):
             super().generate(image)  # segment_anything's own error, where it has one
             raise InputError(problem)
-        pose = self.canonicalizer.pose(as_canonicalizer_takes_it(image, self.canonicalizer))
+        pose = self.canonicalizer.pose(
+            as_canonicalizer_takes_it(image, self.canonicalizer)
+        ).alone()
         canonical = np.ascontiguousarray(turn_image(image, pose.turns_to_canonical))
         records = super().generate(canonical)
         if self.canonicalizer.snaps:

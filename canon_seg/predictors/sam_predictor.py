@@ -41,6 +41,10 @@ class CanonicalSamPredictor(SamPredictor):
       turning to the bit: its results are equivariant to a tolerance only.
     - ``predict_torch`` takes the scaling of its prompts back before it turns them. Prompts off the
       grid of 1/256 px that lie at a tie of rounding may end on either side.
+    - An uncertain pose is not voted on: the likeliest is taken, or the image left as it is (see
+      ``MODEL.CANONICALIZER.UNCERTAIN``).
+    - ``features`` hold no pose, so that they cannot be kept and set again: keep a predictor for
+      each image.
     - For images that equal a turn of themselves see
       :class:`canon_seg.predictors.frame.CanonicalFrame`.
     - Where segment_anything computes something from bad prompts (points or boxes outside the image,
@@ -149,6 +153,7 @@ class CanonicalSamPredictor(SamPredictor):
         )
         return turn_back(masks, pose), scores, turn_back(logits, pose)
 
+    @torch.no_grad()
     def predict_torch(
         self,
         point_coords,
@@ -172,7 +177,7 @@ class CanonicalSamPredictor(SamPredictor):
         """
         options = {"multimask_output": multimask_output, "return_logits": return_logits}
         points, edges = (
-            self._unscaled(coords) if self.is_image_set else None
+            self._unscaled(coords) if self._frame is not None else None
             for coords in (point_coords, boxes)
         )
         if problem := self._problem(points, point_labels, edges, mask_input, batched=True):
@@ -216,6 +221,11 @@ class CanonicalSamPredictor(SamPredictor):
         """Why the prompts of :meth:`predict` or :meth:`predict_torch`, in pixels, are no good."""
         if not self.is_image_set:
             return "no image is set"
+        if self._frame is None or self.features is not self._official.features:
+            return (
+                "features were set from outside, but an embedding does not say the pose of its "
+                "image; keep one predictor for each image, or call set_image again"
+            )
         kind = torch.Tensor if batched else np.ndarray
         if points is not None:
             if labels is None or not isinstance(points, kind) or points.ndim != 2 + batched:

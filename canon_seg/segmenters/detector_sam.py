@@ -25,9 +25,10 @@ class DetectorSam(nn.Module):
 
     Attributes:
         resizes_itself: takes images of any size.
+        takes_prompts: prompts may be given with the images.
     """
 
-    resizes_itself = True
+    resizes_itself = takes_prompts = True
 
     def __init__(self, detector, segmenter):
         """

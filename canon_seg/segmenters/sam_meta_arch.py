@@ -39,9 +39,10 @@ class SamSegmenter(nn.Module):
     Attributes:
         sam: the `Sam`; official checkpoints load into it unmodified.
         resizes_itself: takes images of any size.
+        takes_prompts, needs_prompts: prompts are given with the images, and must be.
     """
 
-    resizes_itself = True
+    resizes_itself = takes_prompts = needs_prompts = True
 
     @configurable
     def __init__(

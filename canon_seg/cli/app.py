@@ -1,0 +1,123 @@
+"""A web page: turn a photo, and see what plain SAM and canonicalized SAM make of it.
+
+    canon-seg-app [--sam-checkpoint sam_vit_b_01ec64.pth --sam-size vit_b]
+
+Serves http://127.0.0.1:7860 until it is interrupted; needs Gradio (pip install gradio), and nothing
+from the network. Pick or upload a photo, click an object or two corners of a box, and turn it.
+"""
+
+import argparse
+from importlib.util import find_spec
+
+import torch
+
+from canon_seg.app.photos import Limits, load_samples
+from canon_seg.app.turning import Turner
+from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
+from canon_seg.canonicalizers.weights import load_canonicalizer
+from canon_seg.checkpoint import load_state, load_torch_file
+from canon_seg.errors import InputError
+from canon_seg.predictors.defaults import load_default_canonicalizer, load_default_sam
+from canon_seg.segmenters.sam_models import OFFICIAL_SIZES, build_official_sam
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sam-checkpoint", metavar="FILE", help="official SAM weights; default: the embedded SAM"
+    )
+    parser.add_argument(
+        "--sam-size", choices=OFFICIAL_SIZES, help="of --sam-checkpoint; must be given with it"
+    )
+    parser.add_argument(
+        "--canonicalizer", metavar="FILE",
+        help="a canonicalizer.pth that tools/train_net.py wrote; default: the embedded one",
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: a GPU where there is one",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets other machines in. Default: 127.0.0.1",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument(
+        "--max-upload", type=int, default=20, metavar="MB",
+        help="larger files are refused; default: 20",
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=Limits.megapixels, metavar="MP",
+        help=f"larger images are refused; default: {Limits.megapixels:g}",
+    )
+    parser.add_argument(
+        "--max-side", type=int, default=Limits.max_side, metavar="PX",
+        help=f"images are shrunk to this longer side; default: {Limits.max_side}",
+    )
+    return parser.parse_args(arguments)
+
+
+def main():
+    args = parse_arguments()
+    check_arguments(args)
+    if find_spec("gradio") is None:
+        raise InputError("Gradio is not installed, which serves the page: pip install gradio")
+    turner = build_turner(args)
+    limits = Limits(args.max_megapixels, args.max_side)
+
+    from canon_seg.app.page import build_page, launch
+
+    page = build_page(turner, load_samples(args.max_side), limits)
+    try:
+        launch(page, args.host, args.port, args.max_upload)
+    except OSError as error:
+        raise InputError(
+            f"--host {args.host} --port {args.port} can't be listened on; give another port if "
+            "this one is taken"
+        ) from error
+
+
+def check_arguments(args):
+    """Raises InputError where arguments can't be used."""
+    if bool(args.sam_checkpoint) != bool(args.sam_size):
+        raise InputError("--sam-checkpoint and --sam-size belong together; give both or none")
+    for name, least in (("max_upload", 1), ("max_megapixels", 0.01), ("max_side", 64)):
+        if not getattr(args, name) >= least:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} is {getattr(args, name)}; give at least {least}")
+    if not 0 < args.port < 65536:
+        raise InputError(f"--port is {args.port}; give 1 to 65535")
+    try:
+        torch.empty(0, device=args.device)
+    except Exception as error:  # torch has several for this
+        raise InputError(f"--device {args.device} cannot be used here ({error})") from error
+
+
+def build_turner(args):
+    """:class:`Turner` with the models that the arguments name.
+
+    Raises:
+        InputError: naming the file that can't be used.
+    """
+    if args.sam_checkpoint:
+        key, path = "--sam-checkpoint", args.sam_checkpoint
+        state = load_torch_file(path, key)
+        if not isinstance(state, dict):
+            raise InputError(f"{path} ({key}) holds no weights; give official SAM weights")
+        sam = build_official_sam(args.sam_size)
+        load_state(sam, state, path, key)
+    else:
+        sam = load_default_sam()
+    if args.canonicalizer:
+        network, input_size = load_canonicalizer(args.canonicalizer)
+        canonicalizer = GroupCanonicalizer(network, input_size=input_size, image_format="RGB")
+    else:
+        canonicalizer = load_default_canonicalizer()
+    return Turner(
+        sam.eval().to(args.device),
+        canonicalizer.eval().to(args.device),
+        multimask=bool(args.sam_checkpoint),
+    )
+
