@@ -11,13 +11,17 @@ A table stands between two comments, the first of which names the file that it i
     <!-- comparison: docs/results/pedestrians/rows.json -->
     <!-- end of comparison -->
 
+    <!-- poses: docs/results/poses.json -->
+    <!-- end of poses -->
+
     <!-- table: docs/results/studies/prior/study.md -->
     <!-- end of table -->
 
 A sweep is what tools/eval_rotated.py wrote. A comparison takes a mode of one sweep for each of its
 rows: {"note", "rows": [{"label", "sweep", "mode"}, ...], "baselines": FILE}. ``sweep`` is a folder
-beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. A table is
-taken as it is.
+beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. Poses
+are what tools/eval_pose.py wrote: {"note", "columns": {TITLE: FILE}, "rows": {LABEL: NAME}}, where NAME
+goes into the files' names. A table is taken as it is.
 
 With --check nothing is written, and the exit status is 1 if a table differs from its file.
 """
@@ -34,7 +38,7 @@ from canon_seg.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
 TABLE = re.compile(
-    r"(<!-- (sweep|comparison|table): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+    r"(<!-- (sweep|comparison|poses|table): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
 )
 QUARTERS = ("0", "90", "180", "270", "C4-avg")
 PASSES = {"vanilla": 1, "oracle": 1, "tta": 4}
@@ -100,7 +104,32 @@ def comparison_table(path):
     ]) + "\n"
 
 
+def poses_table(path):
+    """The share of poses found by several canonicalizers in several folders, as Markdown.
+
+    Args:
+        path: of the file that names them. The results are in a folder of its name beside it.
+    """
+    spec = json.loads(path.read_text())
+    lines, counts = [], {}
+    for label, network in spec["rows"].items():
+        cells, errors = [], []
+        for column, name in spec["columns"].items():
+            pose = json.loads((path.with_suffix("") / f"{name.format(network)}.json").read_text())
+            counts[column] = pose["num_images"]
+            cells.append(f"{100 * pose['accuracy']:.1f} %")
+            errors.append(f"{pose['ece']:.3f}")
+        lines.append("| " + " | ".join([label, *cells, errors[0]]) + " |")
+    titles = [f"{column} ({count})" for column, count in counts.items()]
+    head = ["poses found (photographs)", *titles, f"calibration error, {next(iter(counts))}"]
+    return "\n".join([
+        "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *lines, "",
+        spec["note"],
+    ]) + "\n"
+
+
 MAKERS = {
+    "poses": poses_table,
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
     "comparison": comparison_table,
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
