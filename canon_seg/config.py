@@ -184,10 +184,25 @@ def load_config(config_file, options=()):
     if len(options) % 2:
         raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
     try:
-        cfg.merge_from_list(options)
+        cfg.merge_from_list(_with_floats(cfg, options))
     except Exception as error:
         raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
     return cfg
+
+
+def _with_floats(cfg, options):
+    """The options with whole numbers as floats where the key holds one: yacs takes 0.5, but no 1."""
+    options = list(options)
+    for index in range(0, len(options), 2):
+        node = cfg
+        for part in str(options[index]).split("."):
+            node = node.get(part) if isinstance(node, CN) else None
+        if isinstance(node, float):
+            try:
+                options[index + 1] = float(int(options[index + 1]))
+            except (TypeError, ValueError):  # no whole number: whatever it is, it stays
+                continue
+    return options
 
 
 class _YamlWithoutCode(CN):

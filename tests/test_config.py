@@ -161,3 +161,18 @@ def test_files_of_the_model_zoo_can_be_bases(tmp_path):
     cfg = load_config(file)
     assert cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][1] == pytest.approx(32 * 2 ** (1 / 3))
+
+
+@pytest.mark.parametrize("value, expected", [("10", 10.0), (10, 10.0), ("0.5", 0.5), ("1e-1", 0.1)])
+def test_whole_numbers_are_taken_for_floats(value, expected):
+    weight = load_config("", ["MODEL.CANONICALIZER.PRIOR_WEIGHT", value]).MODEL.CANONICALIZER
+    assert weight.PRIOR_WEIGHT == expected and isinstance(weight.PRIOR_WEIGHT, float)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("MODEL.CANONICALIZER.PRIOR_WEIGHT", "heavy"), ("MODEL.CANONICALIZER.CACHE", "0.5"),
+    ("MODEL.CANONICALIZER.PRIOR_WEIGHT.MORE", "1"),
+])
+def test_values_of_other_kinds_are_refused(key, value):
+    with pytest.raises(InputError, match=key):
+        load_config("", [key, value])
