@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco pedestrians angles uncertain numerics poses jpegtran"
+PARTS="scenes coco pedestrians gwrn baselines angles uncertain numerics poses jpegtran"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -22,10 +22,10 @@ DETECTOR=configs/mask_rcnn_pedestrian_c4.yaml
 GWRN="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_gwrn.pth"
 CACHE="MODEL.CANONICALIZER.CACHE 256"
 
-sweep() {  # sweep FOLDER CONFIG ARGUMENTS...: resumes where it was interrupted
-    local folder=$RESULTS/$1 config=$2
-    shift 2
-    $PYTHON tools/eval_rotated.py --config-file "$config" --output "$folder" --resume \
+sweep() {  # sweep FOLDER CONFIG "FLAGS" [KEY VALUE...]: resumes where it was interrupted
+    local folder=$RESULTS/$1 config=$2 flags=$3
+    shift 3
+    $PYTHON tools/eval_rotated.py --config-file "$config" $flags --output "$folder" --resume \
         --num-processes "$PROCESSES" --threads 1 "$@"
 }
 
@@ -35,42 +35,49 @@ split() {
 }
 
 scenes() {
-    sweep scenes $SAM
+    sweep scenes $SAM ""
     rm -rf $RESULTS/scenes/scenes
 }
 
 coco() {
-    sweep coco_val182 $SAM $COCO --modes vanilla canonical oracle tta
-    sweep coco_val182_gwrn $SAM $COCO --modes canonical $GWRN $CACHE
-    $PYTHON tools/eval_baselines.py $COCO --output $RESULTS/coco_val182/baselines.json
+    sweep coco_val182 $SAM "$COCO --modes vanilla canonical oracle tta"
 }
 
 pedestrians() {
     split
-    sweep pedestrians $DETECTOR $PEDESTRIANS --modes vanilla canonical oracle tta
-    sweep pedestrians_gwrn $DETECTOR $PEDESTRIANS --modes vanilla canonical $GWRN
-    sweep pedestrians_turned $DETECTOR $PEDESTRIANS --modes vanilla \
+    sweep pedestrians $DETECTOR "$PEDESTRIANS --modes vanilla canonical oracle tta"
+    sweep pedestrians_turned $DETECTOR "$PEDESTRIANS --modes vanilla" \
         MODEL.SEGMENTER.WEIGHTS $RESULTS/pedestrians_turned/segmenter.pth
 }
 
+gwrn() {
+    sweep coco_val182_gwrn $SAM "$COCO --modes canonical" $GWRN $CACHE
+    split
+    sweep pedestrians_gwrn $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $GWRN
+}
+
+baselines() {
+    $PYTHON tools/eval_baselines.py $COCO --output $RESULTS/coco_val182/baselines.json
+}
+
 angles() {
-    sweep angles $SAM $COCO --angles 0:360:15 --limit 60 $CACHE
+    sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $CACHE
 }
 
 uncertain() {
     local key=MODEL.CANONICALIZER
-    sweep uncertain/keep $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN keep
-    sweep uncertain/vote_2 $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN vote
-    sweep uncertain/vote_4 $SAM $COCO --modes canonical $CACHE $key.UNCERTAIN vote $key.VOTE_POSES 4
+    sweep uncertain/keep $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN keep
+    sweep uncertain/vote_2 $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN vote
+    sweep uncertain/vote_4 $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN vote \
+        $key.VOTE_POSES 4
 }
 
 numerics() {
-    for key in BFLOAT16 CHANNELS_LAST COMPILE; do
-        sweep "numerics/sam_${key,,}" $SAM $COCO --modes canonical $CACHE MODEL.SEGMENTER.$key True
-    done
     split
     for key in BFLOAT16 CHANNELS_LAST COMPILE; do
-        sweep "numerics/pedestrians_${key,,}" $DETECTOR $PEDESTRIANS --modes canonical $CACHE \
+        sweep "numerics/pedestrians_${key,,}" $DETECTOR "$PEDESTRIANS --modes canonical" $CACHE \
+            MODEL.SEGMENTER.$key True
+        sweep "numerics/sam_${key,,}" $SAM "$COCO --modes canonical" $CACHE \
             MODEL.SEGMENTER.$key True
     done
 }
