@@ -59,7 +59,7 @@ def format_table(result):
         cells = ("-", "-")
         if value is not None:
             low, high = result["ratio_intervals"][key]
-            cells = (f"{value:.4g}", f"{low:.4g} to {high:.4g}")
+            cells = (f"{value:.5g}", f"{low:.5g} to {high:.5g}")  # overheads differ from 1 by little
         lines.append(f"| {key} | {' | '.join(cells)} | {TARGETS.get(key, '')} |")
     lines += ["", "| seconds | median | quartiles |", "|---|---:|---:|"]
     lines += [
