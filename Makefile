@@ -1,7 +1,7 @@
 # make demo    the rotated evaluation and the demo pictures on the embedded defaults
 # make test    the tests; PYTEST="-k geometry -x" passes options on
 # make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
-# make results  every figure of the documents, made anew, an hour; PARTS="coco poses" some of them
+# make results  every evaluation behind the documents' tables, an hour; PARTS="coco poses" some of them
 # make docs-check  runs the commands of the documents; DOCS="--list" passes options on
 # make env     only the environment, in .venv, that the others make when they need it
 # make extras  also what is optional, and the tests of it: other libraries, and a driver of browsers

@@ -66,6 +66,34 @@ def test_figures_in_the_text_are_those_of_their_files():
         assert re.search(rf"\b{figure}\b", readme), figure
 
 
+def read(path):
+    return json.loads((ROOT / "docs" / "results" / path).read_text())
+
+
+def ratio(name, key="coco_eval_pycocotools_over_ours"):
+    return read(f"{name}/benchmark.json")["ratios"][key]
+
+
+@pytest.mark.parametrize("document, figures", [
+    ("docs/evaluation.md", lambda: [
+        f"{100 * read('uncertain/keep/sweep.json')['pose']['policies']['keep'] / (4 * 182):.1f} %",
+        *(f"{read(f'uncertain/vote_{n}/sweep.json')['pose']['passes']:.2f} " for n in (2, 4)),
+    ]),
+    ("docs/benchmark.md", lambda: [
+        f"{ratio('benchmark'):.1f} times as fast",
+        f"{ratio('benchmark', 'coco_eval_pycocotools_over_ours_with_preparation'):.1f} times",
+        f"{ratio('benchmark_5000'):.1f} and",
+    ]),
+    ("MODEL_ZOO.md", lambda: [
+        f"mask AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['segm']['AP50']:.1f}",
+        f"box AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['bbox']['AP50']:.1f}",
+    ]),
+])
+def test_figures_in_the_prose_are_those_of_their_files(document, figures):
+    text = " ".join((ROOT / document).read_text(encoding="utf-8").split())
+    assert [figure for figure in figures() if figure not in text] == []
+
+
 def test_zoo_describes_the_files_that_are_there():
     zoo = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
     for path in (ROOT / "canon_seg" / "assets").glob("*.pth"):

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every figure of the documents, made anew from the embedded weights: an hour on two cores.
+# Every evaluation behind the documents' tables, from the embedded weights: an hour on two cores.
 #
 #     make results                    all parts, then the tables of the documents
 #     make results PARTS="coco poses" some of them
 #
 # Needs the photographs of MODEL_ZOO.md beside the checkout, as ../shared/data. Not among the parts,
-# since they train: the studies (tools/run_study.py); since it wants the machine for itself:
-# `make benchmark OUTPUT=docs/results/benchmark`.
+# since they train: the studies (tools/run_study.py); since they want the machine for themselves:
+# `make benchmark OUTPUT=docs/results/benchmark` and tools/scaling.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

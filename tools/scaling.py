@@ -151,17 +151,15 @@ def format_table(result):
     lines = []
     if result["measured"]:
         measured = result["measured"]
-        rows = [[row["processes"], row["seconds"], row["speedup"]] for row in measured["rows"]]
         lines += [
-            tabulate(rows, ["processes", "seconds", "speed-up"], tablefmt="pipe", floatfmt=".3g"), "",
+            _rows(measured, "processes", "seconds", "speedup"), "",
             f"Measured: {measured['images']} images, {len(measured['angles'])} angles, vanilla and "
             f"canonical, on {measured['cores']} cores, one thread for each process.", "",
         ]
     if result["calculated"]:
         calculated = result["calculated"]
-        rows = [[row["gpus"], row["hours"], row["efficiency"]] for row in calculated["rows"]]
         lines += [
-            tabulate(rows, ["GPUs", "hours", "efficiency"], tablefmt="pipe", floatfmt=".3g"), "",
+            _rows(calculated, "gpus", "hours", "efficiency"), "",
             f"Calculated: {calculated['images']} images, {calculated['angles']} angles, vanilla and "
             f"canonical, with {calculated['embedding_seconds']:.3g} s for an embedding, "
             f"{calculated['prompts_seconds']:.3g} s for the prompts of an image, "
@@ -171,6 +169,14 @@ def format_table(result):
             f"{calculated['start_seconds']:.3g} s to start.",
         ]
     return "\n".join(lines)
+
+
+def _rows(part, *keys):
+    rows = [[row[key] for key in keys] for row in part["rows"]]
+    titles = {"speedup": "speed-up", "gpus": "GPUs"}
+    return tabulate(
+        rows, [titles.get(key, key) for key in keys], tablefmt="pipe", floatfmt=".3g"
+    )
 
 
 def main():

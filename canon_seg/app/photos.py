@@ -74,8 +74,8 @@ def read_upload(path, limits=Limits()):
         image = fit(original, limits.max_side)
         if min(image.shape[:2]) < MIN_SIDE:
             raise InputError(
-                f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with its longer side at "
-                f"most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
+                f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with "
+                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
             )
     except InputError as error:
         raise InputError(str(error).replace(path, os.path.basename(path))) from error

@@ -120,4 +120,3 @@ def build_turner(args):
         canonicalizer.eval().to(args.device),
         multimask=bool(args.sam_checkpoint),
     )
-
