@@ -150,6 +150,22 @@ def test_two_processes_train_one_model(tmp_path):
     load_canonicalizer(output / "canonicalizer.pth")
 
 
+def test_two_processes_train_sam(tmp_path):
+    """Prompts are of another kind in each process, and leave other parts of SAM unused."""
+    annotations, images = write_toy_coco(tmp_path / "toy")
+    output = tmp_path / "output"
+    status, log = run(
+        "--num-processes", "2", "--threads", "1", *TINY_SAM,
+        "MODEL.META_ARCHITECTURE", "SamSegmenter", "SOLVER.IMS_PER_BATCH", "2",
+        "SOLVER.MAX_ITER", "8", "SEED", "3", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0",
+        "DATASETS.COCO", f"[['toy_sam', '{annotations}', '{images}']]",
+        "DATASETS.TRAIN", "('toy_sam',)", "OUTPUT_DIR", str(output),
+    )
+    assert status == 0, log
+    assert iterations(output) == [7]
+    assert (output / "segmenter.pth").exists()
+
+
 def test_a_missing_folder_ends_with_one_line(tmp_path):
     status, log = run(
         "DATASETS.PHOTOS", "['no/such/folder']", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"

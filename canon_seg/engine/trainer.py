@@ -14,7 +14,12 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.weights import save_canonicalizer
 from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.data.images import read_image
-from canon_seg.data.training import build_train_loader, split_photos, trains_on_photos
+from canon_seg.data.training import (
+    build_train_loader,
+    has_sam,
+    split_photos,
+    trains_on_photos,
+)
 from canon_seg.engine.testing import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.files import save_torch
@@ -64,7 +69,9 @@ class Trainer(DefaultTrainer):
         loader = self.build_train_loader(cfg)
         self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        ddp = {"broadcast_buffers": False}
+        # The prompts drawn by a process may leave parts of SAM unused, others in each process:
+        # without this flag the processes would wait for each other's gradients for ever.
+        ddp = {"broadcast_buffers": False, "find_unused_parameters": has_sam(cfg)}
         if torch.device(cfg.MODEL.DEVICE).type == "cpu":
             ddp["device_ids"] = None  # v0.6 would name GPUs
         self._trainer = trainer(create_ddp_model(model, **ddp), loader, optimizer)
