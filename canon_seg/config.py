@@ -68,16 +68,16 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SEGMENTER.CLASSES = []
     # Keep the segmenter in eval mode and out of the optimizer.
     cfg.MODEL.SEGMENTER.FREEZE = True
-    # Run the heavy part (SAM's image encoder, a detector's backbone) in bfloat16 (autocast). This
+    # Run the image's part (SAM's image encoder, a detector's backbone) in bfloat16 (autocast). This
     # key and the two below are for evaluation.
     cfg.MODEL.SEGMENTER.BFLOAT16 = False
-    # Compile the heavy part (torch.compile), which takes minutes at the first image.
+    # Compile the image's part (torch.compile), which takes minutes at the first image.
     cfg.MODEL.SEGMENTER.COMPILE = False
-    # Keep the heavy part's feature maps in channels-last order.
+    # Keep the feature maps of the image's part in channels-last order.
     cfg.MODEL.SEGMENTER.CHANNELS_LAST = False
 
     cfg.MODEL.SAM = CN()
-    # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (light convolutional encoder).
+    # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (ours, light enough for CPUs).
     cfg.MODEL.SAM.SIZE = "vit_h"
     # Choose among SAM's three masks by predicted IoU; False takes its single-mask output.
     cfg.MODEL.SAM.MULTIMASK = True
@@ -115,7 +115,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.TINY.CHANNELS = [48, 96, 192, 256]
     # Residual blocks in each stage.
     cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 2, 2]
-    # Channels of the image embedding (stride 8), of the prompts and of the mask decoder.
+    # Channels of the image embedding (stride 8), of the prompts and of the mask decoder; a multiple
+    # of 16.
     cfg.MODEL.SAM.TINY.EMBED_DIM = 128
 
     # COCO-format sets to register under a name: (name, annotations.json, image folder).
@@ -140,8 +141,8 @@ def add_canon_seg_config(cfg):
     cfg.INPUT.CANVAS_FRACTION = 0.0
     # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.
     cfg.INPUT.COLOR_JITTER = 0.0
-    # Turn the training images of detectors by random quarter turns: what the canonicalizer makes
-    # unnecessary, here to compare.
+    # Turn the training images of a segmenter that is trained by itself by random quarter turns: what
+    # the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False
 
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".

@@ -118,6 +118,32 @@ def test_views_are_mirrored_but_never_turned(tmp_path, monkeypatch):
     assert directions == {True, False}
 
 
+def test_views_are_turned_where_that_is_asked_for(tmp_path, monkeypatch):
+    undisturbed(monkeypatch)
+    np.random.seed(0)
+    mapper, example = RegionMapper(64, "RGB", quarter_turns=True), labelled(tmp_path)
+    for _ in range(40):
+        view = mapper(example)
+        bright, mask = view["image"][0] > 135, view["instances"].gt_masks.tensor[0]
+        assert mask.shape == bright.shape and (bright == mask).float().mean() > 0.985
+        y, x = np.nonzero(mask.numpy())
+        box = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        assert view["instances"].gt_boxes.tensor[0].tolist() == box
+    y, x = np.mgrid[0:60, 0:90]
+    Image.fromarray(np.stack([4 * y, 2 * x, 0 * x], axis=2).astype(np.uint8)).save(
+        example["file_name"]
+    )
+    directions = set()
+    for _ in range(40):
+        red, _, _ = mapper(example)["image"].float()
+        assert min(red.diff(dim=0).abs().max(), red.diff(dim=1).abs().max()) <= 1  # along one axis
+        down, right = red[-1].mean() - red[0].mean(), red[:, -1].mean() - red[:, 0].mean()
+        steep = [abs(down) > 20, abs(right) > 20]
+        assert steep[0] != steep[1]
+        directions.add((bool(steep[0]), bool(down + right > 0)))
+    assert len(directions) == 4  # red grows downwards, upwards, rightwards, leftwards
+
+
 def test_image_format(tmp_path, monkeypatch):
     undisturbed(monkeypatch)
     example = labelled(tmp_path)
@@ -325,6 +351,33 @@ def test_detectors_train_on_turned_and_disturbed_images(toy):
     # The 48 x 97 image of the set comes in both orientations.
     shapes = {e["image"].shape[1] > e["image"].shape[2] for e in examples if e["image_id"] == 14}
     assert shapes == {True, False}
+
+
+def test_sam_trains_on_turned_images(toy):
+    options = [
+        "MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.SIZE", "tiny", "SEED", "3",
+        "MODEL.SAM.TINY.IMAGE_SIZE", "64", "DATASETS.TRAIN", "('toy_training',)",
+        "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2",
+        "DATALOADER.ASPECT_RATIO_GROUPING", "False",
+    ]
+    shapes = []
+    for turns in (False, True):
+        batches = iter(build_train_loader(load_config("", [*options, "INPUT.QUARTER_TURNS", turns])))
+        examples = [example for _ in range(20) for example in next(batches)]
+        shapes.append({
+            np.sign(e["image"].shape[2] - e["image"].shape[1])
+            for e in examples if e["image_id"] == 14  # 48 x 97: views are wide, or square crops
+        })
+    assert -1 not in shapes[0] and -1 in shapes[1]
+
+
+def test_canonicalizers_do_not_train_on_turned_images(toy):
+    cfg = photo_config(
+        "MODEL.CANONICALIZER.TASK_WEIGHT", 1.0, "INPUT.QUARTER_TURNS", True,
+        "DATASETS.TRAIN", "('toy_training',)",
+    )
+    with pytest.raises(InputError, match="INPUT.QUARTER_TURNS.*canonicalizer"):
+        build_train_loader(cfg)
 
 
 # --- bad input in the midst of a training ---------------------------------------------------------

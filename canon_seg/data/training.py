@@ -86,6 +86,11 @@ def build_train_loader(cfg):
                 "DATASETS.TRAIN to registered COCO-format sets"
             )
         return _build_photo_loader(cfg)
+    if cfg.INPUT.QUARTER_TURNS and cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
+        raise InputError(
+            "INPUT.QUARTER_TURNS turns the images that a canonicalizer should learn to take for "
+            "upright; it is for segmenters trained by themselves (MODEL.META_ARCHITECTURE)"
+        )
     if not cfg.DATASETS.TRAIN:
         raise InputError(
             "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
@@ -109,7 +114,7 @@ def build_train_loader(cfg):
             "from annotations with a 'segmentation'"
         )
     pasted = _load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
-    mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT, pasted)
+    mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT, pasted, cfg.INPUT.QUARTER_TURNS)
     return _ErrorsRaised(
         build_detection_train_loader(cfg, mapper=_WithErrors(mapper), dataset=examples)
     )
@@ -236,13 +241,15 @@ class RegionMapper:
     """Annotated image to a training example for SAM: one random view and its masks.
 
     Views are crops around a random instance or of the whole image, mirrored at random, with
-    disturbed colours. Never turned: the segmenter is meant to know upright images.
+    disturbed colours. Turned only where that is asked for: the segmenter is meant to know upright
+    images.
 
     Args:
         side: longer side of the view in pixels.
         image_format: "RGB" or "BGR".
         pasted: examples in detectron2's format whose objects are pasted into half of the views
             (Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
+        quarter_turns: turn each view by a random one.
     """
 
     MIN_AREA = 48  # pixels of a mask in the view; smaller ones teach little
@@ -250,8 +257,8 @@ class RegionMapper:
     MAX_PASTED = 4
     TRIES = 10  # views drawn until one shows such a mask; else the best of them is taken
 
-    def __init__(self, side, image_format, pasted=()):
-        self.side, self.image_format = side, image_format
+    def __init__(self, side, image_format, pasted=(), quarter_turns=False):
+        self.side, self.image_format, self.quarter_turns = side, image_format, quarter_turns
         self.pasted = [
             (example, annotation) for example in pasted for annotation in example["annotations"]
             if _is_object(annotation) and annotation["bbox"][2] * annotation["bbox"][3] > 1024
@@ -300,6 +307,9 @@ class RegionMapper:
         pixels = view(image)
         if self.pasted and np.random.rand() < 0.5:
             pixels, seen = self._paste(pixels, seen)
+        if self.quarter_turns:
+            turns = np.random.randint(4)
+            pixels, seen = np.rot90(pixels, turns), np.rot90(seen, turns, axes=(1, 2)).copy()
         example["image"] = torch.from_numpy(
             disturb_pixels(pixels.astype(np.float32), np.random).transpose(2, 0, 1).copy()
         )
