@@ -1,7 +1,7 @@
 """Faster numerics for evaluating a segmenter: bfloat16, compilation, channels-last.
 
-They act on what sees the image alone: SAM's image encoder, a detector's backbone, the heavy part of
-all but our smallest models. What is sensitive to rounding (the coordinates of prompts, boxes, scores) is computed as ever, in float32.
+They act on what sees the image alone: SAM's image encoder, a detector's backbone. What is sensitive
+to rounding (the coordinates of prompts, boxes, scores) is computed as ever, in float32.
 """
 
 import functools
