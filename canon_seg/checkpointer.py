@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_asset
 from canon_seg.checkpoint import check_fit, check_is_file, load_pickle_file, load_torch_file
 from canon_seg.errors import InputError
 from canon_seg.files import save_torch, write_text
@@ -16,7 +17,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     """Reads detectron2's ``.pth`` and ``.pkl`` without running code in them, and insists on a fit.
 
     A file whose entries do not fit the model is an :class:`InputError`; only a backbone that comes
-    under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is.
+    under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is. A model
+    with a `Sam` as its ``sam`` reads segment_anything's files too, which hold that alone.
 
     Args:
         model, save_dir, checkpointables: as detectron2's.
@@ -54,6 +56,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 belongs to another model.
         """
         if path:
+            path = resolve_asset(path)
             try:
                 path = self.path_manager.get_local_path(path)
             except Exception as error:  # whatever a download can end with
@@ -76,7 +79,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
         else:
             checkpoint = {"model": contents}
-        self._check_weights(checkpoint["model"])
+        weights = checkpoint["model"]
+        self._check_weights(weights)
+        if hasattr(self.model, "sam") and not any(name.startswith("sam.") for name in weights):
+            checkpoint["model"] = {f"sam.{name}": value for name, value in weights.items()}
         return checkpoint
 
     def _check_weights(self, weights):
