@@ -26,7 +26,7 @@ from canon_seg.demo.drawing import captioned, describe, draw_turns
 from canon_seg.demo.inputs import find_inputs, output_names
 from canon_seg.demo.prompts import check_prompts, parse_prompts
 from canon_seg.demo.results import Results
-from canon_seg.demo.segment import KEEP, KEEP_TINY, build_segment, same_when_turned
+from canon_seg.demo.segment import KEEP, KEEP_TINY, POINTS_PER_SIDE, build_segment, same_when_turned
 from canon_seg.demo.video import (
     clip_pose,
     equals_a_turn,
@@ -95,8 +95,9 @@ def parse_arguments():
         "--frames", type=int, metavar="N", help="only the first N frames of each video or webcam"
     )
     parser.add_argument(
-        "--points-per-side", type=int, default=16, metavar="N",
-        help="without prompts, SAM is asked at N x N points; default: 16",
+        "--points-per-side", type=int, metavar="N",
+        help="without prompts, SAM is asked at N x N points; default: "
+        f"{POINTS_PER_SIDE}, tiny SAM: for the boxes of regions of like colour",
     )
     parser.add_argument(
         "--min-iou", type=float, metavar="P",
@@ -105,13 +106,13 @@ def parse_arguments():
     )
     parser.add_argument(
         "--min-stability", type=float, metavar="P",
-        help="without prompts: least stability of a mask; default: "
+        help="without prompts, at points: least stability of a mask; default: "
         f"{KEEP[1]:g}, tiny SAM {KEEP_TINY[1]:g}",
     )
     parser.add_argument(
         "--max-masks", type=int, metavar="N",
-        help="without prompts: only the N best masks by predicted IoU times stability; default: "
-        f"{KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
+        help="without prompts: only the N best masks, by predicted IoU times stability or the IoU "
+        f"with the region; default: {KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P",

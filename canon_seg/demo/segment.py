@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Callable
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -12,12 +13,16 @@ from canon_seg import compat  # noqa: F401
 from canon_seg.canonicalizers.canonicalizer import Pose
 from canon_seg.demo.classes import OBJECTS, Classes, known_classes
 from canon_seg.demo.drawing import draw_instances
+from canon_seg.demo.regions import choose_masks, find_regions
 from canon_seg.errors import InputError
 from canon_seg.evaluation.modes import behind
+from canon_seg.geometry.arrays import turn_image
 from canon_seg.geometry.instances import turn_instances
 from canon_seg.meta_arch import CanonicalizedSegmenter
 from canon_seg.predictors.frame import as_canonicalizer_takes_it
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
+from canon_seg.segmenters.prompts import Prompts
+from canon_seg.segmenters.sam_models import LongestSide
 from canon_seg.visualize import draw_segmentation
 from detectron2.structures import BitMasks, Boxes, Instances
 
@@ -25,6 +30,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 # best. segment_anything's thresholds are made for its large models; those of a small one, which is
 # less sure of itself, are chosen by their order instead.
 KEEP, KEEP_TINY = (0.88, 0.95, 1000), (0.0, 0.0, 20)
+POINTS_PER_SIDE = 16
 # Values in the three mask logits of all points that are decoded at once: bounds the memory.
 VALUES_PER_BATCH = 2**27
 
@@ -151,6 +157,40 @@ def segment_everything(count, options, model, image, prompts=()):
     return Segmentation(pose, instances, OBJECTS, draw_segmentation(image, masks))
 
 
+def segment_regions(count, min_iou, image_format, model, image, prompts=()):
+    """As :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
+
+    It is asked for the boxes of regions of like colour (regions.py) in the canonical image: once
+    for all of them, on an image no larger than its own input, to choose some, and once for these.
+
+    Args:
+        min_iou: least predicted IoU.
+    """
+    canonicalizer, segmenter = model.canonicalizer, model.segmenter
+    pose = canonicalizer.pose(as_canonicalizer_takes_it(image, canonicalizer)).alone()
+    canonical = np.ascontiguousarray(turn_image(image, pose.turns_to_canonical))
+    height, width = canonical.shape[:2]
+    side = min(segmenter.sam.image_encoder.img_size, max(height, width))
+    size = LongestSide.get_preprocess_shape(height, width, side)
+    small = cv2.resize(canonical, size[::-1], interpolation=cv2.INTER_AREA)
+    regions, boxes = find_regions(small)
+
+    def ask(pixels, wanted):
+        inputs = {**model_inputs(pixels, image_format), "prompts": Prompts(boxes=wanted)}
+        return segmenter([inputs])[0]["instances"].to("cpu")
+
+    found = ask(small, boxes)
+    fits = found.pred_ious >= min_iou
+    masks, regions, ious = found.pred_masks[fits], regions[fits], found.pred_ious[fits]
+    chosen = boxes[fits][choose_masks(masks, regions, ious, count)]
+    enlarged = torch.tensor([width / size[1], height / size[0]] * 2)
+    instances = ask(canonical, chosen * enlarged)
+    instances = instances[instances.pred_masks.flatten(1).any(dim=1)]
+    instances = turn_instances(instances, pose.turns)
+    picture = draw_segmentation(image, list(instances.pred_masks.numpy()))
+    return Segmentation(pose, instances, OBJECTS, picture)
+
+
 def segment_by_detectron2(image_format, classes, threshold, model, image, prompts=()):
     """Instances, segments or regions of any other detectron2 model; there are no prompts.
 
@@ -209,7 +249,7 @@ def model_inputs(image, image_format):
 
 
 def build_segment(
-    model, cfg, prompted, score_threshold=0.5, points_per_side=16, min_iou=None,
+    model, cfg, prompted, score_threshold=0.5, points_per_side=None, min_iou=None,
     min_stability=None, max_masks=None,
 ):
     """The :class:`Segment` for a model of a config.
@@ -218,7 +258,7 @@ def build_segment(
         prompted: prompts will be given.
         score_threshold: least score of a detector's instances.
         points_per_side, min_iou, min_stability, max_masks: of everything; None for what suits SAM's
-            size.
+            size. A tiny SAM is asked for regions where the first and the third are None.
     """
     image_format, keys = cfg.INPUT.FORMAT, cfg.MODEL
     if prompted:
@@ -232,8 +272,10 @@ def build_segment(
     iou, stability, count = (
         default if value is None else value for value, default in zip(given, defaults)
     )
+    if is_tiny and points_per_side is None and min_stability is None:
+        return Segment(model, partial(segment_regions, count, iou, image_format))
     options = {
-        "points_per_side": points_per_side,
+        "points_per_side": points_per_side or POINTS_PER_SIDE,
         "pred_iou_thresh": iou,
         "stability_score_thresh": stability,
         # A small model finds one thing many times, with boxes that differ.
