@@ -91,12 +91,9 @@ def add_canon_seg_config(cfg):
     # Steps at the start with cross-entropy (positives weighted 3) in place of the focal loss,
     # which stays at empty masks for long when training from scratch.
     cfg.MODEL.SAM.WARMUP_STEPS = 1000
-    # Mask loss after that: "focal" (the SAM paper's, 20:1 with dice) or "cross_entropy" (for each
-    # object divided by its area).
+    # Mask loss after that: "focal" (the SAM paper's, 20:1 with dice) or "cross_entropy" (a mean
+    # around each object and one over the rest, 2:1, with dice).
     cfg.MODEL.SAM.MASK_LOSS = "focal"
-    # Train the mask decoder on windows of these sides, in cells of the embedding, around each
-    # object; larger objects, and all where the list is empty, see the whole embedding.
-    cfg.MODEL.SAM.TRAIN_WINDOWS = []
 
     # A detectron2 model whose boxes prompt SAM on the canonical image.
     cfg.MODEL.SAM.DETECTOR = CN()
@@ -110,14 +107,15 @@ def add_canon_seg_config(cfg):
 
     cfg.MODEL.SAM.TINY = CN()
     # Side of the square input in pixels.
-    cfg.MODEL.SAM.TINY.IMAGE_SIZE = 384
-    # Channels of the encoder's stages at strides 4, 8, 16 and 32.
-    cfg.MODEL.SAM.TINY.CHANNELS = [48, 96, 192, 256]
+    cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
+    # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an even
+    # number of attention heads, which torch has fast code for.
+    cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
     # Residual blocks in each stage.
-    cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 2, 2]
-    # Channels of the image embedding (stride 8), of the prompts and of the mask decoder; a multiple
-    # of 16.
-    cfg.MODEL.SAM.TINY.EMBED_DIM = 128
+    cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 3, 2]
+    # Channels of the prompts and of the mask decoder at stride 8, a multiple of 16; the image
+    # embedding, which carries details of strides 4 and 2 along, has four times as many.
+    cfg.MODEL.SAM.TINY.EMBED_DIM = 64
 
     # COCO-format sets to register under a name: (name, annotations.json, image folder).
     cfg.DATASETS.COCO = []

@@ -17,7 +17,7 @@ MIN_SIDE = 16  # px
 
 # Photographs that come with scikit-image, where it is installed, and a box to begin with.
 _PHOTOS = (
-    ("Astronaut", "astronaut.png", (40, 5, 435, 511)),
+    ("Astronaut", "astronaut.png", (352, 0, 482, 290)),
     ("Cat", "chelsea.png", (100, 20, 430, 299)),
     ("Coffee", "coffee.png", (170, 15, 420, 285)),
     ("Rocket", "rocket.jpg", (300, 120, 345, 400)),

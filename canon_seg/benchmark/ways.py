@@ -43,7 +43,7 @@ SEGMENTERS = {
 # The same with toy sizes, to try the benchmark out.
 _TOY_SAM = [
     "MODEL.SEGMENTER.WEIGHTS", "", "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", 64,
-    "MODEL.SAM.TINY.CHANNELS", [8, 8, 16, 16], "MODEL.SAM.TINY.BLOCKS", [1, 1, 1, 1],
+    "MODEL.SAM.TINY.CHANNELS", [8, 8, 16, 64], "MODEL.SAM.TINY.BLOCKS", [1, 1, 1, 1],
     "MODEL.SAM.TINY.EMBED_DIM", 32,
 ]
 _TOY_DETECTOR = [

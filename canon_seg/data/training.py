@@ -79,6 +79,11 @@ def build_train_loader(cfg):
     Raises:
         InputError: if no training data are named, or some that cannot be used.
     """
+    if cfg.INPUT.QUARTER_TURNS and cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
+        raise InputError(
+            "INPUT.QUARTER_TURNS turns the images that a canonicalizer should learn to take for "
+            "upright; it is for segmenters trained by themselves (MODEL.META_ARCHITECTURE)"
+        )
     if trains_on_photos(cfg):
         if not cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
             raise InputError(
@@ -86,11 +91,6 @@ def build_train_loader(cfg):
                 "DATASETS.TRAIN to registered COCO-format sets"
             )
         return _build_photo_loader(cfg)
-    if cfg.INPUT.QUARTER_TURNS and cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
-        raise InputError(
-            "INPUT.QUARTER_TURNS turns the images that a canonicalizer should learn to take for "
-            "upright; it is for segmenters trained by themselves (MODEL.META_ARCHITECTURE)"
-        )
     if not cfg.DATASETS.TRAIN:
         raise InputError(
             "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
@@ -252,7 +252,7 @@ class RegionMapper:
         quarter_turns: turn each view by a random one.
     """
 
-    MIN_AREA = 48  # pixels of a mask in the view; smaller ones teach little
+    MIN_AREA = 24  # pixels of a mask in the view; smaller ones teach little
     MAX_INSTANCES = 32
     MAX_PASTED = 4
     TRIES = 10  # views drawn until one shows such a mask; else the best of them is taken

@@ -9,7 +9,7 @@ from canon_seg.segmenters.sam_models import build_tiny_sam
 CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
 SAM = "canon_seg://sam_tiny.pth"
 SAM_ARCHITECTURE = {
-    "image_size": 384,
+    "image_size": 512,
     "channels": (32, 64, 128, 256),
     "blocks": (1, 2, 3, 2),
     "embed_dim": 64,

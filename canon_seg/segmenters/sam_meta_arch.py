@@ -47,7 +47,7 @@ class SamSegmenter(nn.Module):
     @configurable
     def __init__(
         self, *, sam, image_format, multimask=True, prompts_per_batch=32, train_prompts=16,
-        warmup_steps=0, train_windows=(), mask_loss="focal",
+        warmup_steps=0, mask_loss="focal",
     ):
         """
         Args:
@@ -56,7 +56,7 @@ class SamSegmenter(nn.Module):
             multimask: choose the best of three masks by predicted IoU, instead of the one mask.
             prompts_per_batch: prompts that go through the mask decoder at once.
             train_prompts: prompts drawn from each training image.
-            warmup_steps, train_windows, mask_loss: see the keys of ``MODEL.SAM`` of these names.
+            warmup_steps, mask_loss: see the keys of ``MODEL.SAM`` of these names.
         """
         super().__init__()
         self.sam = sam
@@ -65,7 +65,6 @@ class SamSegmenter(nn.Module):
         self.prompts_per_batch = prompts_per_batch
         self.train_prompts = train_prompts
         self.warmup_steps = warmup_steps
-        self.train_windows = train_windows
         self.mask_loss = mask_loss
 
     @classmethod
@@ -78,7 +77,6 @@ class SamSegmenter(nn.Module):
             "prompts_per_batch": keys.PROMPTS_PER_BATCH,
             "train_prompts": keys.TRAIN_PROMPTS,
             "warmup_steps": keys.WARMUP_STEPS,
-            "train_windows": keys.TRAIN_WINDOWS,
             "mask_loss": _mask_loss(keys.MASK_LOSS),
         }
 
@@ -184,10 +182,7 @@ class SamSegmenter(nn.Module):
         batch = self._prompt_batch(batched_inputs)
         if batch is None:  # nothing to be seen, but a graph to go back through
             return dict.fromkeys(("loss_mask", "loss_dice", "loss_iou"), 0 * embeddings.sum())
-        return training_losses(
-            self.sam, embeddings, batch, windows=self.train_windows, warmup=warmup,
-            loss=self.mask_loss,
-        )
+        return training_losses(self.sam, embeddings, batch, warmup=warmup, loss=self.mask_loss)
 
     def _resize_for_training(self, inputs):
         """Differentiable in the image, unlike SamPredictor's way through 8-bit pixels."""
@@ -204,7 +199,7 @@ class SamSegmenter(nn.Module):
 
     def _prompt_batch(self, batched_inputs):
         """Objects drawn from each image, in SAM's input frame; None where no image has any."""
-        side = self.sam.prompt_encoder.mask_input_size[0]
+        side = self.sam.image_encoder.img_size
         numbers, boxes, targets = [], [], []
         for number, inputs in enumerate(batched_inputs):
             instances = _draw(inputs["instances"], self.train_prompts)
@@ -258,11 +253,11 @@ def image_size(cfg):
 
 
 def _draw(instances, count):
-    """Up to ``count`` instances; small ones more often, as photographs hold more of them."""
+    """Up to ``count`` instances; those of up to a fifth of the image's side first, since there are
+    more of them in photographs than in the regions that people draw."""
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
-    # Large ones also cost the most: the decoder sees the whole embedding for each.
-    chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1) ** 2
+    chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1)
     order = torch.randperm(len(chances), device=chances.device)
     kept = order[torch.rand_like(chances) < chances[order]]
     return instances[kept[:count] if len(kept) else order[:1]]
