@@ -63,7 +63,7 @@ MODEL:
     SIZE: "tiny"
     TINY:
       IMAGE_SIZE: 64
-      CHANNELS: [8, 8, 16, 16]
+      CHANNELS: [8, 8, 16, 64]
       BLOCKS: [1, 1, 1, 1]
       EMBED_DIM: 32
 INPUT:
@@ -89,7 +89,8 @@ def config(tmp_path_factory):
          "exported": {key: value.half() for key, value in exported.items()}, "trainable": {}},
         folder / "canonicalizer.pth",
     )
-    torch.save(tiny_segmenter("sam").sam.state_dict(), folder / "sam.pth")
+    # Weights with which several masks are left of everything.
+    torch.save(tiny_segmenter("sam", seed=4).sam.state_dict(), folder / "sam.pth")
     path = folder / "config.yaml"
     path.write_text(
         CONFIG.format(weights=folder / "canonicalizer.pth", sam=folder / "sam.pth")
@@ -164,6 +165,20 @@ def test_everything_is_segmented_without_prompts(run):
     factor = zoom_factor(40, 61)
     drawn = np.asarray(Image.open("out/photo.png"))[-40 * factor :, : 61 * factor]
     assert (drawn != pixels.repeat(factor, axis=0).repeat(factor, axis=1)).any()
+
+
+def test_a_tiny_sam_is_asked_for_regions(run):
+    pytest.importorskip("skimage", reason="regions need scikit-image")
+    pixels = np.full((90, 130, 3), 30, np.uint8)
+    pixels[15:45, 20:60], pixels[50:80, 70:120] = (220, 60, 60), (60, 220, 60)
+    save("things.png", pixels)
+    words = ["--input", "things.png", "--output", "out"]
+    done = run(*words, "--turns")
+    assert done.status == 0, done.err
+    count, same = LINE.fullmatch(done.lines[0]).group(6, 7)
+    assert int(count) >= 2 and same == "the same"
+    assert ", 1 mask, " in run(*words, "--max-masks", "1").lines[0]
+    assert ", 0 masks, " in run(*words, "--min-iou", "0.999").lines[0]
 
 
 def test_thresholds_of_everything_are_heeded(run):

@@ -116,7 +116,7 @@ def config(files, config_file="plain.yaml", weights="weights.pth", **changes):
     cfg = load_config("", [
         "MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.META_ARCHITECTURE", "SamSegmenter",
         "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64",
-        "MODEL.SAM.TINY.CHANNELS", "(8, 8, 16, 16)", "MODEL.SAM.TINY.EMBED_DIM", "32",
+        "MODEL.SAM.TINY.CHANNELS", "(8, 8, 16, 64)", "MODEL.SAM.TINY.EMBED_DIM", "32",
         "MODEL.SAM.PROMPTS", "detector", "INPUT.FORMAT", "RGB",
     ])
     keys = cfg.MODEL.SAM.DETECTOR

@@ -30,7 +30,7 @@ MODEL:
     SIZE: "tiny"
     TINY:
       IMAGE_SIZE: 64
-      CHANNELS: [8, 8, 16, 16]
+      CHANNELS: [8, 8, 16, 64]
       BLOCKS: [1, 1, 1, 1]
       EMBED_DIM: 32
 INPUT:

@@ -89,7 +89,7 @@ def random_canonicalizer(image_format="RGB"):
 
 def tiny_sam():
     torch.manual_seed(1)
-    sam = build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32)
+    sam = build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32)
     return SamSegmenter(sam=sam, image_format="RGB")
 
 

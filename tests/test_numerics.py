@@ -89,6 +89,12 @@ def test_each_switch_does_something_and_changes_little(monkeypatch):
         assert all(torch.equal(value, state[k]) for k, value in changed.state_dict().items())
 
 
+def test_the_tiny_encoder_compiles():
+    encoder, image = tiny_segmenter("sam").sam.image_encoder, torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(encoder)(image), encoder(image))
+
+
 def test_prompts_keep_their_precision():
     segmenter, dtypes = tiny_segmenter("sam"), []
     speed_up(segmenter, ("BFLOAT16",))
@@ -102,7 +108,7 @@ def test_prompts_keep_their_precision():
 def test_switched_on_by_the_config():
     cfg = load_config("", [
         "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64", "MODEL.SAM.TINY.CHANNELS",
-        "(8, 8, 16, 16)", "MODEL.SAM.TINY.EMBED_DIM", "32",
+        "(8, 8, 16, 64)", "MODEL.SAM.TINY.EMBED_DIM", "32",
     ])
     assert used_numerics(cfg) == ()
     cfg.MODEL.SEGMENTER.BFLOAT16 = cfg.MODEL.SEGMENTER.CHANNELS_LAST = True

@@ -16,7 +16,7 @@ from tiny_models import random_image, random_prompts, tiny_config
 SIZE = 40, 61
 SAM = [
     "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64", "MODEL.SAM.TINY.CHANNELS",
-    "[8, 8, 16, 16]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]", "MODEL.SAM.TINY.EMBED_DIM", "32",
+    "[8, 8, 16, 64]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]", "MODEL.SAM.TINY.EMBED_DIM", "32",
     "INPUT.FORMAT", "RGB",
 ]
 CANONICAL = [

@@ -154,7 +154,7 @@ def example(height=48, width=64):
 
 def trainable_sam():
     torch.manual_seed(0)
-    sam = build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32)
+    sam = build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32)
     return SamSegmenter(sam=sam, image_format="RGB", warmup_steps=0).train()
 
 
@@ -176,8 +176,11 @@ def test_training_on_one_image_lowers_the_loss():
 
 def test_every_part_learns_over_many_steps():
     model = trainable_sam()
+    for parameter in model.parameters():
+        if not parameter.any():  # layers that begin at zero, before which nothing would learn
+            torch.nn.init.normal_(parameter, std=0.1)
     with EventStorage():
-        for _ in range(12):  # boxes, clicks and corrections all come up
+        for _ in range(30):  # boxes, clicks and corrections all come up
             sum(model([example()]).values()).backward()
     unused = {
         name for name, parameter in model.named_parameters()

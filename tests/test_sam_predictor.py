@@ -63,7 +63,7 @@ def prompts_of(kind, height, width):
         prompts.update(box=box(height, width))
     if kind in ("mask", "all"):
         rng = np.random.default_rng(5)
-        prompts.update(mask_input=rng.normal(size=(1, 32, 32)).astype(np.float32))
+        prompts.update(mask_input=rng.normal(size=(1, 64, 64)).astype(np.float32))
     return prompts
 
 
@@ -127,7 +127,7 @@ def torch_prompts(predictor, kind, height, width, count=2):
         boxes = torch.from_numpy(box(height, width) + shift[:, None])
         prompts["boxes"] = predictor.transform.apply_boxes_torch(boxes, (height, width))
     if kind in ("mask", "all"):
-        prompts["mask_input"] = torch.randn(count, 1, 32, 32, generator=torch.manual_seed(1))
+        prompts["mask_input"] = torch.randn(count, 1, 64, 64, generator=torch.manual_seed(1))
     return prompts
 
 
@@ -178,7 +178,7 @@ def test_tensors_turn_with_the_image(sam):
     ours, size, count = CanonicalSamPredictor(sam, random_canonicalizer()), (40, 61), 2
     points = torch.tensor([[[20.25, 7.5]], [[60.0, 39.0]]])
     boxes = torch.tensor([[3.0, 5.5, 44.125, 30.0], [0, 0, 61, 40]])
-    masks = torch.randn(count, 1, 32, 32, generator=torch.manual_seed(1))
+    masks = torch.randn(count, 1, 64, 64, generator=torch.manual_seed(1))
     results = []
     for turns in C4.elements:
         image = turn_image(picture(*size), turns)
@@ -281,7 +281,7 @@ def test_threads_share_the_models(sam):
 
 def bad_prompts():
     point, label = np.array([[5.0, 5.0]]), np.array([1])
-    mask = np.zeros((1, 32, 32), np.float32)
+    mask = np.zeros((1, 64, 64), np.float32)
     return {
         "no labels": dict(point_coords=point),
         "points of three": dict(point_coords=np.zeros((1, 3)), point_labels=label),

@@ -1,98 +1,75 @@
-"""The training step of SAM: prompts, windows and the decoder that runs on them."""
+"""The training step of SAM: prompts, the decoder of many images at once, and losses."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
 from canon_seg.segmenters import sam_training
+from canon_seg.segmenters.prompt_windows import paste
 from canon_seg.segmenters.sam_models import LongestSide, build_tiny_sam
 from canon_seg.segmenters.sam_training import (
     PromptBatch,
     coverage,
-    cut_windows,
     decode,
     training_losses,
-    window_corners,
-    window_index,
 )
 
+KINDS = ["official", "tiny"]
 
-def tiny_sam(side=64):
+
+def small_sam(kind="tiny", side=64):
+    """A `Sam` with the tiny encoder, and with official prompt encoder and decoder if so wanted."""
     torch.manual_seed(0)
-    return build_tiny_sam(side, (8, 8, 16, 16), (1, 1, 1, 1), 32)
+    sam = build_tiny_sam(side, (8, 8, 16, 64), (1, 1, 1, 1), 32)
+    if kind == "official":
+        sam.prompt_encoder = PromptEncoder(
+            embed_dim=128, image_embedding_size=(side // 8, side // 8),
+            input_image_size=(side, side), mask_in_chans=16,
+        )
+        sam.mask_decoder = MaskDecoder(
+            transformer_dim=128, num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=128, mlp_dim=64, num_heads=4),
+        )
+    return sam
 
 
-def toy_batch(sam, boxes):
+def toy_batch(boxes, side=64):
     """Rectangles of which every second lies in image 1."""
     boxes = torch.tensor(boxes, dtype=torch.float32)
-    side = sam.prompt_encoder.mask_input_size[0]
-    cells = boxes / (sam.image_encoder.img_size / side)
     x, y = torch.arange(side) + 0.5, (torch.arange(side) + 0.5)[:, None]
     targets = torch.stack([
-        ((x > x0) & (x < x1) & (y > y0) & (y < y1)).float() for x0, y0, x1, y1 in cells.tolist()
+        ((x > x0) & (x < x1) & (y > y0) & (y < y1)).float() for x0, y0, x1, y1 in boxes.tolist()
     ])
     return PromptBatch(torch.arange(len(boxes)) % 2, boxes, targets)
 
 
-def test_decode_equals_the_official_decoder():
-    sam = tiny_sam()
-    embedding = torch.randn(1, 32, 8, 8)
-    boxes = torch.tensor([[3.0, 4, 30, 40], [10, 2, 60, 20]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_decode_equals_the_decoder(kind):
+    sam, embeddings = small_sam(kind), torch.randn(2, 128, 8, 8)
+    boxes = torch.tensor([[3.0, 4, 30, 40], [10, 2, 60, 20], [5, 5, 50, 50]])
     sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
-    pe = sam.prompt_encoder.get_dense_pe()
-    official = sam.mask_decoder.predict_masks(embedding, pe, sparse, dense)
-    ours = decode(
-        sam.mask_decoder, embedding.expand(2, -1, -1, -1), pe.expand(2, -1, -1, -1), sparse, dense
-    )
-    for theirs, own in zip(official, ours):
-        torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-5)
+    images = torch.tensor([1, 0, 1])
+    logits, ious, windows = decode(sam, embeddings, images, sparse, dense)
+    whole = paste(logits, windows, 32 if kind == "official" else 64, 64)
+    for n, image in enumerate(images):
+        masks, iou = sam.mask_decoder.predict_masks(
+            embeddings[image][None], sam.prompt_encoder.get_dense_pe(), sparse[n : n + 1],
+            dense[n : n + 1],
+        )
+        torch.testing.assert_close(whole[n], masks[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ious[n], iou[0], rtol=1e-4, atol=1e-5)
 
 
-@given(st.data())
-def test_windows_hold_their_boxes(data):
-    side = data.draw(st.integers(8, 48))
-    size = data.draw(st.integers(4, side))
-    extent = data.draw(st.floats(0.5, size - 1.01))
-    x, y = (data.draw(st.floats(0, side - extent)) for _ in range(2))
-    box = torch.tensor([[x, y, x + extent, y + extent]])
-    column, row = window_corners(box, size, side)[0].tolist()
-    assert 0 <= column <= side - size and 0 <= row <= side - size
-    assert column <= x and x + extent <= column + size
-    assert row <= y and y + extent <= row + size
-
-
-def test_windows_lie_everywhere_around_their_boxes():
-    box = torch.tensor([[20.0, 20, 24, 24]]).expand(300, -1)
-    columns = window_corners(box, 16, 48)[:, 0]
-    assert set(columns.tolist()) == set(range(8, 21))
-
-
-def test_windows_are_cut_where_they_should():
-    maps = torch.arange(2 * 36.0).reshape(2, 1, 6, 6)
-    windows = cut_windows(maps, torch.tensor([[1, 2], [3, 0]]), 3)
-    assert torch.equal(windows[0], maps[0, :, 2:5, 1:4])
-    assert torch.equal(windows[1], maps[1, :, 0:3, 3:6])
-
-
-def test_large_objects_get_large_windows(monkeypatch):
-    monkeypatch.setattr(sam_training, "LARGER_FRACTION", 0.0)
-    boxes = torch.tensor([[0.0, 0, 5, 5], [0, 0, 10, 3], [0, 0, 20, 20], [0, 0, 48, 9]])
-    assert window_index(boxes, [16, 24, 48]).tolist() == [0, 1, 2, 2]
-    monkeypatch.setattr(sam_training, "LARGER_FRACTION", 1.0)
-    assert window_index(boxes, [16, 24, 48]).tolist() == [1, 2, 2, 2]
-
-
-@pytest.mark.parametrize("windows, loss", [((), "focal"), ((4, 6), "cross_entropy")])
-def test_training_lowers_the_loss(windows, loss):
-    sam = tiny_sam().train()
-    batch = toy_batch(sam, [[8, 8, 20, 24], [30, 30, 60, 50], [40, 4, 50, 14], [2, 40, 12, 60]])
-    embeddings = torch.randn(2, 32, 8, 8)
+@pytest.mark.parametrize("kind, loss", [("official", "focal"), ("tiny", "cross_entropy")])
+def test_training_lowers_the_loss(kind, loss):
+    sam = small_sam(kind).train()
+    batch = toy_batch([[8, 8, 20, 24], [30, 30, 60, 50], [40, 4, 50, 14], [2, 40, 12, 60]])
+    embeddings = torch.randn(2, 128, 8, 8)
     parameters = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, 3e-3)
     totals = []
     for _ in range(40):
-        losses = training_losses(sam, embeddings, batch, windows=windows, loss=loss)
+        losses = training_losses(sam, embeddings, batch, loss=loss)
         total = sum(losses.values())
         optimizer.zero_grad()
         total.backward()
@@ -102,51 +79,59 @@ def test_training_lowers_the_loss(windows, loss):
 
 
 @pytest.mark.parametrize("kind", ["box", "click", "corrected"])
-@pytest.mark.parametrize("windows", [(), (7,)])
-def test_prompts_of_every_kind(monkeypatch, kind, windows):
-    sam, given_prompts = tiny_sam(), []
-    batch = toy_batch(sam, [[8, 8, 20, 24], [30, 30, 40, 44]])
-    encode = sam_training._encode
+@pytest.mark.parametrize("model", KINDS)
+def test_prompts_of_every_kind(monkeypatch, kind, model):
+    sam, given_prompts = small_sam(model), []
+    batch = toy_batch([[8, 8, 20, 24], [30, 30, 40, 44]])
+    encode = type(sam.prompt_encoder).forward
 
-    def record(encoder, boxes, points, logits, corners, size):
-        given_prompts.append((boxes, points, logits, corners, size))
-        return encode(encoder, boxes, points, logits, corners, size)
+    def record(encoder, points, boxes, masks):
+        given_prompts.append((points, boxes, masks))
+        return encode(encoder, points, boxes, masks)
 
-    monkeypatch.setattr(sam_training, "_encode", record)
-    monkeypatch.setattr(sam_training, "LARGER_FRACTION", 0.0)
+    monkeypatch.setattr(type(sam.prompt_encoder), "forward", record)
     monkeypatch.setattr(sam_training, "BOX_FRACTION", 0.0 if kind == "click" else 1.0)
     monkeypatch.setattr(sam_training, "CORRECTED_FRACTION", float(kind == "corrected"))
-    training_losses(sam, torch.randn(2, 32, 8, 8), batch, windows=windows)
-    boxes, points, logits, corners, size = given_prompts[0]
-    assert logits is None and size == (7 if windows else 8)
+    training_losses(sam, torch.randn(2, 128, 8, 8), batch)
+    points, boxes, masks = given_prompts[0]
+    assert masks is None and len(given_prompts) == 1 + (kind == "corrected")
     if kind == "click":
         assert boxes is None and points[1].tolist() == [[1], [1]]
-        for (x, y), target in zip(points[0][:, 0], batch.targets):
-            assert target[int((y + 0.5) / 2), int((x + 0.5) / 2)] > 0.5
+        for (x, y), target in zip(points[0][:, 0].long(), batch.targets):
+            assert target[y, x] > 0.5
     else:
         assert points is None and boxes.shape == (2, 4)
-    assert len(given_prompts) == 1 + (kind == "corrected")
     if kind == "corrected":
-        boxes, points, logits, corners, size = given_prompts[1]
-        assert logits.shape == (2, 1, 4 * size, 4 * size) and not logits.requires_grad
-        # The click lies in the frame of the picture: where the first mask was wrong.
-        for number, ((x, y), (label,)) in enumerate(zip(points[0][:, 0], points[1].tolist())):
-            column, row = int((x + 0.5) / 2), int((y + 0.5) / 2)
-            inside = bool(batch.targets[number, row, column] > 0.5)
-            assert inside == bool(label)
-            local = logits[number, 0, row - 4 * corners[number, 1], column - 4 * corners[number, 0]]
-            assert (local > 0) != inside
+        points, boxes, masks = given_prompts[1]
+        side = 32 if model == "official" else 64
+        assert masks.shape == (2, 1, side, side) and not masks.requires_grad
+        # The click lies where the first mask was wrong, and says whether the object is there.
+        found = torch.nn.functional.interpolate(masks, 64, mode="bilinear")[:, 0] > 0
+        for n, ((x, y), (label,)) in enumerate(zip(points[0][:, 0].long(), points[1].tolist())):
+            inside = bool(batch.targets[n, y, x] > 0.5)
+            assert inside == bool(label) and bool(found[n, y, x]) != inside
 
 
-def test_a_window_sees_what_the_whole_sees():
-    """The mask embedding of a window is that of the whole, but for its borders."""
-    sam = tiny_sam()
-    encoder, corners = sam.prompt_encoder, torch.tensor([[1, 2]])
-    boxes, logits = torch.tensor([[16.0, 20, 40, 44]]), torch.randn(1, 1, 32, 32)
-    _, whole = encoder(points=None, boxes=boxes, masks=logits)
-    part = cut_windows(logits, 4 * corners, 24)
-    _, window = sam_training._encode(encoder, boxes, None, part, corners, 6)
-    torch.testing.assert_close(window, cut_windows(whole, corners, 6), rtol=1e-4, atol=1e-5)
+def test_targets_lie_where_the_masks_do(monkeypatch):
+    """Targets are cut out by the windows that the logits belong to."""
+    sam, batch = small_sam(), toy_batch([[8, 8, 40, 56], [16, 24, 56, 40]])
+    seen = []
+
+    def record(logits, ious, targets, warmup, loss):
+        seen.append(targets)
+        return {}
+
+    monkeypatch.setattr(sam_training, "mask_losses", record)
+    monkeypatch.setattr(sam_training, "jitter_boxes", lambda boxes: boxes)
+    monkeypatch.setattr(sam_training, "BOX_FRACTION", 1.0)
+    training_losses(sam, torch.randn(2, 128, 8, 8), batch)
+    # The box fills the middle two thirds of its window, whatever its size.
+    k = seen[0].shape[-1]
+    x = ((torch.arange(k) + 0.5) / k * 1.5 - 0.75).abs()
+    expected = (x < 0.5) & (x[:, None] < 0.5)
+    border = ((x - 0.5).abs() < 0.05) | ((x - 0.5).abs() < 0.05)[:, None]
+    for target in seen[0]:
+        assert torch.equal((target > 0.5)[~border], expected[~border])
 
 
 def test_coverage_keeps_the_area():

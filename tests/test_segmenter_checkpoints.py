@@ -9,6 +9,8 @@ import torch
 from segment_anything import sam_model_registry
 
 from canon_seg import compat  # noqa: F401
+from canon_seg.assets import resolve_asset
+from canon_seg.checkpointer import SafeCheckpointer
 from canon_seg.config import add_canon_seg_config, load_config
 from canon_seg.engine.trainer import save_segmenter
 from canon_seg.errors import InputError
@@ -46,7 +48,7 @@ def toy_config(kind, weights):
 def toy_sam_config(weights):
     cfg = load_config("", ["MODEL.SAM.SIZE", "tiny", "MODEL.SEGMENTER.WEIGHTS", str(weights)])
     tiny = cfg.MODEL.SAM.TINY
-    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS = 64, [8, 8, 16, 16], [1, 1, 1, 1]
+    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS = 64, [8, 8, 16, 64], [1, 1, 1, 1]
     tiny.EMBED_DIM = 32
     return cfg
 
@@ -130,6 +132,25 @@ def test_trained_segmenters_are_written_in_their_official_format(tmp_path, kind)
         if kind == "sam" and name in dict(model.named_parameters()):
             value = value.half().float()
         assert torch.equal(loaded[name], value), name
+
+
+def test_sam_is_trained_on_from_its_official_format(tmp_path):
+    model, other = tiny_segmenter("sam"), tiny_segmenter("sam", seed=4)
+    save_segmenter(tmp_path / "segmenter.pth", model)
+    SafeCheckpointer(other).load(str(tmp_path / "segmenter.pth"))
+    for name, value in model.named_parameters():
+        assert torch.equal(other.get_parameter(name), value.half().float()), name
+    DetectionCheckpointer(model, str(tmp_path)).save("whole")  # and from a checkpoint of training
+    SafeCheckpointer(other).load(str(tmp_path / "whole.pth"))
+    assert all(torch.equal(other.get_parameter(n), value) for n, value in model.named_parameters())
+
+
+def test_embedded_weights_are_known_by_their_address():
+    model = build_model(load_config("train/sam_tiny_turned.yaml", []))
+    SafeCheckpointer(model).load("canon_seg://sam_tiny.pth")
+    expected = torch.load(resolve_asset("canon_seg://sam_tiny.pth"), weights_only=True)
+    name = "mask_decoder.iou_token.weight"
+    assert torch.equal(model.sam.get_parameter(name), expected[name].float())
 
 
 @pytest.mark.parametrize("config, name, official", [

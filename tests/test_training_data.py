@@ -371,9 +371,10 @@ def test_sam_trains_on_turned_images(toy):
     assert -1 not in shapes[0] and -1 in shapes[1]
 
 
-def test_canonicalizers_do_not_train_on_turned_images(toy):
+@pytest.mark.parametrize("task_weight", [0.0, 1.0])
+def test_canonicalizers_do_not_train_on_turned_images(toy, task_weight):
     cfg = photo_config(
-        "MODEL.CANONICALIZER.TASK_WEIGHT", 1.0, "INPUT.QUARTER_TURNS", True,
+        "MODEL.CANONICALIZER.TASK_WEIGHT", task_weight, "INPUT.QUARTER_TURNS", True,
         "DATASETS.TRAIN", "('toy_training',)",
     )
     with pytest.raises(InputError, match="INPUT.QUARTER_TURNS.*canonicalizer"):

@@ -61,7 +61,8 @@ def tiny_segmenter(kind, seed=3):
     torch.manual_seed(seed)
     if kind == "sam":
         return SamSegmenter(
-            sam=build_tiny_sam(64, (8, 8, 16, 16), (1, 1, 1, 1), 32), image_format="RGB"
+            # 64 channels at last: two heads of attention, as torch's fused layers want them.
+            sam=build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32), image_format="RGB"
         ).eval()
     return build_model(tiny_config(kind)).eval()
 
