@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-BOX = np.array([20.0, 5.0, 415.0, 512.0])  # the astronaut
+BOX = np.array([332.0, 0.0, 462.0, 290.0])  # the model of a space shuttle
 PLAIN, CANONICAL = (214, 93, 14), (9, 132, 150)
 TURNS = 1  # of the photograph whose way is drawn
 
