@@ -56,7 +56,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 belongs to another model.
         """
         if path:
-            path = resolve_asset(path)
+            path = resolve_asset(os.fspath(path))
             try:
                 path = self.path_manager.get_local_path(path)
             except Exception as error:  # whatever a download can end with
@@ -81,7 +81,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": contents}
         weights = checkpoint["model"]
         self._check_weights(weights)
-        if hasattr(self.model, "sam") and not any(name.startswith("sam.") for name in weights):
+        if hasattr(self.model, "sam") and any(name.startswith("mask_decoder.") for name in weights):
             checkpoint["model"] = {f"sam.{name}": value for name, value in weights.items()}
         return checkpoint
 

@@ -5,8 +5,8 @@
 #     make results                    all parts, then the tables of the documents
 #     make results PARTS="coco poses" some of them
 #
-# Needs the photographs of MODEL_ZOO.md beside the checkout, as ../shared/data. Not among the parts,
-# since they train: the studies (tools/run_study.py); since they want the machine for themselves:
+# Needs the photographs of MODEL_ZOO.md beside the checkout, as ../shared/data. Not among the parts:
+# the studies (tools/run_study.py), which train for long; and what wants the machine for itself,
 # `make benchmark OUTPUT=docs/results/benchmark` and tools/scaling.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -106,13 +106,13 @@ def parse_arguments():
     )
     parser.add_argument(
         "--min-stability", type=float, metavar="P",
-        help="without prompts, at points: least stability of a mask; default: "
-        f"{KEEP[1]:g}, tiny SAM {KEEP_TINY[1]:g}",
+        help=f"without prompts: least stability of a mask; default: {KEEP[1]:g}; a tiny SAM, whose "
+        "default is none, is then asked at points",
     )
     parser.add_argument(
         "--max-masks", type=int, metavar="N",
-        help="without prompts: only the N best masks, by predicted IoU times stability or the IoU "
-        f"with the region; default: {KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
+        help="without prompts: only the N best masks, by predicted IoU times stability, or, of "
+        f"regions, times the IoU with the region; default: {KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P",

@@ -31,10 +31,11 @@ def find_regions(image):
         from skimage.segmentation import felzenszwalb
     except ImportError as error:
         raise InputError(
-            "to look for everything, a tiny SAM needs scikit-image: pip install scikit-image, or "
+            "to segment everything, a tiny SAM needs scikit-image: pip install scikit-image, or "
             "give --points-per-side, --box or --point"
         ) from error
     height, width = image.shape[:2]
+    least_side = min(LEAST_SIDE, height, width)
     masks, boxes = [], []
     for scale in SCALES:
         labels = felzenszwalb(
@@ -43,7 +44,7 @@ def find_regions(image):
         for region in regionprops(labels):
             y0, x0, y1, x1 = region.bbox
             large = (y1 - y0) * (x1 - x0) > LARGEST_BOX * height * width
-            if not large and min(y1 - y0, x1 - x0) >= LEAST_SIDE:
+            if not large and min(y1 - y0, x1 - x0) >= least_side:
                 masks.append(labels == region.label)
                 boxes.append((x0, y0, x1, y1))
     masks = torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, height, width))
@@ -60,16 +61,18 @@ def choose_masks(masks, regions, ious, count):
     Returns:
         indices, best first: by the predicted IoU times the IoU of mask and region.
     """
-    scores, chosen = ious * _iou(masks, regions), []
+    flat = masks.flatten(1).float()  # areas below 2 ** 24 pixels are exact
+    followed = [_iou(mask, region) for mask, region in zip(masks, regions)]
+    scores, chosen = ious * torch.tensor(followed).reshape(ious.shape), []
+    areas, overlaps = flat.sum(dim=1), flat @ flat.T
+    alike = overlaps / (areas[:, None] + areas - overlaps).clamp(min=1) > SAME_IOU
     for index in scores.argsort(descending=True, stable=True).tolist():
         if len(chosen) == count:
             break
-        alike = _iou(masks[index][None], masks[chosen]) > SAME_IOU
-        if masks[index].any() and not alike.any():
+        if areas[index] and not alike[index, chosen].any():
             chosen.append(index)
     return chosen
 
 
 def _iou(first, second):
-    overlap, union = first & second, first | second
-    return overlap.sum(dim=(1, 2)) / union.sum(dim=(1, 2)).clamp(min=1)
+    return ((first & second).sum() / (first | second).sum().clamp(min=1)).item()

@@ -185,8 +185,8 @@ def segment_regions(count, min_iou, image_format, model, image, prompts=()):
     chosen = boxes[fits][choose_masks(masks, regions, ious, count)]
     enlarged = torch.tensor([width / size[1], height / size[0]] * 2)
     instances = ask(canonical, chosen * enlarged)
-    instances = instances[instances.pred_masks.flatten(1).any(dim=1)]
-    instances = turn_instances(instances, pose.turns)
+    kept = instances.pred_masks.flatten(1).any(dim=1) & (instances.pred_ious >= min_iou)
+    instances = turn_instances(instances[kept], pose.turns)
     picture = draw_segmentation(image, list(instances.pred_masks.numpy()))
     return Segmentation(pose, instances, OBJECTS, picture)
 

@@ -41,8 +41,9 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
     """A `Sam` that learns from few images: light encoder, prompts with geometry, fine details.
 
     `Sam`, `SamPredictor` and the mask generator of segment_anything run on its parts (the ONNX
-    export does not, which makes dense embeddings of its own). The embedding has stride 8 (SAM's: 16), since small inputs hold small
-    objects, and carries details of strides 4 and 2 along in further channels (:func:`pack`).
+    export does not, which makes dense embeddings of its own). The embedding has stride 8 (SAM's:
+    16), since small inputs hold small objects, and carries details of strides 4 and 2 along in
+    further channels (:func:`pack`).
 
     Args:
         image_size: side of the square input in pixels, a multiple of 32.
@@ -229,10 +230,11 @@ class TinyPromptEncoder(PromptEncoder):
 class TinyMaskDecoder(MaskDecoder):
     """segment_anything's mask decoder, at work in windows around the boxes.
 
-    A mask ends where the window of its box does, a quarter of the box's side beyond it. A box is seen at one size, with details of the picture (Ke et al., "Segment Anything in High
+    A box is seen at one size, with details of the picture (Ke et al., "Segment Anything in High
     Quality", NeurIPS 2023), and each cell is compared with an 8 x 8 raster of the window, the outer
     ones of which lie outside of the box: what an object looks like, other than its surroundings,
-    need not be known beforehand. Prompts without a box are seen in a window of the whole picture.
+    need not be known beforehand. A mask ends where the window does, a quarter of the box's side
+    beyond the box. Prompts without a box are seen in a window of the whole picture.
     """
 
     BOX_CELLS = 16  # of a box's window, along each axis; its masks have four times as many
