@@ -108,8 +108,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.TINY = CN()
     # Side of the square input in pixels.
     cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
-    # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an even
-    # number of attention heads, which torch has fast code for.
+    # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an
+    # even number of attention heads, which torch has fast code for.
     cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
     # Residual blocks in each stage.
     cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 3, 2]

@@ -353,7 +353,8 @@ class TinyMaskDecoder(MaskDecoder):
             align(maps, images, windows, factor * cells, self.image_size)
             for maps, factor in zip(unpack(embeddings), (1, 2, 4))
         )
-        return coarse + self.coarse_comparison(coarse), middle + self.middle_comparison(middle), fine
+        coarse = coarse + self.coarse_comparison(coarse)
+        return coarse, middle + self.middle_comparison(middle), fine
 
 
 def box_features(boxes, windows, cells):
