@@ -253,8 +253,8 @@ def image_size(cfg):
 
 
 def _draw(instances, count):
-    """Up to ``count`` instances; those of up to a fifth of the image's side first, since there are
-    more of them in photographs than in the regions that people draw."""
+    """Up to ``count`` instances, more rarely the larger they are above a fifth of the image's side,
+    since photographs hold more small objects than the regions that people draw."""
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
     chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1)
