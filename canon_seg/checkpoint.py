@@ -74,15 +74,17 @@ _SAFE_GLOBALS = {
     "__builtin__.bytes": lambda: b"",  # protocol 2 writes empty bytes as a call
 }
 for _core in ("numpy.core", "numpy._core"):
-    _SAFE_GLOBALS.update({
-        f"{_core}.multiarray._reconstruct": lambda *prototype: _PickledArray(),
-        f"{_core}.multiarray.scalar": (
-            lambda dtype, data: _PickledArray(((), dtype, "C", data), is_scalar=True)
-        ),
-        f"{_core}.numeric._frombuffer": (  # protocol 5
-            lambda data, dtype, shape, order: _PickledArray((shape, dtype, order, data))
-        ),
-    })
+    _SAFE_GLOBALS.update(
+        {
+            f"{_core}.multiarray._reconstruct": lambda *prototype: _PickledArray(),
+            f"{_core}.multiarray.scalar": (
+                lambda dtype, data: _PickledArray(((), dtype, "C", data), is_scalar=True)
+            ),
+            f"{_core}.numeric._frombuffer": (  # protocol 5
+                lambda data, dtype, shape, order: _PickledArray((shape, dtype, order, data))
+            ),
+        }
+    )
 
 
 class _WeightsUnpickler(pickle.Unpickler):

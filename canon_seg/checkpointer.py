@@ -107,11 +107,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         else:
             missing = incompatible.missing_keys
             unknown = [
-                name for name in incompatible.unexpected_keys
+                name
+                for name in incompatible.unexpected_keys
                 if name.rpartition(".")[2] not in ("pixel_mean", "pixel_std")
             ]
         check_fit(
-            self.path, self.key,
-            missing=missing, unknown=unknown, shapes=incompatible.incorrect_shapes,
+            self.path,
+            self.key,
+            missing=missing,
+            unknown=unknown,
+            shapes=incompatible.incorrect_shapes,
         )
         return incompatible

@@ -40,6 +40,7 @@ def merge_detections(results, iou_threshold, max_detections):
     Returns:
         new `Instances`, by descending score.
     """
+
     def gathered(name):
         return torch.cat([_tensor_of(result.get(name)) for result in results])
 

@@ -48,9 +48,20 @@ class CanonicalizedSegmenter(nn.Module):
 
     @configurable
     def __init__(
-        self, *, canonicalizer, segmenter, resize, prior, prior_weight, task_weight,
-        label_smoothing=0.0, freeze_segmenter=True, evaluation_only=False, cache=None,
-        merge_nms_thresh=0.5, max_detections=100,
+        self,
+        *,
+        canonicalizer,
+        segmenter,
+        resize,
+        prior,
+        prior_weight,
+        task_weight,
+        label_smoothing=0.0,
+        freeze_segmenter=True,
+        evaluation_only=False,
+        cache=None,
+        merge_nms_thresh=0.5,
+        max_detections=100,
     ):
         """
         Args:
@@ -242,9 +253,7 @@ class CanonicalizedSegmenter(nn.Module):
         results = [result]
         for other in pose.others:
             turns = C4.compose(other, pose.turns_to_canonical)
-            results += [
-                _turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])
-            ]
+            results += [_turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])]
         instances = [voted["instances"] for voted in results]
         if inputs.get("prompts") is not None:
             return {"instances": merge_prompted(instances)}
@@ -256,8 +265,7 @@ class CanonicalizedSegmenter(nn.Module):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         logits = self.canonicalizer.logits(images)
         losses = {
-            "loss_prior": self.prior_weight
-            * prior_loss(logits, self.prior, self.label_smoothing)
+            "loss_prior": self.prior_weight * prior_loss(logits, self.prior, self.label_smoothing)
         }
         storage = get_event_storage()
         for name, value in alignment(logits.softmax(dim=1), self.prior).items():
@@ -269,13 +277,17 @@ class CanonicalizedSegmenter(nn.Module):
             # One by one: detectron2 v0.6 cannot batch images that carry gradients.
             for inputs, image, image_logits in zip(batched_inputs, images, logits):
                 turns, canonical = straight_through(image.float(), image_logits)
-                task_losses = self.segmenter([{
-                    **_without_ground_truth(inputs),
-                    **_turned_ground_truth(inputs, C4.inverse(turns)),
-                    "image": canonical,
-                    "height": canonical.shape[-2],
-                    "width": canonical.shape[-1],
-                }])
+                task_losses = self.segmenter(
+                    [
+                        {
+                            **_without_ground_truth(inputs),
+                            **_turned_ground_truth(inputs, C4.inverse(turns)),
+                            "image": canonical,
+                            "height": canonical.shape[-2],
+                            "width": canonical.shape[-1],
+                        }
+                    ]
+                )
                 for key, value in task_losses.items():
                     losses[key] = losses.get(key, 0) + weight * value
         return losses
@@ -340,8 +352,11 @@ def turn_own_instances(instances, turns):
     fields = instances.get_fields()
     masks, turns = fields.get("pred_masks"), C4.element(turns)
     if (
-        not turns or not isinstance(masks, torch.Tensor) or masks.device.type != "cpu"
-        or not masks.is_contiguous() or masks.shape[1:] != torch.Size(instances.image_size)
+        not turns
+        or not isinstance(masks, torch.Tensor)
+        or masks.device.type != "cpu"
+        or not masks.is_contiguous()
+        or masks.shape[1:] != torch.Size(instances.image_size)
     ):
         return turn_instances(instances, turns)
     # A turn is a flip and, if it is not by 180 degrees, an exchange of the axes, which is a view.

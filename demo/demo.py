@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Segment photographs and videos in their canonical pose; the console command canon-seg-demo.
 
-    python demo/demo.py --input photo.jpg --output DIR
-    python demo/demo.py --help
+python demo/demo.py --input photo.jpg --output DIR
+python demo/demo.py --help
 """
 
 from canon_seg.cli.demo import main

@@ -29,8 +29,15 @@ def transformers_sam():
     torch.manual_seed(0)
     config = transformers.SamConfig(
         vision_config=dict(
-            hidden_size=16, output_channels=32, num_hidden_layers=2, num_attention_heads=2,
-            image_size=128, window_size=4, global_attn_indexes=[1], num_pos_feats=16, mlp_dim=32,
+            hidden_size=16,
+            output_channels=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=128,
+            window_size=4,
+            global_attn_indexes=[1],
+            num_pos_feats=16,
+            mlp_dim=32,
             initializer_range=0.1,
         ),
         prompt_encoder_config=dict(hidden_size=32, image_size=128),
@@ -57,14 +64,21 @@ def sam2_predictor():
 
     torch.manual_seed(0)
     neck = FpnNeck(
-        PositionEmbeddingSine(32), d_model=32, backbone_channel_list=[64, 32, 16, 8],
+        PositionEmbeddingSine(32),
+        d_model=32,
+        backbone_channel_list=[64, 32, 16, 8],
         fpn_top_down_levels=[2, 3],
     )
     trunk = Hiera(embed_dim=8, num_heads=1, stages=(1, 2, 2, 1), global_att_blocks=(4,))
     model = SAM2Base(
-        ImageEncoder(trunk, neck, scalp=1), memory_attention=None, memory_encoder=None,
-        num_maskmem=0, image_size=128, directly_add_no_mem_embed=True,
-        use_high_res_features_in_sam=True, multimask_output_in_sam=True,
+        ImageEncoder(trunk, neck, scalp=1),
+        memory_attention=None,
+        memory_encoder=None,
+        num_maskmem=0,
+        image_size=128,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
     ).eval()
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # fixed for 1024 px otherwise
@@ -113,8 +127,11 @@ def test_transformers_pair_gives_what_their_own_code_gives(transformers_sam):
     masks, scores, _ = ours.predict(POINTS, LABELS, BOX)
     model, processor = transformers_sam.model, transformers_sam.processor
     inputs = processor(
-        Image.fromarray(picture()), input_points=[[POINTS.tolist()]],
-        input_labels=[[LABELS.tolist()]], input_boxes=[[BOX.tolist()]], return_tensors="pt",
+        Image.fromarray(picture()),
+        input_points=[[POINTS.tolist()]],
+        input_labels=[[LABELS.tolist()]],
+        input_boxes=[[BOX.tolist()]],
+        return_tensors="pt",
     )
     sizes = inputs["original_sizes"], inputs.pop("reshaped_input_sizes")
     inputs.pop("original_sizes")

@@ -43,7 +43,6 @@ HEIGHT, WIDTH = 40, 56
 IMAGE = random_image(HEIGHT, WIDTH).permute(1, 2, 0).numpy()
 
 
-
 def tiny_sam():
     torch.manual_seed(5)  # weights whose masks depend on the turn
     return build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32)
@@ -282,9 +281,21 @@ def server(tmp_path_factory):
         port = probe.getsockname()[1]
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", OFFLINE, SCRIPT, "--port", str(port), "--max-upload", "1",
-             "--device", "cpu"],
-            stdout=log, stderr=log, env={**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache")},
+            [
+                sys.executable,
+                "-c",
+                OFFLINE,
+                SCRIPT,
+                "--port",
+                str(port),
+                "--max-upload",
+                "1",
+                "--device",
+                "cpu",
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache")},
         )
     try:
         wait(lambda: process.poll() is not None or answers(port), folder / "log.txt")
@@ -306,9 +317,17 @@ def browser(tmp_path):
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync",
-        "hide-scrollbars", "window-size=1400,1200", f"user-data-dir={tmp_path / 'profile'}",
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "hide-scrollbars",
+        "window-size=1400,1200",
+        f"user-data-dir={tmp_path / 'profile'}",
     ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -376,8 +395,9 @@ class Page:
         image = self.find("#photo img")
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
         x, y = image.size["width"] / 2 * right, image.size["height"] / 2 * down
-        ActionChains(self.browser).move_to_element_with_offset(image, int(x), int(y)).click(
-        ).perform()
+        ActionChains(self.browser).move_to_element_with_offset(
+            image, int(x), int(y)
+        ).click().perform()
 
     def upload(self, path):
         wait(lambda: self.find("#upload input[type=file]"), "uploads").send_keys(str(path))
@@ -462,6 +482,7 @@ def urls(browser):
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [
         event["params"]["request"]["url"]
-        for event in events if event["method"] == "Network.requestWillBeSent"
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
     ]
     return [url for url in asked if url.startswith(("http", "ws"))]

@@ -40,7 +40,9 @@ def test_functions_run_in_turn_and_the_first_round_does_not_count():
 
 def test_summary():
     assert summary(np.array([5.0, 1.0, 2.0, 3.0, 4.0])) == {
-        "median": 3.0, "quartiles": [2.0, 4.0], "rounds": 5
+        "median": 3.0,
+        "quartiles": [2.0, 4.0],
+        "rounds": 5,
     }
 
 
@@ -60,10 +62,12 @@ def test_a_slow_round_counts_on_both_sides():
 
 
 def test_wanted_ratios_are_there_even_if_not_measured():
-    values, intervals = split_ratios({
-        "sweep4_over_sweep1": {"value": 1.1, "interval": [1.0, 1.2]},
-        "coco_eval_pycocotools_over_ours": None,
-    })
+    values, intervals = split_ratios(
+        {
+            "sweep4_over_sweep1": {"value": 1.1, "interval": [1.0, 1.2]},
+            "coco_eval_pycocotools_over_ours": None,
+        }
+    )
     assert values["sweep4_over_sweep1"] == 1.1 and intervals["sweep4_over_sweep1"] == [1.0, 1.2]
     assert values["coco_eval_pycocotools_over_ours"] is None
     assert values["equiadapt_over_ours_canonicalize"] is None
@@ -95,10 +99,18 @@ def test_made_up_results_are_of_the_size_of_coco():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells its peaks")
 def test_peak_memory_of_a_way():
-    peak = memory._run({
-        "device": "cpu", "quick": True, "threads": torch.get_num_threads(),
-        "segmenter": "sam_tiny", "way": "canonical", "height": 50, "width": 70, "masks": 2,
-    })
+    peak = memory._run(
+        {
+            "device": "cpu",
+            "quick": True,
+            "threads": torch.get_num_threads(),
+            "segmenter": "sam_tiny",
+            "way": "canonical",
+            "height": 50,
+            "width": 70,
+            "masks": 2,
+        }
+    )
     assert 0 < peak["before"] <= peak["peak"]
 
 
@@ -118,21 +130,42 @@ def test_a_run_without_peers(tmp_path):
     (hidden / "equiadapt.py").write_text("raise ImportError('hidden')")
     sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics"]
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "benchmark.py", "--output", tmp_path, "--quick",
-         "--segmenters", "sam_vit_b", "--sections", *sections],
-        env={**os.environ, "PYTHONPATH": str(hidden)}, cwd=tmp_path,
-        check=True, text=True, stdout=subprocess.PIPE,
+        [
+            sys.executable,
+            ROOT / "tools" / "benchmark.py",
+            "--output",
+            tmp_path,
+            "--quick",
+            "--segmenters",
+            "sam_vit_b",
+            "--sections",
+            *sections,
+        ],
+        env={**os.environ, "PYTHONPATH": str(hidden)},
+        cwd=tmp_path,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
     )
     result = json.loads((tmp_path / "benchmark.json").read_text())
     assert result["quick"] and "hidden" in result["equiadapt"]["note"]
     assert set(sections) <= set(result) and "memory" not in result
     assert set(result["machine"]) == {
-        "cpu", "cores", "threads", "device", "torch", "python", "system"
+        "cpu",
+        "cores",
+        "threads",
+        "device",
+        "torch",
+        "python",
+        "system",
     }
     values = result["ratios"]
     measured = {
-        "canonical_over_vanilla_sam_vit_b", "tta_over_canonical_sam_vit_b", "sweep4_over_sweep1",
-        "coco_eval_pycocotools_over_ours", "gain_bfloat16_sam_vit_b",
+        "canonical_over_vanilla_sam_vit_b",
+        "tta_over_canonical_sam_vit_b",
+        "sweep4_over_sweep1",
+        "coco_eval_pycocotools_over_ours",
+        "gain_bfloat16_sam_vit_b",
     }
     assert all(values[key] > 0 for key in measured)
     assert set(values) >= set(TARGETS) - {"canonical_over_vanilla_sam_vit_h"}
@@ -146,9 +179,13 @@ def test_a_run_without_peers(tmp_path):
     assert format_table(result) in done.stdout
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--rounds", "0"], "--rounds is 0"), (["--device", "nonsense"], "--device: 'nonsense'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--rounds", "0"], "--rounds is 0"),
+        (["--device", "nonsense"], "--device: 'nonsense'"),
+    ],
+)
 def test_bad_arguments(arguments, message, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import benchmark

@@ -19,8 +19,10 @@ def result(count=3, size=(5, 7)):
     instances.rles = [{"size": list(size), "counts": b"abc"} for _ in range(count)]
     # A turned view, half precision, no elements, no axes.
     tensors = [torch.rand(4, 6).t(), torch.rand(3).bfloat16(), torch.zeros(0, 4), torch.tensor(7)]
-    return [{"instances": instances, "panoptic_seg": (torch.arange(6).view(2, 3), [{"id": 1}])},
-            {"sem_seg": tensors}]
+    return [
+        {"instances": instances, "panoptic_seg": (torch.arange(6).view(2, 3), [{"id": 1}])},
+        {"sem_seg": tensors},
+    ]
 
 
 def assert_equal(ours, theirs):
@@ -112,7 +114,8 @@ def test_several_threads():
 def inputs(**changes):
     base = {
         "image": torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4),
-        "height": 2, "width": 4,
+        "height": 2,
+        "width": 4,
         "prompts": Prompts(boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]])),
     }
     return {**base, **changes}
@@ -123,10 +126,17 @@ def test_keys_tell_contents_apart():
     other_boxes = Prompts(boxes=torch.tensor([[0.0, 0.0, 1.0, 1.5]]))
     points = Prompts(points=torch.tensor([[[0.0, 0.0]]]), point_labels=torch.tensor([[1]]))
     batches = [
-        [one], [one, one], [],
-        [inputs(image=image + 1)], [inputs(image=image.reshape(3, 4, 2))],
-        [inputs(image=image.to(torch.int8))], [inputs(height=4)], [inputs(height=4, width=2)],
-        [inputs(prompts=None)], [inputs(prompts=other_boxes)], [inputs(prompts=points)],
+        [one],
+        [one, one],
+        [],
+        [inputs(image=image + 1)],
+        [inputs(image=image.reshape(3, 4, 2))],
+        [inputs(image=image.to(torch.int8))],
+        [inputs(height=4)],
+        [inputs(height=4, width=2)],
+        [inputs(prompts=None)],
+        [inputs(prompts=other_boxes)],
+        [inputs(prompts=points)],
         [inputs(prompts=Prompts(boxes=one["prompts"].boxes, scores=torch.tensor([0.5])))],
         [inputs(prompts=Prompts(boxes=one["prompts"].boxes, classes=torch.tensor([0])))],
     ]

@@ -167,12 +167,15 @@ def test_the_policy_is_for_poses_below_the_threshold(policy):
         assert pose.probabilities == plain_turned.probabilities
 
 
-@pytest.mark.parametrize("arguments, key", [
-    (("sometimes",), "UNCERTAIN is 'sometimes'"),
-    (("vote", 1.5), "UNCERTAIN_BELOW is 1.5"),
-    (("vote", float("nan")), "UNCERTAIN_BELOW is nan"),
-    (("vote", 0.5, 3), "VOTE_POSES is 3"),
-])
+@pytest.mark.parametrize(
+    "arguments, key",
+    [
+        (("sometimes",), "UNCERTAIN is 'sometimes'"),
+        (("vote", 1.5), "UNCERTAIN_BELOW is 1.5"),
+        (("vote", float("nan")), "UNCERTAIN_BELOW is nan"),
+        (("vote", 0.5, 3), "VOTE_POSES is 3"),
+    ],
+)
 def test_policies_that_are_not_there(arguments, key):
     with pytest.raises(InputError, match=f"MODEL.CANONICALIZER.{key}"):
         UncertainPoses(*arguments)
@@ -216,11 +219,13 @@ def test_prompts_break_the_tie_of_symmetric_images(image, network):
         turned_prompts = prompts.turned(turns, height, width)
         size = turned.shape[-2:]
         pose = canonicalizer.pose(turned, lambda t: turned_prompts.turned(t, *size).key())
-        canonical_prompts.add((
-            turned_prompts.turned(pose.turns_to_canonical, *size).key(),
-            turn_maps(turned, pose.turns_to_canonical).numpy().tobytes(),
-            size[pose.turns % 2],
-        ))
+        canonical_prompts.add(
+            (
+                turned_prompts.turned(pose.turns_to_canonical, *size).key(),
+                turn_maps(turned, pose.turns_to_canonical).numpy().tobytes(),
+                size[pose.turns % 2],
+            )
+        )
     assert len(canonical_prompts) == 1
 
 
@@ -313,8 +318,12 @@ def test_identity_leaves_prompts_to_the_last_bit():
     box = torch.tensor([[1.001, 2.002, 3.003, 4.004]])
     for canonicalizer in (IdentityCanonicalizer(), FixedPoseCanonicalizer(0)):
         model = CanonicalizedSegmenter(
-            canonicalizer=canonicalizer, segmenter=None, resize=None,
-            prior=torch.eye(4)[0], prior_weight=1.0, task_weight=0.0,
+            canonicalizer=canonicalizer,
+            segmenter=None,
+            resize=None,
+            prior=torch.eye(4)[0],
+            prior_weight=1.0,
+            task_weight=0.0,
         ).eval()
         inputs = {"image": random_image(6, 9), "prompts": Prompts(boxes=box)}
         _, canonical = model.canonicalize(inputs)

@@ -98,7 +98,8 @@ def first_version(network):
         "input_size": 65,
         "exported": {name: value.half() for name, value in exported.items()},
         "trainable": {
-            name: value for name, value in network.state_dict().items()
+            name: value
+            for name, value in network.state_dict().items()
             if name in wanted or "running_" in name or name.endswith("num_batches_tracked")
         },
     }
@@ -226,9 +227,15 @@ def test_missing_file():
 
 def config(**changes):
     keys = dict(
-        NAME="GroupCanonicalizer", WEIGHTS="", TRAINABLE=False, GROUP_ORDER=4, INPUT_SIZE=97,
+        NAME="GroupCanonicalizer",
+        WEIGHTS="",
+        TRAINABLE=False,
+        GROUP_ORDER=4,
+        INPUT_SIZE=97,
         NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2, 2], DEPTH=1),
-        UNCERTAIN="argmax", UNCERTAIN_BELOW=0.5, VOTE_POSES=2,
+        UNCERTAIN="argmax",
+        UNCERTAIN_BELOW=0.5,
+        VOTE_POSES=2,
     )
     return SimpleNamespace(
         MODEL=SimpleNamespace(CANONICALIZER=SimpleNamespace(**{**keys, **changes})),
@@ -254,17 +261,20 @@ def test_build_the_identity():
     assert isinstance(canonicalizer, IdentityCanonicalizer)
 
 
-@pytest.mark.parametrize("changes, named", [
-    (dict(NAME="Other"), "NAME"),
-    (dict(), "WEIGHTS"),
-    (dict(WEIGHTS="nowhere.pth"), "WEIGHTS"),
-    (dict(WEIGHTS="canon_seg://nothing.pth"), "WEIGHTS"),
-    (dict(TRAINABLE=True, GROUP_ORDER=8), "GROUP_ORDER"),
-    (dict(TRAINABLE=True, GROUP_ORDER=0), "GROUP_ORDER"),
-    (dict(TRAINABLE=True, INPUT_SIZE=96), "INPUT_SIZE"),
-    (dict(TRAINABLE=True, INPUT_SIZE=1), "INPUT_SIZE"),
-    (dict(TRAINABLE=True, NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2], DEPTH=1)), "FIELDS"),
-])
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        (dict(NAME="Other"), "NAME"),
+        (dict(), "WEIGHTS"),
+        (dict(WEIGHTS="nowhere.pth"), "WEIGHTS"),
+        (dict(WEIGHTS="canon_seg://nothing.pth"), "WEIGHTS"),
+        (dict(TRAINABLE=True, GROUP_ORDER=8), "GROUP_ORDER"),
+        (dict(TRAINABLE=True, GROUP_ORDER=0), "GROUP_ORDER"),
+        (dict(TRAINABLE=True, INPUT_SIZE=96), "INPUT_SIZE"),
+        (dict(TRAINABLE=True, INPUT_SIZE=1), "INPUT_SIZE"),
+        (dict(TRAINABLE=True, NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2], DEPTH=1)), "FIELDS"),
+    ],
+)
 def test_bad_keys_are_named(changes, named):
     with pytest.raises(InputError, match=f"MODEL.CANONICALIZER.{named}|NETWORK.*{named}"):
         build_canonicalizer(config(**changes))

@@ -47,7 +47,10 @@ def exploits(marker):
         "as a key": {nested: 1},
         "in an object array": np.array([nested, None], dtype=object),
         "in a state of an array": CallsWithState(
-            np.core.multiarray._reconstruct, np.ndarray, (0,), b"b",
+            np.core.multiarray._reconstruct,
+            np.ndarray,
+            (0,),
+            b"b",
             state=(1, (1,), np.dtype("O"), False, [nested]),
         ),
         "as the type to reconstruct": Calls(np.core.multiarray._reconstruct, nested, (0,), b"b"),
@@ -94,7 +97,10 @@ def test_malicious_code_in_torchs_own_format(tmp_path):
 
 def state_of(shape, dtype, data):
     return CallsWithState(
-        np.core.multiarray._reconstruct, np.ndarray, (0,), b"b",
+        np.core.multiarray._reconstruct,
+        np.ndarray,
+        (0,),
+        b"b",
         state=(1, shape, dtype, False, data),
     )
 
@@ -108,9 +114,13 @@ POINTERS = {
     "record with an object": state_of((1,), RECORD, b"\x01" * 8),
     "number with fields": state_of(
         (1,),
-        CallsWithState(np.dtype, "V8", False, True, state=(
-            3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0
-        )),
+        CallsWithState(
+            np.dtype,
+            "V8",
+            False,
+            True,
+            state=(3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0),
+        ),
         b"\x01" * 8,
     ),
     "scalar object": Calls(np.core.multiarray.scalar, np.dtype("O"), "text"),
@@ -325,12 +335,15 @@ def test_load_state():
     assert torch.equal(module.weight, other.weight)
 
 
-@pytest.mark.parametrize("change, named", [
-    (lambda s: s.pop("bias"), "bias is missing"),
-    (lambda s: s.update(scale=torch.zeros(1)), "scale is unknown"),
-    (lambda s: s.update(bias=torch.zeros(5)), r"bias has shape \(5,\), the model \(3,\)"),
-    (lambda s: s.update(bias="text"), "bias is missing"),
-])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda s: s.pop("bias"), "bias is missing"),
+        (lambda s: s.update(scale=torch.zeros(1)), "scale is unknown"),
+        (lambda s: s.update(bias=torch.zeros(5)), r"bias has shape \(5,\), the model \(3,\)"),
+        (lambda s: s.update(bias="text"), "bias is missing"),
+    ],
+)
 def test_load_state_of_another_architecture(change, named):
     module = nn.Linear(2, 3)
     before = module.weight.clone()

@@ -179,11 +179,14 @@ def test_foreign_names_that_fit_nothing_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
-@pytest.mark.parametrize("change, named", [
-    (lambda s: s.pop("0.bias"), "0.bias is missing"),
-    (lambda s: s.update({"2.weight": s["0.weight"]}), "2.weight is unknown"),
-    (lambda s: s.update({"0.weight": s["0.weight"][:2]}), r"0.weight has shape \(2, 2\)"),
-])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda s: s.pop("0.bias"), "0.bias is missing"),
+        (lambda s: s.update({"2.weight": s["0.weight"]}), "2.weight is unknown"),
+        (lambda s: s.update({"0.weight": s["0.weight"][:2]}), r"0.weight has shape \(2, 2\)"),
+    ],
+)
 def test_another_architecture(tmp_path, suffix, change, named):
     if suffix == ".pkl":
         state = numpy_state(model())
@@ -207,10 +210,21 @@ def test_pixel_statistics_of_old_files_are_no_problem(tmp_path):
 
 
 @pytest.mark.parametrize("suffix, write", [(".pkl", write_pickle), (".pth", write_torch)])
-@pytest.mark.parametrize("contents", [
-    [1, 2], "text", None, {}, {"model": 3}, {"model": {"0.weight": "text"}}, {"model": {}},
-    {1: 2}, {"0.weight": 3.5}, {"model": [1]},
-])
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [1, 2],
+        "text",
+        None,
+        {},
+        {"model": 3},
+        {"model": {"0.weight": "text"}},
+        {"model": {}},
+        {1: 2},
+        {"0.weight": 3.5},
+        {"model": [1]},
+    ],
+)
 def test_other_contents_are_named(tmp_path, suffix, write, contents):
     path = write(tmp_path / f"w{suffix}", contents)
     with pytest.raises(InputError, match="holds no weights") as caught:

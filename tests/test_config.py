@@ -86,21 +86,24 @@ def test_file_and_options(tmp_path):
     assert list(cfg.DATASETS.PHOTOS) == ["a", "b"]
 
 
-@pytest.mark.parametrize("text, named", [
-    ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
-    ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
-    ("SEED: many\n", "SEED"),
-    ("MODEL:\n  CANONICALIZER: 3\n", "MODEL.CANONICALIZER"),
-    ("MODEL: [1\n", "line"),
-    ("MODEL:\n\tSAM: 1\n", "line"),
-    ("", "no keys"),
-    ("- 1\n- 2\n", "no keys"),
-    ("text", "no keys"),
-    ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
-    ("_BASE_: 3\n", ""),
-    ("VERSION: 9\n", "9"),
-    ("\x00\x01", ""),
-])
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
+        ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
+        ("SEED: many\n", "SEED"),
+        ("MODEL:\n  CANONICALIZER: 3\n", "MODEL.CANONICALIZER"),
+        ("MODEL: [1\n", "line"),
+        ("MODEL:\n\tSAM: 1\n", "line"),
+        ("", "no keys"),
+        ("- 1\n- 2\n", "no keys"),
+        ("text", "no keys"),
+        ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+        ("_BASE_: 3\n", ""),
+        ("VERSION: 9\n", "9"),
+        ("\x00\x01", ""),
+    ],
+)
 def test_bad_files_are_named(tmp_path, text, named):
     file = write(tmp_path / "bad.yaml", text)
     with pytest.raises(InputError) as caught:
@@ -122,16 +125,19 @@ def test_missing_file(path):
         load_config(path)
 
 
-@pytest.mark.parametrize("options, named", [
-    (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
-    (["NOTHING", "x"], "NOTHING"),
-    (["SEED", "many"], "SEED"),
-    (["SEED"], "pairs KEY VALUE"),
-    (["SEED", "1", "OUTPUT_DIR"], "pairs KEY VALUE"),
-    (["SEED=1"], "pairs KEY VALUE"),
-    (["_BASE_", "x.yaml"], "_BASE_"),
-    (["MODEL.SAM.SIZE.X", "1"], "MODEL.SAM.SIZE.X"),
-])
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
+        (["NOTHING", "x"], "NOTHING"),
+        (["SEED", "many"], "SEED"),
+        (["SEED"], "pairs KEY VALUE"),
+        (["SEED", "1", "OUTPUT_DIR"], "pairs KEY VALUE"),
+        (["SEED=1"], "pairs KEY VALUE"),
+        (["_BASE_", "x.yaml"], "_BASE_"),
+        (["MODEL.SAM.SIZE.X", "1"], "MODEL.SAM.SIZE.X"),
+    ],
+)
 def test_bad_options_are_named(options, named):
     with pytest.raises(InputError) as caught:
         load_config("", options)
@@ -169,10 +175,14 @@ def test_whole_numbers_are_taken_for_floats(value, expected):
     assert weight.PRIOR_WEIGHT == expected and isinstance(weight.PRIOR_WEIGHT, float)
 
 
-@pytest.mark.parametrize("key, value", [
-    ("MODEL.CANONICALIZER.PRIOR_WEIGHT", "heavy"), ("MODEL.CANONICALIZER.CACHE", "0.5"),
-    ("MODEL.CANONICALIZER.PRIOR_WEIGHT.MORE", "1"),
-])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("MODEL.CANONICALIZER.PRIOR_WEIGHT", "heavy"),
+        ("MODEL.CANONICALIZER.CACHE", "0.5"),
+        ("MODEL.CANONICALIZER.PRIOR_WEIGHT.MORE", "1"),
+    ],
+)
 def test_values_of_other_kinds_are_refused(key, value):
     with pytest.raises(InputError, match=key):
         load_config("", [key, value])

@@ -85,16 +85,19 @@ def config(tmp_path_factory):
     network = NetworkSpec("GCNN", 4, (2, 4), 1)
     exported = build_plain_network(network).state_dict()
     torch.save(
-        {"format": FORMAT, "network": network.to_dict(), "input_size": 33,
-         "exported": {key: value.half() for key, value in exported.items()}, "trainable": {}},
+        {
+            "format": FORMAT,
+            "network": network.to_dict(),
+            "input_size": 33,
+            "exported": {key: value.half() for key, value in exported.items()},
+            "trainable": {},
+        },
         folder / "canonicalizer.pth",
     )
     # Weights with which several masks are left of everything.
     torch.save(tiny_segmenter("sam", seed=4).sam.state_dict(), folder / "sam.pth")
     path = folder / "config.yaml"
-    path.write_text(
-        CONFIG.format(weights=folder / "canonicalizer.pth", sam=folder / "sam.pth")
-    )
+    path.write_text(CONFIG.format(weights=folder / "canonicalizer.pth", sam=folder / "sam.pth"))
     return path
 
 
@@ -137,10 +140,41 @@ def test_the_script_segments_prompts_in_all_turns(config, tmp_path):
     save(tmp_path / "a.png", photo(40, 61))
     save(tmp_path / "b.jpg", photo(61, 40, seed=1))
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--config-file", config, "--input", "*.png", "b.jpg",
-         "--box", "2", "3", "30", "35", "5", "6", "40", "40", "--box", "0", "0", "40", "40",
-         "--point", "10", "12", "--turns", "--output", "out", "SEED", "1"],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [
+            sys.executable,
+            SCRIPT,
+            "--config-file",
+            config,
+            "--input",
+            "*.png",
+            "b.jpg",
+            "--box",
+            "2",
+            "3",
+            "30",
+            "35",
+            "5",
+            "6",
+            "40",
+            "40",
+            "--box",
+            "0",
+            "0",
+            "40",
+            "40",
+            "--point",
+            "10",
+            "12",
+            "--turns",
+            "--output",
+            "out",
+            "SEED",
+            "1",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     lines = [LINE.fullmatch(line).groups() for line in done.stdout.splitlines()]
@@ -218,7 +252,9 @@ def test_masks_of_turned_prompts_are_the_turned_masks(size, image_format):
         model = canonicalized(segmenter, canonicalizer)
         return [
             segment_prompts(
-                image_format, model, turn_image(image, turns),
+                image_format,
+                model,
+                turn_image(image, turns),
                 [part.turned(turns, height, width) for part in prompts],
             )
             for turns in C4.elements
@@ -237,8 +273,13 @@ def test_all_eight_exif_orientations_give_the_picture_of_the_upright_file(run):
     upright = photo()
     flipped = upright[:, ::-1]
     stored = {  # what a camera stores for each value of the tag, from the tag's definition
-        1: upright, 2: flipped, 3: np.rot90(upright, 2), 4: np.rot90(flipped, 2),
-        5: np.rot90(flipped, 1), 6: np.rot90(upright, 1), 7: np.rot90(flipped, 3),
+        1: upright,
+        2: flipped,
+        3: np.rot90(upright, 2),
+        4: np.rot90(flipped, 2),
+        5: np.rot90(flipped, 1),
+        6: np.rot90(upright, 1),
+        7: np.rot90(flipped, 3),
         8: np.rot90(upright, 3),
     }
     for orientation, pixels in stored.items():
@@ -295,8 +336,13 @@ def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
 
 @pytest.mark.parametrize(
     "kind, noun",
-    [("mask_rcnn", "mask"), ("keypoint_rcnn", "box"), ("retinanet", "box"),
-     ("semantic", "mask"), ("panoptic_fpn", "mask")],
+    [
+        ("mask_rcnn", "mask"),
+        ("keypoint_rcnn", "box"),
+        ("retinanet", "box"),
+        ("semantic", "mask"),
+        ("panoptic_fpn", "mask"),
+    ],
 )
 def test_results_of_detectron2_models_are_drawn(kind, noun, tmp_path):
     model = canonicalized(tiny_segmenter(kind), random_canonicalizer("BGR"))
@@ -344,8 +390,14 @@ def test_a_detector_prompts_sam_unless_everything_is_asked_for(run, config):
     Path("detector.yaml").write_text(detector.dump())
     save("photo.png", photo())
     options = [
-        "MODEL.SAM.PROMPTS", "detector", "MODEL.SAM.DETECTOR.CONFIG_FILE", "detector.yaml",
-        "MODEL.SAM.DETECTOR.WEIGHTS", "detector.pth", "MODEL.SAM.DETECTOR.SCORE_THRESH", "0.0",
+        "MODEL.SAM.PROMPTS",
+        "detector",
+        "MODEL.SAM.DETECTOR.CONFIG_FILE",
+        "detector.yaml",
+        "MODEL.SAM.DETECTOR.WEIGHTS",
+        "detector.pth",
+        "MODEL.SAM.DETECTOR.SCORE_THRESH",
+        "0.0",
     ]
     words = ["--input", "photo.png", "--output", "out", "--turns", "--score-threshold", 0]
     done = run(*words, "--save-json", *options)
@@ -418,7 +470,8 @@ def test_a_folder_of_photographs_and_videos(run):
     assert pictures("out") == ["a.png", "clip.mp4", "results.json"]
     assert re.fullmatch(
         r"clip.avi: 62 x 40, 4 frames, pose (0|90|180|270) degrees, probability 0\.\d+, "
-        r"\d+\.\d s -> out/clip.mp4", done.lines[1]
+        r"\d+\.\d s -> out/clip.mp4",
+        done.lines[1],
     ), done.lines
     capture = cv2.VideoCapture("out/clip.mp4")
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == 10
@@ -442,8 +495,17 @@ def test_broken_videos_are_errors_and_leave_nothing(run):
     Path("in/text.mp4").write_text("no video")
     save("in/good.png", photo())
     done = run(
-        "--input", "in", "missing.mp4", "--output", "out", "--save-json", "--point", 1, 1,
-        "--frames", 15,
+        "--input",
+        "in",
+        "missing.mp4",
+        "--output",
+        "out",
+        "--save-json",
+        "--point",
+        1,
+        1,
+        "--frames",
+        15,
     )
     assert done.status == 2
     assert re.search(r"error: in/cut.avi: ends after \d+ of 20 frames", done.err)
@@ -556,8 +618,18 @@ def test_a_prompt_outside_one_image_leaves_the_others(run):
         (["--box", "1", "2", "3", "4", "MODEL.DEVICE", "cpu"], "KEY VALUE come last"),
         (["--points-per-side", "0"], "--points-per-side is 0; give at least 1"),
         (["--max-masks", "-3"], "--max-masks is -3"),
-        (["--point", "1", "2", "--output", "out", "MODEL.SEGMENTER.META_ARCHITECTURE",
-          "GeneralizedRCNN"], "GeneralizedRCNN takes no prompts"),
+        (
+            [
+                "--point",
+                "1",
+                "2",
+                "--output",
+                "out",
+                "MODEL.SEGMENTER.META_ARCHITECTURE",
+                "GeneralizedRCNN",
+            ],
+            "GeneralizedRCNN takes no prompts",
+        ),
         (["--output", "out", "MODEL.NOTHING", "1"], "MODEL.NOTHING"),
         (["--output", "out", "MODEL.SEGMENTER.META_ARCHITECTURE", ""], "MODEL.SEGMENTER.META"),
         (["--output", "out", "MODEL.SEGMENTER.WEIGHTS", "missing.pth"], "missing.pth"),
@@ -565,8 +637,10 @@ def test_a_prompt_outside_one_image_leaves_the_others(run):
         (["--output", "photo.png"], "photo.png: cannot be used as an output folder"),
         (["--config-file", "missing.yaml"], "missing.yaml"),
         (["--everything", "--point", "1", "2"], "--everything is without prompts"),
-        (["--everything", "MODEL.SEGMENTER.META_ARCHITECTURE", "GeneralizedRCNN"],
-         "GeneralizedRCNN takes no prompts"),
+        (
+            ["--everything", "MODEL.SEGMENTER.META_ARCHITECTURE", "GeneralizedRCNN"],
+            "GeneralizedRCNN takes no prompts",
+        ),
         (["--frames", "0"], "--frames is 0"),
         (["--score-threshold", "7"], "--score-threshold is 7.0; give 0 to 1"),
         (["--min-iou", "nan"], "--min-iou is nan"),
@@ -594,10 +668,23 @@ def test_an_empty_folder_leaves_the_others(run):
 
 def test_what_is_done_with_an_uncertain_clip_is_said(run):
     clip("clip.avi", [photo(40, 62)] * 3)
-    for policy, said in [("keep", ", uncertain in 3: keep, "), ("vote", ", uncertain in 3: vote, ")]:
-        done = run("--input", "clip.avi", "--point", 3, 4, "--output", policy,
-                   "MODEL.CANONICALIZER.UNCERTAIN", policy,
-                   "MODEL.CANONICALIZER.UNCERTAIN_BELOW", "1.0")
+    for policy, said in [
+        ("keep", ", uncertain in 3: keep, "),
+        ("vote", ", uncertain in 3: vote, "),
+    ]:
+        done = run(
+            "--input",
+            "clip.avi",
+            "--point",
+            3,
+            4,
+            "--output",
+            policy,
+            "MODEL.CANONICALIZER.UNCERTAIN",
+            policy,
+            "MODEL.CANONICALIZER.UNCERTAIN_BELOW",
+            "1.0",
+        )
         assert done.status == 0 and said in done.lines[0], done.lines
 
 

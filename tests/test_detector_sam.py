@@ -108,17 +108,32 @@ def files(tmp_path_factory):
     (folder / "ours.yaml").write_text(cfg.dump())
     cfg.MODEL.META_ARCHITECTURE = "SamSegmenter"
     (folder / "sam.yaml").write_text(cfg.dump())
-    (folder / "code.yaml").write_text('SEED: !!python/object/apply:os.getpid []\n')
+    (folder / "code.yaml").write_text("SEED: !!python/object/apply:os.getpid []\n")
     return folder
 
 
 def config(files, config_file="plain.yaml", weights="weights.pth", **changes):
-    cfg = load_config("", [
-        "MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.META_ARCHITECTURE", "SamSegmenter",
-        "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64",
-        "MODEL.SAM.TINY.CHANNELS", "(8, 8, 16, 64)", "MODEL.SAM.TINY.EMBED_DIM", "32",
-        "MODEL.SAM.PROMPTS", "detector", "INPUT.FORMAT", "RGB",
-    ])
+    cfg = load_config(
+        "",
+        [
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.SEGMENTER.META_ARCHITECTURE",
+            "SamSegmenter",
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "MODEL.SAM.TINY.CHANNELS",
+            "(8, 8, 16, 64)",
+            "MODEL.SAM.TINY.EMBED_DIM",
+            "32",
+            "MODEL.SAM.PROMPTS",
+            "detector",
+            "INPUT.FORMAT",
+            "RGB",
+        ],
+    )
     keys = cfg.MODEL.SAM.DETECTOR
     keys.CONFIG_FILE = str(files / config_file) if config_file else ""
     keys.WEIGHTS = str(files / weights) if weights else ""
@@ -144,16 +159,19 @@ def test_a_config_of_this_project_gives_its_segmenter(files):
     assert torch.equal(ours.boxes, detector_sam().box_detector.prompts(image).boxes)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"config_file": ""}, "MODEL.SAM.DETECTOR.CONFIG_FILE is empty"),
-    ({"config_file": "none.yaml"}, "MODEL.SAM.DETECTOR.CONFIG_FILE: .*none.yaml is neither"),
-    ({"config_file": "code.yaml"}, "code.yaml: .*python/object/apply"),
-    ({"config_file": "sam.yaml"}, "describes a 'SamSegmenter'"),
-    ({"weights": ""}, "MODEL.SAM.DETECTOR.WEIGHTS is empty"),
-    ({"weights": "none.pth"}, "MODEL.SAM.DETECTOR.WEIGHTS: there is no file"),
-    ({"weights": "plain.yaml"}, r"plain.yaml \(MODEL.SAM.DETECTOR.WEIGHTS\)"),
-    ({"SCORE_THRESH": 50.0}, "MODEL.SAM.DETECTOR.SCORE_THRESH is 50.0"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"config_file": ""}, "MODEL.SAM.DETECTOR.CONFIG_FILE is empty"),
+        ({"config_file": "none.yaml"}, "MODEL.SAM.DETECTOR.CONFIG_FILE: .*none.yaml is neither"),
+        ({"config_file": "code.yaml"}, "code.yaml: .*python/object/apply"),
+        ({"config_file": "sam.yaml"}, "describes a 'SamSegmenter'"),
+        ({"weights": ""}, "MODEL.SAM.DETECTOR.WEIGHTS is empty"),
+        ({"weights": "none.pth"}, "MODEL.SAM.DETECTOR.WEIGHTS: there is no file"),
+        ({"weights": "plain.yaml"}, r"plain.yaml \(MODEL.SAM.DETECTOR.WEIGHTS\)"),
+        ({"SCORE_THRESH": 50.0}, "MODEL.SAM.DETECTOR.SCORE_THRESH is 50.0"),
+    ],
+)
 def test_detectors_that_cannot_be_built(files, arguments, message):
     with pytest.raises(InputError, match=message):
         build_detector(config(files, **arguments))

@@ -43,7 +43,8 @@ BLOCKS = [
 PYTHON = [block for block in BLOCKS if block.language == "python" and ">>>" not in block.text]
 COMMANDS = [
     pytest.param(command, id=f"{block.place} {command[:40]}")
-    for block in BLOCKS if block.language == "bash"
+    for block in BLOCKS
+    if block.language == "bash"
     for line in check_docs.commands(block)
     for command in re.split(r"\s*&&\s*", line)
 ]
@@ -66,7 +67,8 @@ def parse(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     entry_points = {
-        function.__doc__: function for function in vars(console).values()
+        function.__doc__: function
+        for function in vars(console).values()
         if getattr(function, "__doc__", None) and function.__doc__.startswith("canon-seg-")
     }
 
@@ -165,9 +167,9 @@ def test_configuration_page_is_up_to_date():
 def test_configuration_page_has_every_key():
     def leaves(node, prefix=""):
         for key, value in node.items():
-            yield from leaves(value, f"{prefix}{key}.") if hasattr(value, "items") else [
-                f"{prefix}{key}"
-            ]
+            yield from (
+                leaves(value, f"{prefix}{key}.") if hasattr(value, "items") else [f"{prefix}{key}"]
+            )
 
     keys = config_reference.read_keys(config_reference.SOURCE.read_text(encoding="utf-8"))
     documented = {name for name, (default, _) in keys.items() if default is not None}

@@ -29,9 +29,13 @@ def toy(tmp_path_factory):
     spec = NetworkSpec("GCNN", 4, (2, 4), 1)
     exported = build_plain_network(spec).state_dict()
     torch.save(
-        {"format": FORMAT, "network": spec.to_dict(), "input_size": 33,
-         "exported": {key: value.half() for key, value in exported.items()},
-         "trainable": {"conv.weights": torch.zeros(7), "norm.running_mean": torch.zeros(4)}},
+        {
+            "format": FORMAT,
+            "network": spec.to_dict(),
+            "input_size": 33,
+            "exported": {key: value.half() for key, value in exported.items()},
+            "trainable": {"conv.weights": torch.zeros(7), "norm.running_mean": torch.zeros(4)},
+        },
         folder / "canonicalizer.pth",
     )
     for index, name in enumerate(["b.jpg", "a/1.PNG", "a/deep/2.webp", "c.bmp", ".hidden.jpg"]):
@@ -51,10 +55,18 @@ def evaluate(toy, monkeypatch, capsys):
     monkeypatch.chdir(toy)
 
     def call(*arguments, weights="canonicalizer.pth"):
-        monkeypatch.setattr(sys, "argv", [
-            str(SCRIPT), *map(str, arguments), "MODEL.DEVICE", "cpu",
-            "MODEL.CANONICALIZER.WEIGHTS", weights,
-        ])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                str(SCRIPT),
+                *map(str, arguments),
+                "MODEL.DEVICE",
+                "cpu",
+                "MODEL.CANONICALIZER.WEIGHTS",
+                weights,
+            ],
+        )
         with pytest.raises(SystemExit) as end:
             run_main(script.main)
         captured = capsys.readouterr()
@@ -71,11 +83,21 @@ def test_a_folder_of_photos(toy, evaluate):
     assert "4/4" in message  # the progress bar
     result = json.loads((toy / "new" / "pose.json").read_text())
     assert list(result)[:7] == [
-        "accuracy", "num_images", "ece", "identity_rate", "wasserstein", "mmd", "kl"
+        "accuracy",
+        "num_images",
+        "ece",
+        "identity_rate",
+        "wasserstein",
+        "mmd",
+        "kl",
     ]
     assert result["num_images"] == 4 and result["turned"] == {"photos": 4, "agreeing": 4}
     assert result["network"] == {
-        "name": "GCNN", "fields": [2, 4], "depth": 1, "input_size": 33, "parameters": 7,
+        "name": "GCNN",
+        "fields": [2, 4],
+        "depth": 1,
+        "input_size": 33,
+        "parameters": 7,
         "exported_parameters": sum(
             p.numel() for p in build_plain_network(NetworkSpec("GCNN", 4, (2, 4), 1)).parameters()
         ),
@@ -113,21 +135,28 @@ def test_rotated_photos(toy, evaluate):
     assert (toy / "rotated_.json").read_text() != (toy / "upright_.json").read_text()
 
 
-@pytest.mark.parametrize("arguments, named", [
-    (["--images", "photos", "--angle", "45"], "--angle is 45"),
-    (["--images", "nowhere"], "--images: there is no folder nowhere"),
-    (["--images", "."], "broken.jpg"),
-    (["--images", "photos", "--limit", "0"], "--limit is 0"),
-    (["--images", "photos", "--output", "refused/pose.png"], "--output: refused/pose.png"),
-    (["--images", "photos", "--details", "refused/pose.json"], "--details: refused/pose.json"),
-    (["--images", "photos", "--details", "canonicalizer.pth"], "--details: canonicalizer.pth"),
-    (["--images", "photos", "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"],
-     "MODEL.CANONICALIZER.NAME is 'IdentityCanonicalizer'"),
-    (["--images", "photos", "MODEL.CANONICALIZER.PRIOR", "[1.0, 1.0]"],
-     "MODEL.CANONICALIZER.PRIOR"),
-    (["--images", "photos", "--config-file", "none.yaml"], "none.yaml"),
-    (["--images", "photos", "MODEL.NOTHING", "1"], "MODEL.NOTHING"),
-])
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--images", "photos", "--angle", "45"], "--angle is 45"),
+        (["--images", "nowhere"], "--images: there is no folder nowhere"),
+        (["--images", "."], "broken.jpg"),
+        (["--images", "photos", "--limit", "0"], "--limit is 0"),
+        (["--images", "photos", "--output", "refused/pose.png"], "--output: refused/pose.png"),
+        (["--images", "photos", "--details", "refused/pose.json"], "--details: refused/pose.json"),
+        (["--images", "photos", "--details", "canonicalizer.pth"], "--details: canonicalizer.pth"),
+        (
+            ["--images", "photos", "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"],
+            "MODEL.CANONICALIZER.NAME is 'IdentityCanonicalizer'",
+        ),
+        (
+            ["--images", "photos", "MODEL.CANONICALIZER.PRIOR", "[1.0, 1.0]"],
+            "MODEL.CANONICALIZER.PRIOR",
+        ),
+        (["--images", "photos", "--config-file", "none.yaml"], "none.yaml"),
+        (["--images", "photos", "MODEL.NOTHING", "1"], "MODEL.NOTHING"),
+    ],
+)
 def test_bad_input_is_named_and_nothing_is_written(toy, evaluate, arguments, named):
     (toy / "broken.jpg").write_bytes(b"no image")
     code, _, message = evaluate("--output", "refused/pose.json", *arguments)
@@ -139,7 +168,12 @@ def test_bad_input_is_named_and_nothing_is_written(toy, evaluate, arguments, nam
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"{PHOTOS} is not there")
 def test_the_embedded_canonicalizer(evaluate, tmp_path):
     code, _, message = evaluate(
-        "--images", PHOTOS, "--limit", 40, "--output", tmp_path / "pose.json",
+        "--images",
+        PHOTOS,
+        "--limit",
+        40,
+        "--output",
+        tmp_path / "pose.json",
         weights="canon_seg://canonicalizer_gcnn.pth",
     )
     assert code == 0, message

@@ -51,13 +51,18 @@ def toy(tmp_path_factory):
     spec = NetworkSpec("GCNN", 4, (2, 4), 1)
     exported = {key: value.half() for key, value in build_plain_network(spec).state_dict().items()}
     torch.save(
-        {"format": FORMAT, "network": spec.to_dict(), "input_size": 33, "exported": exported,
-         "trainable": {}},
+        {
+            "format": FORMAT,
+            "network": spec.to_dict(),
+            "input_size": 33,
+            "exported": exported,
+            "trainable": {},
+        },
         folder / "canonicalizer.pth",
     )
-    (folder / "config.yaml").write_text(CONFIG.format(
-        weights=folder / "canonicalizer.pth", annotations=annotations, images=images
-    ))
+    (folder / "config.yaml").write_text(
+        CONFIG.format(weights=folder / "canonicalizer.pth", annotations=annotations, images=images)
+    )
     return folder
 
 
@@ -85,9 +90,7 @@ def fails(toy, evaluate):
 
     def call(*arguments):
         output = toy / "refused"
-        code, _, message = evaluate(
-            "--config-file", "config.yaml", "--output", output, *arguments
-        )
+        code, _, message = evaluate("--config-file", "config.yaml", "--output", output, *arguments)
         assert code == 2
         assert "segmenting" not in message  # found before the model runs
         assert not (output / "sweep.json").exists()
@@ -98,15 +101,40 @@ def fails(toy, evaluate):
 
 def test_a_sweep_from_files(toy):
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", SCRIPT, "--config-file", "config.yaml",
-         "--annotations", "data/instances.json", "--images", "data/images", "--limit", "3",
-         "--output", "out", "MODEL.SAM.PROMPTS_PER_BATCH", "4"],
-        capture_output=True, text=True, cwd=toy, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            SCRIPT,
+            "--config-file",
+            "config.yaml",
+            "--annotations",
+            "data/instances.json",
+            "--images",
+            "data/images",
+            "--limit",
+            "3",
+            "--output",
+            "out",
+            "MODEL.SAM.PROMPTS_PER_BATCH",
+            "4",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=toy,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.returncode == 0, process.stderr
     sweep = json.loads((toy / "out" / "sweep.json").read_text())
     assert list(sweep) == [
-        "config", "dataset", "num_images", "modes", "instances_cut", "pose", "cache", "seconds"
+        "config",
+        "dataset",
+        "num_images",
+        "modes",
+        "instances_cut",
+        "pose",
+        "cache",
+        "seconds",
     ]
     assert sweep["num_images"] == 3
     assert sweep["dataset"] == "data/instances.json"
@@ -142,9 +170,22 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
 
     def start(*arguments):
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", SCRIPT, *options, "--output", "resumed",
-             "--threads", "1", *arguments],
-            cwd=toy, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                SCRIPT,
+                *options,
+                "--output",
+                "resumed",
+                "--threads",
+                "1",
+                *arguments,
+            ],
+            cwd=toy,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     process = start("--num-processes", "2")
@@ -157,7 +198,8 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
     finished = {
         json.loads(line)["image_id"]: line
         for path in partial.glob("*.jsonl")
-        for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
     }
     assert 2 <= len(finished) < 20
     with open(part, "ab") as file:
@@ -194,9 +236,22 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
 
 def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate):
     code, _, message = evaluate(
-        "--config-file", "config.yaml", "--dataset", "toy", "--modes", "vanilla",
-        "--angles", 0, -90, 30, "--limit", 1, "--output", "named",
-        "MODEL.CANONICALIZER.WEIGHTS", "nowhere.pth",
+        "--config-file",
+        "config.yaml",
+        "--dataset",
+        "toy",
+        "--modes",
+        "vanilla",
+        "--angles",
+        0,
+        -90,
+        30,
+        "--limit",
+        1,
+        "--output",
+        "named",
+        "MODEL.CANONICALIZER.WEIGHTS",
+        "nowhere.pth",
     )
     assert code == 0, message
     sweep = json.loads((toy / "named" / "sweep.json").read_text())

@@ -76,8 +76,12 @@ class UpperPart(nn.Module):
 
 def canonicalized(segmenter, canonicalizer):
     return CanonicalizedSegmenter(
-        canonicalizer=canonicalizer, segmenter=segmenter, resize=None,
-        prior=torch.eye(4)[0], prior_weight=1.0, task_weight=0.0,
+        canonicalizer=canonicalizer,
+        segmenter=segmenter,
+        resize=None,
+        prior=torch.eye(4)[0],
+        prior_weight=1.0,
+        task_weight=0.0,
     ).eval()
 
 
@@ -95,15 +99,21 @@ def tiny_sam():
 
 def sweep(models, toy, turns=tuple(C4.elements), source="boxes"):
     return run_sweep(
-        models, toy[2], toy[1], views=[View(90 * number) for number in turns], image_format="RGB",
-        prompts=load_box_prompts(source, toy[2]), progress=False,
+        models,
+        toy[2],
+        toy[1],
+        views=[View(90 * number) for number in turns],
+        image_format="RGB",
+        prompts=load_box_prompts(source, toy[2]),
+        progress=False,
     )
 
 
 def ground_truth_instances(dataset, image):
     """The ground truth of one image, crowds left out, as a model would predict it."""
     entries = [
-        entry for entry in dataset["annotations"]
+        entry
+        for entry in dataset["annotations"]
         if entry["image_id"] == image["id"] and not entry["iscrowd"]
     ]
     boxes = torch.tensor([entry["bbox"] for entry in entries]).reshape(-1, 4)
@@ -183,7 +193,9 @@ def test_predictions_of_no_use_are_named(toy):
     with pytest.raises(InputError, match="sem_seg but no instances"):
         evaluator.process([{"image_id": 11}], [{"sem_seg": torch.zeros(1)}])
     instances = Instances(
-        (60, 83), pred_boxes=Boxes(torch.zeros(1, 4)), scores=torch.ones(1),
+        (60, 83),
+        pred_boxes=Boxes(torch.zeros(1, 4)),
+        scores=torch.ones(1),
         pred_classes=torch.tensor([3]),
     )
     with pytest.raises(InputError, match="class 3, but the data set has only 3 categories"):
@@ -209,7 +221,8 @@ def test_ground_truth_boxes_leave_crowds_out_and_turn_with_the_annotations(toy):
         turned = turn_coco(_without_attributes(toy[2]), turns)
         for image in toy[2]["images"]:
             boxes = [
-                entry["bbox"] for entry in turned["annotations"]
+                entry["bbox"]
+                for entry in turned["annotations"]
                 if entry["image_id"] == image["id"] and not entry["iscrowd"]
             ]
             expected = np.array(boxes)
@@ -217,7 +230,8 @@ def test_ground_truth_boxes_leave_crowds_out_and_turn_with_the_annotations(toy):
             ours = prompts[image["id"]].turned(turns, image["height"], image["width"], False)
             np.testing.assert_array_equal(ours.boxes.numpy(), expected.astype(np.float32))
             assert ours.classes.tolist() == [
-                {3: 0, 7: 1}[entry["category_id"]] for entry in turned["annotations"]
+                {3: 0, 7: 1}[entry["category_id"]]
+                for entry in turned["annotations"]
                 if entry["image_id"] == image["id"] and not entry["iscrowd"]
             ]
             assert ours.scores is None
@@ -378,8 +392,10 @@ def test_undefined_scores_are_none(toy):
 
         def __call__(self, inputs):
             empty = Instances(
-                (inputs[0]["height"], inputs[0]["width"]), pred_boxes=Boxes(torch.zeros(0, 4)),
-                scores=torch.zeros(0), pred_classes=torch.zeros(0, dtype=torch.int64),
+                (inputs[0]["height"], inputs[0]["width"]),
+                pred_boxes=Boxes(torch.zeros(0, 4)),
+                scores=torch.zeros(0),
+                pred_classes=torch.zeros(0, dtype=torch.int64),
             )
             return [{"instances": empty}]
 
@@ -463,7 +479,11 @@ def test_vanilla_at_angle_0_equals_detectron2s_own_evaluation(toy):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     result = run_sweep(
-        models, dataset, images_dir, views=[View(90 * turns) for turns in C4.elements], image_format=cfg.INPUT.FORMAT,
+        models,
+        dataset,
+        images_dir,
+        views=[View(90 * turns) for turns in C4.elements],
+        image_format=cfg.INPUT.FORMAT,
         progress=False,
     )
     upright = result["modes"]["vanilla"]["0"]
@@ -532,8 +552,17 @@ def test_the_table_has_a_row_for_each_task_mode_and_angle(result):
     lines = format_table(result).splitlines()
     assert lines[0].split() == ["task", "mode", "angle", *METRICS]
     assert len(lines) == 2 + 2 * 2 * 5
-    assert lines[2].split() == ["segm", "vanilla", "0", "60.00", "60.00", "60.00", "-", "60.00",
-                                "60.00"]
+    assert lines[2].split() == [
+        "segm",
+        "vanilla",
+        "0",
+        "60.00",
+        "60.00",
+        "60.00",
+        "-",
+        "60.00",
+        "60.00",
+    ]
     assert lines[6].split()[:4] == ["segm", "vanilla", AVERAGE, "42.81"]
     assert lines[-1].split()[:4] == ["bbox", "canonical", AVERAGE, "60.00"]
     assert all(len(line) <= 80 for line in lines)

@@ -60,23 +60,40 @@ def test_two_machines(tmp_path):
         probe.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(
-            lambda rank: launch(take_tickets, (tmp_path,), options(
-                "--num-processes", 1, "--num-machines", 2, "--machine-rank", rank, "--threads", 1,
-                "--dist-url", url,
-            )),
-            range(2),
-        ))
+        list(
+            pool.map(
+                lambda rank: launch(
+                    take_tickets,
+                    (tmp_path,),
+                    options(
+                        "--num-processes",
+                        1,
+                        "--num-machines",
+                        2,
+                        "--machine-rank",
+                        rank,
+                        "--threads",
+                        1,
+                        "--dist-url",
+                        url,
+                    ),
+                ),
+                range(2),
+            )
+        )
     facts = read(tmp_path)
     assert [own[:5] for own in facts] == [[rank, 2, 0, 1, 1] for rank in range(2)]
     assert sorted(ticket for own in facts for ticket in own[5:]) == list(range(1, TICKETS + 1))
 
 
-@pytest.mark.parametrize("how, error, message", [
-    ("input", InputError, "^some_file: is damaged\nin two lines$"),
-    ("defect", RuntimeError, "(?s)fail_in_one.*ZeroDivisionError: a defect"),
-    ("killed", InputError, "SIGKILL.*Fewer processes"),
-])
+@pytest.mark.parametrize(
+    "how, error, message",
+    [
+        ("input", InputError, "^some_file: is damaged\nin two lines$"),
+        ("defect", RuntimeError, "(?s)fail_in_one.*ZeroDivisionError: a defect"),
+        ("killed", InputError, "SIGKILL.*Fewer processes"),
+    ],
+)
 def test_a_failure_in_one_process_ends_all(how, error, message):
     with pytest.raises(error, match=message):
         launch(fail_in_one, (how,), options("--num-processes", 2))
@@ -90,14 +107,17 @@ def test_one_process_is_this_one():
     assert [counter.add(), counter.add(2), counter.add(0)] == [1, 3, 3]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--num-processes", 0], "--num-processes is 0"),
-    (["--num-processes", 2, "--threads", 0], "--threads is 0"),
-    (["--num-processes", 2, "--num-gpus", 2], "give one of them"),
-    (["--num-gpus", 64], "--num-gpus is 64"),
-    (["--num-processes", 2, "--machine-rank", 1], "--machine-rank is 1"),
-    (["--num-processes", 2, "--num-machines", 2], "--dist-url"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--num-processes", 0], "--num-processes is 0"),
+        (["--num-processes", 2, "--threads", 0], "--threads is 0"),
+        (["--num-processes", 2, "--num-gpus", 2], "give one of them"),
+        (["--num-gpus", 64], "--num-gpus is 64"),
+        (["--num-processes", 2, "--machine-rank", 1], "--machine-rank is 1"),
+        (["--num-processes", 2, "--num-machines", 2], "--dist-url"),
+    ],
+)
 def test_options_that_cannot_be_used(arguments, message):
     with pytest.raises(InputError, match=message):
         launch(os.getpid, (), options(*arguments))

@@ -117,8 +117,11 @@ def test_turned_records_keep_the_conventions_of_segment_anything(sam, turns):
 
 
 @given(
-    st.integers(1, 9), st.integers(1, 9), st.sampled_from(C4.elements),
-    st.sampled_from(C4.elements), st.integers(0, 2**32 - 1),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from(C4.elements),
+    st.sampled_from(C4.elements),
+    st.integers(0, 2**32 - 1),
 )
 def test_turning_records_is_a_group_action(height, width, a, b, seed):
     rng = np.random.default_rng(seed)
@@ -140,7 +143,9 @@ def test_turning_records_is_a_group_action(height, width, a, b, seed):
 def test_the_two_kinds_of_rle_hold_the_turned_mask():
     mask = np.random.default_rng(0).random((5, 7)) < 0.5
     record = {
-        "area": int(mask.sum()), "bbox": [0, 0, 6, 4], "point_coords": [[1.5, 2.5]],
+        "area": int(mask.sum()),
+        "bbox": [0, 0, 6, 4],
+        "point_coords": [[1.5, 2.5]],
         "crop_box": [0, 0, 7, 5],
     }
     compressed = coco_mask.encode(np.asfortranarray(mask, np.uint8))

@@ -139,7 +139,10 @@ def test_results_of_another_size_are_turned_too(sam):
     image, prompts = random_image(40, 61), random_prompts(40, 61)
     results = assert_equivariant(sam, image, prompts, height=93, width=120)
     assert [result["instances"].image_size for result in results] == [
-        (93, 120), (120, 93), (93, 120), (120, 93)
+        (93, 120),
+        (120, 93),
+        (93, 120),
+        (120, 93),
     ]
     assert results[1]["instances"].pred_masks.shape[1:] == (120, 93)
 
@@ -163,10 +166,12 @@ def test_batches_are_exactly_equivariant(kind):
     prompts = [random_prompts(*size) if kind == "sam" else None for size in SIZES[2:5]]
 
     def run(turns_of_each):
-        return model([
-            turned_inputs(image, turns, prompt)
-            for image, turns, prompt in zip(images, turns_of_each, prompts)
-        ])
+        return model(
+            [
+                turned_inputs(image, turns, prompt)
+                for image, turns, prompt in zip(images, turns_of_each, prompts)
+            ]
+        )
 
     upright = run((0, 0, 0))
     for turns_of_each in ((1, 2, 3), (3, 0, 1), (2, 2, 2)):
@@ -266,7 +271,9 @@ def voting(canonicalizer, vote_poses):
 @pytest.mark.parametrize("with_prompts", [True, False])
 def test_ties_of_a_vote_are_resolved_in_the_canonical_frame(with_prompts, vote_poses):
     canonicalizer = GroupCanonicalizer(
-        Undecided(), input_size=33, image_format="RGB",
+        Undecided(),
+        input_size=33,
+        image_format="RGB",
         uncertain=UncertainPoses("vote", 0.5, vote_poses),
     )
     model = canonicalized(Corner(), canonicalizer)
@@ -473,7 +480,9 @@ def test_identity_is_detectron2_alone(detectron):
     resize = ResizeShortestEdge([MIN_SIZE, MIN_SIZE], 2 * MIN_SIZE)
     resized = resize.get_transform(array).apply_image(array).astype("float32")
     inputs = {
-        "image": torch.as_tensor(resized.transpose(2, 0, 1)), "height": 40, "width": 61,
+        "image": torch.as_tensor(resized.transpose(2, 0, 1)),
+        "height": 40,
+        "width": 61,
     }
     with torch.no_grad():
         expected = detectron.segmenter([inputs])[0]

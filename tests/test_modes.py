@@ -22,8 +22,11 @@ from tiny_models import (
 @pytest.fixture(scope="module")
 def model():
     return canonicalized(
-        tiny_segmenter("sam"), random_canonicalizer(), cache=ResultCache(2**20),
-        merge_nms_thresh=0.3, max_detections=7,
+        tiny_segmenter("sam"),
+        random_canonicalizer(),
+        cache=ResultCache(2**20),
+        merge_nms_thresh=0.3,
+        max_detections=7,
     )
 
 

@@ -187,9 +187,16 @@ def test_one_strided_convolution_is_equivariant_only_at_odd_sizes():
         assert (turned.abs().max() > 1e-3) == breaks
 
 
-@pytest.mark.parametrize("size, expected", [
-    ((5, 7), (5, 7)), ((6, 7), (5, 7)), ((5, 2), (5, 1)), ((4, 4), (3, 3)), ((1, 1), (1, 1)),
-])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((5, 7), (5, 7)),
+        ((6, 7), (5, 7)),
+        ((5, 2), (5, 1)),
+        ((4, 4), (3, 3)),
+        ((1, 1), (1, 1)),
+    ],
+)
 def test_make_odd_sizes(size, expected):
     assert make_odd(torch.rand(1, 2, *size)).shape[-2:] == expected
 
@@ -218,12 +225,15 @@ def test_strided_block_halves():
     assert block(torch.zeros(1, 3, 96, 33)).shape == (1, 8, 48, 17)
 
 
-@pytest.mark.parametrize("values, named", [
-    (("GCN", 4, (8, 8), 1), "NETWORK.NAME"),
-    (("GCNN", 4, (8,), 1), "FIELDS"),
-    (("GCNN", 4, (8, 0), 1), "FIELDS"),
-    (("GCNN", 4, (8, 8), 0), "DEPTH"),
-])
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        (("GCN", 4, (8, 8), 1), "NETWORK.NAME"),
+        (("GCNN", 4, (8,), 1), "FIELDS"),
+        (("GCNN", 4, (8, 0), 1), "FIELDS"),
+        (("GCNN", 4, (8, 8), 0), "DEPTH"),
+    ],
+)
 def test_bad_specs(values, named):
     with pytest.raises(InputError, match=named):
         NetworkSpec(*values)

@@ -19,12 +19,15 @@ from tiny_models import (
 )
 
 
-@pytest.mark.parametrize("kind, keys", [
-    ("sam", ("BFLOAT16",)),
-    ("sam", ("CHANNELS_LAST",)),
-    ("semantic of two layers", KEYS),
-    ("mask_rcnn", ("BFLOAT16", "CHANNELS_LAST")),
-])
+@pytest.mark.parametrize(
+    "kind, keys",
+    [
+        ("sam", ("BFLOAT16",)),
+        ("sam", ("CHANNELS_LAST",)),
+        ("semantic of two layers", KEYS),
+        ("mask_rcnn", ("BFLOAT16", "CHANNELS_LAST")),
+    ],
+)
 def test_canonical_results_stay_exact(kind, keys):
     # Compiling a whole model takes long.
     segmenter = TwoLayers() if "COMPILE" in keys else tiny_segmenter(kind)
@@ -106,10 +109,19 @@ def test_prompts_keep_their_precision():
 
 
 def test_switched_on_by_the_config():
-    cfg = load_config("", [
-        "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64", "MODEL.SAM.TINY.CHANNELS",
-        "(8, 8, 16, 64)", "MODEL.SAM.TINY.EMBED_DIM", "32",
-    ])
+    cfg = load_config(
+        "",
+        [
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "MODEL.SAM.TINY.CHANNELS",
+            "(8, 8, 16, 64)",
+            "MODEL.SAM.TINY.EMBED_DIM",
+            "32",
+        ],
+    )
     assert used_numerics(cfg) == ()
     cfg.MODEL.SEGMENTER.BFLOAT16 = cfg.MODEL.SEGMENTER.CHANNELS_LAST = True
     assert used_numerics(cfg) == ("BFLOAT16", "CHANNELS_LAST")

@@ -28,9 +28,13 @@ def images(draw):
     if draw(st.booleans()):
         shape.append(draw(st.integers(1, 3)))
     values = np.array(FEW_VALUES[dtype], dtype)
-    indices = draw(st.lists(
-        st.integers(0, len(values) - 1), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))
-    ))
+    indices = draw(
+        st.lists(
+            st.integers(0, len(values) - 1),
+            min_size=int(np.prod(shape)),
+            max_size=int(np.prod(shape)),
+        )
+    )
     image = values[np.array(indices)].reshape(shape)
     if draw(st.booleans()):  # symmetric by 180 degrees
         half = turn_image(image, 2)
@@ -92,18 +96,21 @@ def test_bytes_come_first_in_lexicographic_order(image):
         assert (turned.shape[0], turned.tobytes()) == first
 
 
-@pytest.mark.parametrize("image, count", [
-    (np.arange(12).reshape(3, 4), 1),
-    (np.arange(9).reshape(3, 3), 1),
-    (np.array([[1, 2, 3], [3, 2, 1]]), 2),
-    (np.array([[1, 2], [2, 1]]), 2),
-    (np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]]), 4),
-    (np.zeros((5, 5, 3), np.uint8), 4),
-    (np.zeros((4, 6, 3), np.uint8), 2),
-    (np.full((3, 3), np.nan, np.float32), 4),
-    (np.array([[0.0, -0.0]], np.float32), 1),  # equal in value, not in bytes
-    (np.zeros((1, 1)), 4),
-])
+@pytest.mark.parametrize(
+    "image, count",
+    [
+        (np.arange(12).reshape(3, 4), 1),
+        (np.arange(9).reshape(3, 3), 1),
+        (np.array([[1, 2, 3], [3, 2, 1]]), 2),
+        (np.array([[1, 2], [2, 1]]), 2),
+        (np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]]), 4),
+        (np.zeros((5, 5, 3), np.uint8), 4),
+        (np.zeros((4, 6, 3), np.uint8), 2),
+        (np.full((3, 3), np.nan, np.float32), 4),
+        (np.array([[0.0, -0.0]], np.float32), 1),  # equal in value, not in bytes
+        (np.zeros((1, 1)), 4),
+    ],
+)
 def test_number_of_candidates(image, count):
     for turns in C4.elements:
         assert len(representative_turns(turn_image(image, turns))) == count

@@ -108,9 +108,10 @@ def test_augmentation_mirrors_about_half():
     image = np.zeros((60, 60, 3), np.uint8)
     image[:, :30] = 255
     rng = np.random.default_rng(2)
-    left = [v[:, :6].mean() > v[:, -6:].mean() for v in (
-        augment(image, (33, 33), rng, 0.9) for _ in range(200)
-    )]
+    left = [
+        v[:, :6].mean() > v[:, -6:].mean()
+        for v in (augment(image, (33, 33), rng, 0.9) for _ in range(200))
+    ]
     assert 60 < sum(left) < 140
 
 

@@ -34,9 +34,7 @@ def photos(tmp_path_factory):
 
 def test_the_confusion_is_that_of_really_turned_photos(photos):
     canonicalizer, files = random_canonicalizer(), sorted(photos.iterdir())
-    probabilities, agreeing = find_poses(
-        canonicalizer, files, "RGB", num_turned=5, progress=False
-    )
+    probabilities, agreeing = find_poses(canonicalizer, files, "RGB", num_turned=5, progress=False)
     assert probabilities.shape == (12, 4) and agreeing == 5
     poses = probabilities.argmax(axis=1)
     assert len(set(poses)) > 1

@@ -15,13 +15,24 @@ from tiny_models import random_image, random_prompts, tiny_config
 
 SIZE = 40, 61
 SAM = [
-    "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64", "MODEL.SAM.TINY.CHANNELS",
-    "[8, 8, 16, 64]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]", "MODEL.SAM.TINY.EMBED_DIM", "32",
-    "INPUT.FORMAT", "RGB",
+    "MODEL.SAM.SIZE",
+    "tiny",
+    "MODEL.SAM.TINY.IMAGE_SIZE",
+    "64",
+    "MODEL.SAM.TINY.CHANNELS",
+    "[8, 8, 16, 64]",
+    "MODEL.SAM.TINY.BLOCKS",
+    "[1, 1, 1, 1]",
+    "MODEL.SAM.TINY.EMBED_DIM",
+    "32",
+    "INPUT.FORMAT",
+    "RGB",
 ]
 CANONICAL = [
-    "MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter",
-    "MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth",
+    "MODEL.META_ARCHITECTURE",
+    "CanonicalizedSegmenter",
+    "MODEL.CANONICALIZER.WEIGHTS",
+    "canon_seg://canonicalizer_gcnn.pth",
 ]
 
 

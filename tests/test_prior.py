@@ -56,6 +56,7 @@ def test_loss_pulls_towards_the_prior():
 
 def transport(first, second, order):
     """Cheapest assignment of equally many unit masses on a circle, by trying them all."""
+
     def distance(a, b):
         return min((a - b) % order, (b - a) % order)
 
@@ -101,11 +102,14 @@ def test_mmd_is_the_distance_of_mean_embeddings(pair):
     # By hand, over pairs of elements: E k(x, x') + E k(y, y') - 2 E k(x, y).
     def expectation(p, q):
         order = len(p)
-        points = [(math.cos(2 * math.pi * k / order), math.sin(2 * math.pi * k / order))
-                  for k in range(order)]
+        points = [
+            (math.cos(2 * math.pi * k / order), math.sin(2 * math.pi * k / order))
+            for k in range(order)
+        ]
         return sum(
-            float(a) * float(b) * math.exp(-math.dist(x, y) ** 2 / 2)
-            for a, x in zip(p, points) for b, y in zip(q, points)
+            float(a) * float(b) * math.exp(-(math.dist(x, y) ** 2) / 2)
+            for a, x in zip(p, points)
+            for b, y in zip(q, points)
         )
 
     first, second = pair
@@ -144,19 +148,22 @@ def test_good_priors():
     assert prior.dtype == torch.float32 and prior.shape == (10,)
 
 
-@pytest.mark.parametrize("prior", [
-    [1.0, 0.0, 0.0],
-    [0.5, 0.5, 0.5, -0.5],
-    [0.3, 0.3, 0.3, 0.3],
-    [0.0, 0.0, 0.0, 0.0],
-    [float("nan"), 0.0, 0.0, 0.0],
-    [float("nan"), 1.0, 0.0, 0.0],
-    [float("inf"), 0.0, 0.0, 0.0],
-    ["upright", 0.0, 0.0, 0.0],
-    [[1.0], [0.0], [0.0], [0.0]],
-    [],
-    1.0,
-])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        [1.0, 0.0, 0.0],
+        [0.5, 0.5, 0.5, -0.5],
+        [0.3, 0.3, 0.3, 0.3],
+        [0.0, 0.0, 0.0, 0.0],
+        [float("nan"), 0.0, 0.0, 0.0],
+        [float("nan"), 1.0, 0.0, 0.0],
+        [float("inf"), 0.0, 0.0, 0.0],
+        ["upright", 0.0, 0.0, 0.0],
+        [[1.0], [0.0], [0.0], [0.0]],
+        [],
+        1.0,
+    ],
+)
 def test_bad_priors(prior):
     with pytest.raises(InputError, match="MODEL.CANONICALIZER.PRIOR must be 4"):
         check_prior(prior, 4)

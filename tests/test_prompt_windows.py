@@ -18,8 +18,9 @@ from canon_seg.segmenters.prompt_windows import (
 
 def draw_box(data, side=64.0, least=0.0):
     x0, y0 = (data.draw(st.floats(0, side - least)) for _ in range(2))
-    return torch.tensor([[x0, y0, data.draw(st.floats(x0 + least, side)),
-                          data.draw(st.floats(y0 + least, side))]])
+    return torch.tensor(
+        [[x0, y0, data.draw(st.floats(x0 + least, side)), data.draw(st.floats(y0 + least, side))]]
+    )
 
 
 @given(st.data())

@@ -23,7 +23,8 @@ def test_turning_is_undone_exactly_once_snapped(height, width, kind, turns):
 def test_snapping_commutes_with_turning_of_float64(height, width, turns):
     prompts = random_prompts(height, width, "both")
     prompts = Prompts(
-        boxes=prompts.boxes.double(), points=prompts.points.double(),
+        boxes=prompts.boxes.double(),
+        points=prompts.points.double(),
         point_labels=prompts.point_labels,
     )
     # On a fine grid in float64 turning is exact, so that what is compared is snapping alone.
@@ -54,24 +55,27 @@ def test_the_key_orders_turns_of_the_same_prompts():
     assert len(set(sorted(keys))) == 4
 
 
-@pytest.mark.parametrize("values, message", [
-    ({}, "boxes, points"),
-    ({"points": torch.zeros(2, 1, 2)}, "belong together"),
-    ({"boxes": torch.zeros(2, 5)}, "boxes"),
-    ({"boxes": torch.zeros(4)}, "boxes"),
-    ({"boxes": torch.zeros(2, 4, dtype=torch.int64)}, "floating point"),
-    ({"boxes": torch.zeros(2, 4), "classes": torch.zeros(3)}, "classes"),
-    ({"boxes": torch.zeros(2, 4), "scores": torch.zeros(2, 1)}, "scores"),
-    ({"points": torch.zeros(2, 2), "point_labels": torch.zeros(2)}, "points"),
-    (
-        {
-            "boxes": torch.zeros(2, 4),
-            "points": torch.zeros(3, 1, 2),
-            "point_labels": torch.zeros(3, 1),
-        },
-        "points",
-    ),
-])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({}, "boxes, points"),
+        ({"points": torch.zeros(2, 1, 2)}, "belong together"),
+        ({"boxes": torch.zeros(2, 5)}, "boxes"),
+        ({"boxes": torch.zeros(4)}, "boxes"),
+        ({"boxes": torch.zeros(2, 4, dtype=torch.int64)}, "floating point"),
+        ({"boxes": torch.zeros(2, 4), "classes": torch.zeros(3)}, "classes"),
+        ({"boxes": torch.zeros(2, 4), "scores": torch.zeros(2, 1)}, "scores"),
+        ({"points": torch.zeros(2, 2), "point_labels": torch.zeros(2)}, "points"),
+        (
+            {
+                "boxes": torch.zeros(2, 4),
+                "points": torch.zeros(3, 1, 2),
+                "point_labels": torch.zeros(3, 1),
+            },
+            "points",
+        ),
+    ],
+)
 def test_malformed_prompts_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Prompts(**values)

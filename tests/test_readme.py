@@ -53,7 +53,9 @@ def test_a_missing_sweep_file_is_an_error(run, tmp_path, capsys):
 )
 def test_files_that_are_named_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(?:configs|tools|demo|canon_seg|requirements|docs)/[\w./-]+\w", text))
+    named = set(
+        re.findall(r"\b(?:configs|tools|demo|canon_seg|requirements|docs)/[\w./-]+\w", text)
+    )
     assert named or document == "docs/api.md"
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
@@ -74,21 +76,36 @@ def ratio(name, key="coco_eval_pycocotools_over_ours"):
     return read(f"{name}/benchmark.json")["ratios"][key]
 
 
-@pytest.mark.parametrize("document, figures", [
-    ("docs/evaluation.md", lambda: [
-        f"{100 * read('uncertain/keep/sweep.json')['pose']['policies']['keep'] / (4 * 182):.1f} %",
-        *(f"{read(f'uncertain/vote_{n}/sweep.json')['pose']['passes']:.2f} " for n in (2, 4)),
-    ]),
-    ("docs/benchmark.md", lambda: [
-        f"{ratio('benchmark'):.1f} times as fast",
-        f"{ratio('benchmark', 'coco_eval_pycocotools_over_ours_with_preparation'):.1f} times",
-        f"{ratio('benchmark_5000'):.1f} and",
-    ]),
-    ("MODEL_ZOO.md", lambda: [
-        f"mask AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['segm']['AP50']:.1f}",
-        f"box AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['bbox']['AP50']:.1f}",
-    ]),
-])
+@pytest.mark.parametrize(
+    "document, figures",
+    [
+        (
+            "docs/evaluation.md",
+            lambda: [
+                f"{100 * read('uncertain/keep/sweep.json')['pose']['policies']['keep'] / (4 * 182):.1f} %",
+                *(
+                    f"{read(f'uncertain/vote_{n}/sweep.json')['pose']['passes']:.2f} "
+                    for n in (2, 4)
+                ),
+            ],
+        ),
+        (
+            "docs/benchmark.md",
+            lambda: [
+                f"{ratio('benchmark'):.1f} times as fast",
+                f"{ratio('benchmark', 'coco_eval_pycocotools_over_ours_with_preparation'):.1f} times",
+                f"{ratio('benchmark_5000'):.1f} and",
+            ],
+        ),
+        (
+            "MODEL_ZOO.md",
+            lambda: [
+                f"mask AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['segm']['AP50']:.1f}",
+                f"box AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['bbox']['AP50']:.1f}",
+            ],
+        ),
+    ],
+)
 def test_figures_in_the_prose_are_those_of_their_files(document, figures):
     text = " ".join((ROOT / document).read_text(encoding="utf-8").split())
     assert [figure for figure in figures() if figure not in text] == []

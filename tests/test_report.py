@@ -60,7 +60,8 @@ def test_other_angles_are_lines_straight_and_polar():
     assert [45, 45] in outline.tolist() and [90, 0] in outline.tolist()
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "vanilla (- - C4-avg 13.5)", "canonical (- - C4-avg 14.5)"
+        "vanilla (- - C4-avg 13.5)",
+        "canonical (- - C4-avg 14.5)",
     ]
 
 

@@ -26,10 +26,16 @@ def test_network_size(height, width, input_size):
     assert abs(max(h, w) - input_size * aspect) <= STRIDE / 2 + 1e-6 + (aspect - 1)
 
 
-@pytest.mark.parametrize("size, expected", [
-    ((480, 640), (97, 129)), ((640, 480), (129, 97)), ((97, 97), (97, 97)),
-    ((1, 1000), (97, 385)), ((1, 1), (97, 97)),
-])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((480, 640), (97, 129)),
+        ((640, 480), (129, 97)),
+        ((97, 97), (97, 97)),
+        ((1, 1000), (97, 385)),
+        ((1, 1), (97, 97)),
+    ],
+)
 def test_known_sizes(size, expected):
     assert network_size(*size, 97) == expected
 

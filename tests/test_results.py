@@ -15,12 +15,16 @@ RESULTS = ROOT / "docs" / "results"
 def results(tmp_path, *parts):
     """(exit status, stderr, argument lists of the commands) of tools/results.sh, which runs none."""
     recorder, log = tmp_path / "recorder", tmp_path / "commands"
-    recorder.write_text(f'#!/bin/bash\nprintf "%q " "$@" >> {shlex.quote(str(log))}\n'
-                        f"echo >> {shlex.quote(str(log))}\n")
+    recorder.write_text(
+        f'#!/bin/bash\nprintf "%q " "$@" >> {shlex.quote(str(log))}\n'
+        f"echo >> {shlex.quote(str(log))}\n"
+    )
     recorder.chmod(0o755)
     done = subprocess.run(
-        [ROOT / "tools" / "results.sh", *parts], env={**os.environ, "PYTHON": str(recorder)},
-        capture_output=True, text=True,
+        [ROOT / "tools" / "results.sh", *parts],
+        env={**os.environ, "PYTHON": str(recorder)},
+        capture_output=True,
+        text=True,
     )
     lines = log.read_text().splitlines() if log.exists() else []
     return done.returncode, done.stderr, [shlex.split(line) for line in lines]
@@ -48,11 +52,11 @@ def test_sweeps_are_those_of_the_commands(commands):
         for name in ("config_file", "annotations", "images"):
             assert config[name] == option(command, f"--{name.replace('_', '-')}"), path
         assert config["limit"] == (int(option(command, "--limit", 0)) or None), path
-        assert config["options"] == command[len(command) - len(config["options"]):], path
+        assert config["options"] == command[len(command) - len(config["options"]) :], path
         pairs = [word for word in command if word.isupper() or word.startswith("MODEL.")]
         assert all(word in config["options"] for word in pairs), path
         if "--modes" in command:
-            assert set(config["modes"]) <= set(command[command.index("--modes"):]), path
+            assert set(config["modes"]) <= set(command[command.index("--modes") :]), path
 
 
 def test_poses_are_those_of_the_commands(commands):
@@ -63,7 +67,7 @@ def test_poses_are_those_of_the_commands(commands):
         config = json.loads((ROOT / option(command, "--output")).read_text())["config"]
         assert config["images"] == option(command, "--images")
         assert config["angle"] == float(option(command, "--angle", 0))
-        assert config["options"] == command[-len(config["options"]):]
+        assert config["options"] == command[-len(config["options"]) :]
 
 
 def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):

@@ -34,13 +34,15 @@ def detections(dataset, seed=0):
             moved = np.roll(mask, shift, (0, 1)) if rng.random() < 0.9 else np.zeros_like(mask)
             box = np.array(entry["bbox"]) + rng.normal(0, 3, 4)
             known = rng.random() < 0.9
-            found.append({
-                "image_id": entry["image_id"],
-                "category_id": entry["category_id"] if known else int(rng.choice(categories)),
-                "bbox": [*box[:2].tolist(), *np.maximum(box[2:], 0).tolist()],
-                "score": round(rng.random(), 1),  # many are equal
-                "segmentation": with_str_counts(encode_mask(moved)),
-            })
+            found.append(
+                {
+                    "image_id": entry["image_id"],
+                    "category_id": entry["category_id"] if known else int(rng.choice(categories)),
+                    "bbox": [*box[:2].tolist(), *np.maximum(box[2:], 0).tolist()],
+                    "score": round(rng.random(), 1),  # many are equal
+                    "segmentation": with_str_counts(encode_mask(moved)),
+                }
+            )
     return found
 
 
@@ -92,9 +94,11 @@ def test_more_detections_than_count(tmp_path):
     """Of one image and class, only the best 100 count."""
     dataset = load_coco(*write_toy_coco(tmp_path))
     turned = turn_coco(
-        {**dataset, "annotations": [
-            {key: entry[key] for key in KEYS} for entry in dataset["annotations"]
-        ]}, 2,
+        {
+            **dataset,
+            "annotations": [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]],
+        },
+        2,
     )
     results = [entry for seed in range(30) for entry in detections(turned, seed)]
     for entry in results:
@@ -104,7 +108,9 @@ def test_more_detections_than_count(tmp_path):
     for task in ("segm", "bbox"):
         np.testing.assert_allclose(
             list(evaluator.evaluate()[task].values()),
-            pycocotools_scores(turned, results, task), rtol=0, atol=1e-9,
+            pycocotools_scores(turned, results, task),
+            rtol=0,
+            atol=1e-9,
         )
 
 
@@ -112,9 +118,15 @@ def test_models_without_masks_have_no_mask_scores(tmp_path):
     dataset = load_coco(*write_toy_coco(tmp_path))
     evaluator = RotatedCOCOEvaluator(dataset, View(0))
     entry = dataset["annotations"][0]
-    evaluator.extend([{
-        "image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"],
-        "score": 0.5,
-    }])
+    evaluator.extend(
+        [
+            {
+                "image_id": entry["image_id"],
+                "category_id": entry["category_id"],
+                "bbox": entry["bbox"],
+                "score": 0.5,
+            }
+        ]
+    )
     scores = evaluator.evaluate()
     assert list(scores) == ["bbox"] and scores["bbox"]["AP"] > 0

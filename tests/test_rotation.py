@@ -53,8 +53,13 @@ at_each_angle = pytest.mark.parametrize("degrees", OFF_QUARTERS)
 LEAF = [10.5, 30.2, 24.1, 8.7, 60.3, 12.2, 72.9, 33.3, 47.0, 52.1, 20.4, 49.6]
 NOTCH = [5.0, 5.0, 20.0, 4.5, 18.0, 21.0]
 POLYGONS = {
-    "id": 1, "image_id": 5, "category_id": 2, "iscrowd": 0, "area": 1.0,
-    "bbox": [5.0, 4.5, 67.9, 47.6], "segmentation": [LEAF, NOTCH],
+    "id": 1,
+    "image_id": 5,
+    "category_id": 2,
+    "iscrowd": 0,
+    "area": 1.0,
+    "bbox": [5.0, 4.5, 67.9, 47.6],
+    "segmentation": [LEAF, NOTCH],
 }
 CORNER = {**POLYGONS, "id": 2, "segmentation": [[0.0, 0.0, 4.0, 0.0, 4.0, 3.0, 0.0, 3.0]]}
 
@@ -109,8 +114,16 @@ def test_an_angle_is_a_quarter_turn_and_a_tilt(degrees):
 @pytest.mark.parametrize(
     "degrees, expected",
     [
-        (0, (0, 0)), (450, (1, 0)), (-90, (3, 0)), (720, (0, 0)), (-1e-20, (0, 0)),
-        (45, (0, 45)), (135, (1, 45)), (-45, (3, 45)), (375, (0, 15)), (345, (0, -15)),
+        (0, (0, 0)),
+        (450, (1, 0)),
+        (-90, (3, 0)),
+        (720, (0, 0)),
+        (-1e-20, (0, 0)),
+        (45, (0, 45)),
+        (135, (1, 45)),
+        (-45, (3, 45)),
+        (375, (0, 15)),
+        (345, (0, -15)),
     ],
 )
 def test_angles_by_hand(degrees, expected):
@@ -230,7 +243,8 @@ def test_images_are_interpolated_between_pixel_centres(degrees, canvas):
     expected = sum(
         padded[np.clip(top + j + 1, 0, HEIGHT + 1), np.clip(left + i + 1, 0, WIDTH + 1)]
         * (np.abs(1 - i - (x - left)) * np.abs(1 - j - (y - top)))[:, :, None]
-        for i in (0, 1) for j in (0, 1)
+        for i in (0, 1)
+        for j in (0, 1)
     )
     rotated = rotate_image(image, degrees, canvas)
     assert rotated.dtype == np.uint8
@@ -352,9 +366,7 @@ def test_boxes_are_those_around_the_corners():
     by_hand = rotate_boxes(np.array([[40.0, 30.0, 60.0, 50.0]]), 45, 80, 100, "crop")
     # The corners around the centre (50, 40) are half a diagonal away from it.
     half = 10 * np.sqrt(2)
-    np.testing.assert_allclose(
-        by_hand, [[50 - half, 40 - half, 50 + half, 40 + half]], atol=1e-5
-    )
+    np.testing.assert_allclose(by_hand, [[50 - half, 40 - half, 50 + half, 40 + half]], atol=1e-5)
     annotation = {"id": 1, "bbox": [40.0, 30.0, 20.0, 20.0], "segmentation": [], "score": 0.5}
     rotated = rotate_annotation(annotation, 45, 80, 100, "crop")
     np.testing.assert_allclose(rotated["bbox"], [50 - half, 40 - half, 2 * half, 2 * half])

@@ -33,8 +33,10 @@ def test_losses_by_hand():
     predicted = torch.rand(3, 4)
     mask = dice = iou = 0.0
     for n in range(3):
-        tokens = [by_hand(logits[n, k].flatten().tolist(), targets[n].flatten().tolist())
-                  for k in range(4)]
+        tokens = [
+            by_hand(logits[n, k].flatten().tolist(), targets[n].flatten().tolist())
+            for k in range(4)
+        ]
         best = min(tokens[1:], key=lambda token: token[0] + token[1])
         mask += (tokens[0][0] + best[0]) / 3
         dice += (tokens[0][1] + best[1]) / 3

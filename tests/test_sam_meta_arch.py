@@ -47,9 +47,7 @@ def test_equal_to_sam_predictor_behind_the_identity(sam, size, kind, multimask):
         masks, scores, _ = predictor.predict(
             box=None if prompts.boxes is None else prompts.boxes[index].numpy(),
             point_coords=None if prompts.points is None else prompts.points[index].numpy(),
-            point_labels=(
-                None if prompts.points is None else prompts.point_labels[index].numpy()
-            ),
+            point_labels=(None if prompts.points is None else prompts.point_labels[index].numpy()),
             multimask_output=multimask,
         )
         best = int(np.argmax(scores))
@@ -107,7 +105,10 @@ def test_fields_of_the_result(sam):
 
 def test_results_of_another_size(sam):
     inputs = {
-        "image": random_image(40, 61), "prompts": random_prompts(40, 61), "height": 81, "width": 99
+        "image": random_image(40, 61),
+        "prompts": random_prompts(40, 61),
+        "height": 81,
+        "width": 99,
     }
     instances = sam([inputs])[0]["instances"]
     assert instances.image_size == (81, 99) and instances.pred_masks.shape == (5, 81, 99)
@@ -183,12 +184,16 @@ def test_every_part_learns_over_many_steps():
         for _ in range(30):  # boxes, clicks and corrections all come up
             sum(model([example()]).values()).backward()
     unused = {
-        name for name, parameter in model.named_parameters()
+        name
+        for name, parameter in model.named_parameters()
         if parameter.grad is None or parameter.grad.abs().max() == 0
     }
     # An ambiguity token may never have been the best, a prompt's kind never have come up.
-    may_be = ("mask_decoder.output_hypernetworks_mlps", "prompt_encoder.point_embeddings",
-              "prompt_encoder.not_a_point_embed")
+    may_be = (
+        "mask_decoder.output_hypernetworks_mlps",
+        "prompt_encoder.point_embeddings",
+        "prompt_encoder.not_a_point_embed",
+    )
     assert not {name for name in unused if not any(part in name for part in may_be)}
 
 

@@ -40,7 +40,8 @@ def test_tiny_encoder_has_the_interface_of_sams():
     assert sam.prompt_encoder.get_dense_pe().shape == (1, 32, 8, 8)
     # segment_anything's own forward runs on it, with masks of any size.
     inputs = {
-        "image": torch.zeros(3, 40, 64), "original_size": (50, 80),
+        "image": torch.zeros(3, 40, 64),
+        "original_size": (50, 80),
         "boxes": torch.tensor([[4.0, 4.0, 30.0, 20.0]]),
     }
     result = sam([inputs], multimask_output=True)[0]
@@ -118,11 +119,14 @@ def test_padding_is_no_click():
     assert torch.equal(padded[1], encoder((coords[:, :1], torch.ones(2, 1)), boxes, None)[1][1])
 
 
-@pytest.mark.parametrize("prompts", [
-    dict(point_coords=np.zeros((0, 2)), point_labels=np.zeros(0)),
-    dict(point_coords=np.zeros((0, 2)), point_labels=np.zeros(0), box=np.array([4, 4, 30, 20])),
-    dict(mask_input=np.zeros((1, 64, 64), np.float32)),
-])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        dict(point_coords=np.zeros((0, 2)), point_labels=np.zeros(0)),
+        dict(point_coords=np.zeros((0, 2)), point_labels=np.zeros(0), box=np.array([4, 4, 30, 20])),
+        dict(mask_input=np.zeros((1, 64, 64), np.float32)),
+    ],
+)
 def test_prompts_that_sams_predictor_takes(prompts):
     predictor = SamPredictor(build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32))
     predictor.set_image(np.zeros((40, 64, 3), np.uint8))
@@ -214,7 +218,7 @@ def test_masks_lie_in_the_windows_of_their_boxes():
     sam = ready_sam()
     boxes = torch.tensor([[8.0, 8, 24, 40]])
     masks, _ = sam.mask_decoder.predict_masks(*encode(sam, boxes))
-    (x0, y0, x1, y1), = (windows_around(boxes)).round().int().tolist()
+    ((x0, y0, x1, y1),) = (windows_around(boxes)).round().int().tolist()
     shown = torch.zeros(64, 64, dtype=torch.bool)
     shown[max(y0, 0) : y1, max(x0, 0) : x1] = True
     assert torch.equal(masks[0, 0] != OUTSIDE, shown)
@@ -273,12 +277,15 @@ def test_names_and_sizes_of_the_embedded_model_are_kept():
     assert image_size(cfg) == 512
 
 
-@pytest.mark.parametrize("options, message", [
-    (["MODEL.SAM.SIZE", "vit_x"], "MODEL.SAM.SIZE.*vit_x.*vit_h"),
-    (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "250"], "IMAGE_SIZE"),
-    (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.EMBED_DIM", "40"], "EMBED_DIM"),
-    (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.BLOCKS", "[1, 1]"], "BLOCKS"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["MODEL.SAM.SIZE", "vit_x"], "MODEL.SAM.SIZE.*vit_x.*vit_h"),
+        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "250"], "IMAGE_SIZE"),
+        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.EMBED_DIM", "40"], "EMBED_DIM"),
+        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.BLOCKS", "[1, 1]"], "BLOCKS"),
+    ],
+)
 def test_sizes_that_do_not_work_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         build_sam(load_config("", options))

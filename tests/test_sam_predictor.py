@@ -183,12 +183,16 @@ def test_tensors_turn_with_the_image(sam):
     for turns in C4.elements:
         image = turn_image(picture(*size), turns)
         ours.set_image(image)
-        results.append(ours.predict_torch(
-            ours.transform.apply_coords_torch(turn_pixels(points, turns, *size), image.shape[:2]),
-            torch.ones(count, 1),
-            ours.transform.apply_boxes_torch(turn_boxes(boxes, turns, *size), image.shape[:2]),
-            turn_maps(masks, turns),
-        ))
+        results.append(
+            ours.predict_torch(
+                ours.transform.apply_coords_torch(
+                    turn_pixels(points, turns, *size), image.shape[:2]
+                ),
+                torch.ones(count, 1),
+                ours.transform.apply_boxes_torch(turn_boxes(boxes, turns, *size), image.shape[:2]),
+                turn_maps(masks, turns),
+            )
+        )
         assert_turned(results[-1], results[0], turns)
 
 
@@ -205,14 +209,13 @@ def test_both_ways_in_agree_with_each_other_and_with_the_meta_architecture(segme
         (result,) = model([{"image": tensor, "prompts": prompts}])
         ours.set_image(image)
         assert ours.pose == result["pose"]
-        masks, scores, _ = ours.predict(
-            prompts.points[0].numpy(), [1], prompts.boxes[0].numpy()
-        )
+        masks, scores, _ = ours.predict(prompts.points[0].numpy(), [1], prompts.boxes[0].numpy())
         assert np.array_equal(masks[scores.argmax()], result["instances"].pred_masks[0].numpy())
         assert scores.max() == result["instances"].scores[0]
         frame = image.shape[:2]
         masks_torch, scores_torch, _ = ours.predict_torch(
-            ours.transform.apply_coords_torch(prompts.points, frame), label,
+            ours.transform.apply_coords_torch(prompts.points, frame),
+            label,
             ours.transform.apply_boxes_torch(prompts.boxes, frame),
         )
         assert torch.allclose(scores_torch[0], torch.from_numpy(scores), atol=1e-5)
@@ -334,16 +337,19 @@ def test_bad_prompts_have_the_official_error_or_a_clear_one(sam, canonicalizer, 
     assert ours.predict(box=np.array([[5, 5, 9, 9]]))[0].shape == (3, 40, 61)  # still of use
 
 
-@pytest.mark.parametrize("arguments", [
-    (torch.full((1, 1, 2), 70.0), torch.ones(1, 1), None, None),
-    (torch.full((1, 1, 2), 5.0), torch.full((1, 1), 3), None, None),
-    (torch.full((1, 2), 5.0), torch.ones(1), None, None),
-    (None, None, torch.tensor([[5.0, 5.0, 5.0, 9.0]]), None),
-    (None, None, torch.zeros(0, 4), None),
-    (None, None, torch.zeros(2, 3), None),
-    (None, None, None, torch.zeros(1, 1, 4, 4)),
-    (torch.full((1, 1, 2), 5.0), None, None, None),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.full((1, 1, 2), 70.0), torch.ones(1, 1), None, None),
+        (torch.full((1, 1, 2), 5.0), torch.full((1, 1), 3), None, None),
+        (torch.full((1, 2), 5.0), torch.ones(1), None, None),
+        (None, None, torch.tensor([[5.0, 5.0, 5.0, 9.0]]), None),
+        (None, None, torch.zeros(0, 4), None),
+        (None, None, torch.zeros(2, 3), None),
+        (None, None, None, torch.zeros(1, 1, 4, 4)),
+        (torch.full((1, 1, 2), 5.0), None, None, None),
+    ],
+)
 def test_bad_tensors_have_the_official_error_or_a_clear_one(sam, arguments):
     official, ours = SamPredictor(sam), CanonicalSamPredictor(sam, FixedPoseCanonicalizer(1))
     assert type(error_of(ours.predict_torch, *arguments)) is RuntimeError
@@ -362,13 +368,16 @@ def test_padding_clicks_count_for_nothing_wherever_they_are(sam):
     assert_same(*results)
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((40, 61), np.uint8),
-    np.zeros((40, 61, 4), np.uint8),
-    np.zeros((40, 61, 3), np.float32),
-    np.zeros((0, 61, 3), np.uint8),
-    "photo.jpg",
-])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((40, 61), np.uint8),
+        np.zeros((40, 61, 4), np.uint8),
+        np.zeros((40, 61, 3), np.float32),
+        np.zeros((0, 61, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
 def test_bad_images_have_the_official_error(sam, image):
     official, ours = SamPredictor(sam), CanonicalSamPredictor(sam, FixedPoseCanonicalizer(1))
     ours.set_image(picture(20, 30))

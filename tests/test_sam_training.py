@@ -23,11 +23,14 @@ def small_sam(kind="tiny", side=64):
     sam = build_tiny_sam(side, (8, 8, 16, 64), (1, 1, 1, 1), 32)
     if kind == "official":
         sam.prompt_encoder = PromptEncoder(
-            embed_dim=128, image_embedding_size=(side // 8, side // 8),
-            input_image_size=(side, side), mask_in_chans=16,
+            embed_dim=128,
+            image_embedding_size=(side // 8, side // 8),
+            input_image_size=(side, side),
+            mask_in_chans=16,
         )
         sam.mask_decoder = MaskDecoder(
-            transformer_dim=128, num_multimask_outputs=3,
+            transformer_dim=128,
+            num_multimask_outputs=3,
             transformer=TwoWayTransformer(depth=2, embedding_dim=128, mlp_dim=64, num_heads=4),
         )
     return sam
@@ -37,9 +40,9 @@ def toy_batch(boxes, side=64):
     """Rectangles of which every second lies in image 1."""
     boxes = torch.tensor(boxes, dtype=torch.float32)
     x, y = torch.arange(side) + 0.5, (torch.arange(side) + 0.5)[:, None]
-    targets = torch.stack([
-        ((x > x0) & (x < x1) & (y > y0) & (y < y1)).float() for x0, y0, x1, y1 in boxes.tolist()
-    ])
+    targets = torch.stack(
+        [((x > x0) & (x < x1) & (y > y0) & (y < y1)).float() for x0, y0, x1, y1 in boxes.tolist()]
+    )
     return PromptBatch(torch.arange(len(boxes)) % 2, boxes, targets)
 
 
@@ -53,7 +56,9 @@ def test_decode_equals_the_decoder(kind):
     whole = paste(logits, windows, 32 if kind == "official" else 64, 64)
     for n, image in enumerate(images):
         masks, iou = sam.mask_decoder.predict_masks(
-            embeddings[image][None], sam.prompt_encoder.get_dense_pe(), sparse[n : n + 1],
+            embeddings[image][None],
+            sam.prompt_encoder.get_dense_pe(),
+            sparse[n : n + 1],
             dense[n : n + 1],
         )
         torch.testing.assert_close(whole[n], masks[0], rtol=1e-4, atol=1e-5)

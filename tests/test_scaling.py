@@ -14,12 +14,34 @@ def test_calculation(tmp_path, monkeypatch, capsys):
     spec = spec_from_file_location("scaling", SCRIPT)
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(sys, "argv", [
-        "scaling.py", "--embedding-seconds", "0.5", "--prompts-seconds", "0.25",
-        "--scoring-seconds", "10", "--start-seconds", "100", "--num-images", "10",
-        "--num-angles", "8", "--gpus", "1", "4", "--output", str(tmp_path / "scaling.json"),
-        "--canonicalize-seconds", "0.125", "--view-seconds", "0.0625",
-    ])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "scaling.py",
+            "--embedding-seconds",
+            "0.5",
+            "--prompts-seconds",
+            "0.25",
+            "--scoring-seconds",
+            "10",
+            "--start-seconds",
+            "100",
+            "--num-images",
+            "10",
+            "--num-angles",
+            "8",
+            "--gpus",
+            "1",
+            "4",
+            "--output",
+            str(tmp_path / "scaling.json"),
+            "--canonicalize-seconds",
+            "0.125",
+            "--view-seconds",
+            "0.0625",
+        ],
+    )
     script.main()
     result = json.loads((tmp_path / "scaling.json").read_text())
     assert result["measured"] is None
@@ -38,16 +60,35 @@ def test_seconds_of_a_benchmark(tmp_path, monkeypatch, capsys):
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
     benchmark = tmp_path / "benchmark.json"
-    benchmark.write_text(json.dumps({
-        "scoring": {"images": 10, "seconds": {
-            "ours": {"median": 2.0}, "ours, preparation": {"median": 3.0},
-        }},
-        "canonicalize": {"seconds": {"default": {"median": 0.25}}},
-    }))
-    monkeypatch.setattr(sys, "argv", [
-        "scaling.py", "--embedding-seconds", "1", "--benchmark", str(benchmark),
-        "--num-images", "20", "--output", str(tmp_path / "scaling.json"),
-    ])
+    benchmark.write_text(
+        json.dumps(
+            {
+                "scoring": {
+                    "images": 10,
+                    "seconds": {
+                        "ours": {"median": 2.0},
+                        "ours, preparation": {"median": 3.0},
+                    },
+                },
+                "canonicalize": {"seconds": {"default": {"median": 0.25}}},
+            }
+        )
+    )
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "scaling.py",
+            "--embedding-seconds",
+            "1",
+            "--benchmark",
+            str(benchmark),
+            "--num-images",
+            "20",
+            "--output",
+            str(tmp_path / "scaling.json"),
+        ],
+    )
     script.main()
     result = json.loads((tmp_path / "scaling.json").read_text())["calculated"]
     assert result["scoring_seconds"] == 10 and result["canonicalize_seconds"] == 0.25

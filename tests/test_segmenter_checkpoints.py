@@ -24,9 +24,20 @@ from tiny_models import tiny_config, tiny_segmenter
 ZOO_MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 # What decides a result, beside the weights.
 RESULT_KEYS = (
-    "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR", "MODEL.RPN", "MODEL.RESNETS",
-    "MODEL.FPN", "MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD", "MODEL.MASK_ON",
-    "MODEL.BACKBONE.NAME", "TEST.DETECTIONS_PER_IMAGE", "INPUT.FORMAT", "INPUT.MIN_SIZE_TEST",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.ANCHOR_GENERATOR",
+    "MODEL.RPN",
+    "MODEL.RESNETS",
+    "MODEL.FPN",
+    "MODEL.ROI_HEADS",
+    "MODEL.ROI_BOX_HEAD",
+    "MODEL.ROI_MASK_HEAD",
+    "MODEL.MASK_ON",
+    "MODEL.BACKBONE.NAME",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "INPUT.FORMAT",
+    "INPUT.MIN_SIZE_TEST",
     "INPUT.MAX_SIZE_TEST",
 )
 
@@ -93,9 +104,7 @@ def test_official_file_of_sam(tmp_path):
     with torch.device("meta"):  # 375 MB are initialised once, not twice
         official = sam_model_registry["vit_b"]().state_dict()
     generator = torch.Generator().manual_seed(0)
-    state = {
-        name: torch.rand(value.shape, generator=generator) for name, value in official.items()
-    }
+    state = {name: torch.rand(value.shape, generator=generator) for name, value in official.items()}
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save(state, path)
 
@@ -153,10 +162,13 @@ def test_embedded_weights_are_known_by_their_address():
     assert torch.equal(model.sam.get_parameter(name), expected[name].float())
 
 
-@pytest.mark.parametrize("config, name, official", [
-    ("configs/mask_rcnn_c4.yaml", "model_final_f10217.pkl", "model zoo"),
-    ("configs/sam_c4.yaml", "sam_vit_h_4b8939.pth", "official sam_vit_h_4b8939.pth"),
-])
+@pytest.mark.parametrize(
+    "config, name, official",
+    [
+        ("configs/mask_rcnn_c4.yaml", "model_final_f10217.pkl", "model zoo"),
+        ("configs/sam_c4.yaml", "sam_vit_h_4b8939.pth", "official sam_vit_h_4b8939.pth"),
+    ],
+)
 def test_a_missing_checkpoint_is_named(tmp_path, monkeypatch, config, name, official):
     cfg = load_config(config)
     monkeypatch.chdir(tmp_path)
@@ -167,9 +179,7 @@ def test_a_missing_checkpoint_is_named(tmp_path, monkeypatch, config, name, offi
 
 
 def test_the_official_file_of_each_size_is_named(tmp_path):
-    for size, name in {
-        "vit_l": "sam_vit_l_0b3195.pth", "vit_b": "sam_vit_b_01ec64.pth"
-    }.items():
+    for size, name in {"vit_l": "sam_vit_l_0b3195.pth", "vit_b": "sam_vit_b_01ec64.pth"}.items():
         options = ["MODEL.SAM.SIZE", size, "MODEL.SEGMENTER.WEIGHTS", str(tmp_path / "x.pth")]
         with pytest.raises(InputError, match=name):
             build_segmenter(load_config("configs/sam_c4.yaml", options))

@@ -29,8 +29,14 @@ def sweep(annotations, images, records=None):
         canonicalized(tiny_segmenter("sam"), random_canonicalizer()), ["vanilla", "canonical"]
     )
     return run_sweep(
-        models, dataset, images, views=[View(angle) for angle in (0, 90, 270)], image_format="RGB", progress=False,
-        prompts=load_box_prompts("boxes", dataset), records=records,
+        models,
+        dataset,
+        images,
+        views=[View(angle) for angle in (0, 90, 270)],
+        image_format="RGB",
+        progress=False,
+        prompts=load_box_prompts("boxes", dataset),
+        records=records,
     )
 
 
@@ -60,14 +66,16 @@ def test_processes_share_the_images_and_change_no_bit(tmp_path, num_images, numb
         records = Records(folder / "records")
         records.begin({}, resume=False)
         launch(
-            sweep_in_process, (*files, folder),
+            sweep_in_process,
+            (*files, folder),
             options("--num-processes", processes, "--threads", 1),
         )
         together = json.loads((folder / "result.json").read_text())
         assert without_seconds(together) == alone
         lines = [
             json.loads(line)
-            for path in records.folder.glob("*.jsonl") for line in path.read_text().splitlines()
+            for path in records.folder.glob("*.jsonl")
+            for line in path.read_text().splitlines()
         ]
         # Every image once.
         assert sorted(line["image_id"] for line in lines) == list(range(11, 11 + num_images))
@@ -82,7 +90,7 @@ def test_only_images_that_are_not_finished_are_run(tmp_path):
     records = Records(tmp_path / "records")
     records.begin({}, resume=False)
     whole = sweep(*files, records)
-    path, = records.folder.glob("*.jsonl")
+    (path,) = records.folder.glob("*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4
     # Killed while it wrote the third image; the first two have times that no computer reaches.
@@ -149,7 +157,9 @@ def test_what_results_depend_on(tmp_path):
     def describe(options=(), seed=3, dataset=dataset, prompts=prompts, modes=("vanilla",)):
         cfg = load_config("configs/sam_c4.yaml", list(options))
         model = canonicalized(tiny_segmenter("sam", seed), random_canonicalizer())
-        return describe_sweep(cfg, models_by_mode(model, modes), dataset, images, prompts, [View(0)])
+        return describe_sweep(
+            cfg, models_by_mode(model, modes), dataset, images, prompts, [View(0)]
+        )
 
     first = describe(["OUTPUT_DIR", "elsewhere", "SOLVER.MAX_ITER", 3])
     assert describe() == first and json.loads(json.dumps(first))["angles"] == ["0"]

@@ -34,8 +34,18 @@ def call(monkeypatch, name, *arguments):
 
 def test_a_split_is_complete_and_without_overlap(toy, tmp_path, monkeypatch):
     annotations, images = toy
-    call(monkeypatch, "split_coco", "--annotations", annotations, "--images", images,
-         "--every", 3, "--output", tmp_path / "split")
+    call(
+        monkeypatch,
+        "split_coco",
+        "--annotations",
+        annotations,
+        "--images",
+        images,
+        "--every",
+        3,
+        "--output",
+        tmp_path / "split",
+    )
     whole = load_coco(annotations, images)
     held_out, rest = (
         load_coco(tmp_path / "split" / f"{name}.json", images) for name in ("held_out", "train")
@@ -45,8 +55,18 @@ def test_a_split_is_complete_and_without_overlap(toy, tmp_path, monkeypatch):
     assert len(held_out["annotations"]) + len(rest["annotations"]) == len(whole["annotations"])
     assert all(a["image_id"] in ids[0] for a in held_out["annotations"])
     with pytest.raises(InputError, match="--every is 1"):
-        call(monkeypatch, "split_coco", "--annotations", annotations, "--images", images,
-             "--every", 1, "--output", tmp_path / "other")
+        call(
+            monkeypatch,
+            "split_coco",
+            "--annotations",
+            annotations,
+            "--images",
+            images,
+            "--every",
+            1,
+            "--output",
+            tmp_path / "other",
+        )
     assert not (tmp_path / "other").exists()
 
 
@@ -66,8 +86,19 @@ def test_baseline_masks_fill_their_boxes():
 def test_baselines_of_a_data_set(toy, tmp_path, monkeypatch):
     annotations, images = toy
     output = tmp_path / "baselines.json"
-    call(monkeypatch, "eval_baselines", "--annotations", annotations, "--images", images,
-         "--baselines", "box", "ellipse", "--output", output)
+    call(
+        monkeypatch,
+        "eval_baselines",
+        "--annotations",
+        annotations,
+        "--images",
+        images,
+        "--baselines",
+        "box",
+        "ellipse",
+        "--output",
+        output,
+    )
     scores = json.loads(output.read_text())["segm"]
     assert list(scores) == ["box", "ellipse"]
     assert all(20 < own["AP"] < 100 for own in scores.values())  # the objects are hexagons

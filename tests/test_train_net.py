@@ -25,13 +25,26 @@ SCRIPT = ROOT / "tools" / "train_net.py"
 needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
 TINY_CANONICALIZER = [
-    "MODEL.CANONICALIZER.WEIGHTS", "", "MODEL.CANONICALIZER.INPUT_SIZE", "33",
-    "MODEL.CANONICALIZER.NETWORK.FIELDS", "[2, 2]", "MODEL.CANONICALIZER.NETWORK.DEPTH", "1",
+    "MODEL.CANONICALIZER.WEIGHTS",
+    "",
+    "MODEL.CANONICALIZER.INPUT_SIZE",
+    "33",
+    "MODEL.CANONICALIZER.NETWORK.FIELDS",
+    "[2, 2]",
+    "MODEL.CANONICALIZER.NETWORK.DEPTH",
+    "1",
 ]
 TINY_SAM = [
-    "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64",
-    "MODEL.SAM.TINY.CHANNELS", "[8, 8, 16, 64]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]",
-    "MODEL.SAM.TINY.EMBED_DIM", "32",
+    "MODEL.SAM.SIZE",
+    "tiny",
+    "MODEL.SAM.TINY.IMAGE_SIZE",
+    "64",
+    "MODEL.SAM.TINY.CHANNELS",
+    "[8, 8, 16, 64]",
+    "MODEL.SAM.TINY.BLOCKS",
+    "[1, 1, 1, 1]",
+    "MODEL.SAM.TINY.EMBED_DIM",
+    "32",
 ]
 
 
@@ -39,8 +52,12 @@ def start(*arguments):
     command = [sys.executable, str(SCRIPT), "--config-file", "configs/sam_c4.yaml", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -65,8 +82,7 @@ def wait_for(path, process):
 
 def iterations(folder):
     return [
-        json.loads(line)["iteration"]
-        for line in (folder / "metrics.json").read_text().splitlines()
+        json.loads(line)["iteration"] for line in (folder / "metrics.json").read_text().splitlines()
     ]
 
 
@@ -74,9 +90,19 @@ def iterations(folder):
 def test_killed_and_resumed(tmp_path):
     photos, output = write_photos(tmp_path / "photos", 30), tmp_path / "output"
     options = [
-        *TINY_CANONICALIZER, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.IMS_PER_BATCH", "4",
-        "SOLVER.CHECKPOINT_PERIOD", "20", "SOLVER.OPTIMIZER", "ADAMW", "SEED", "3",
-        "OUTPUT_DIR", str(output),
+        *TINY_CANONICALIZER,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.IMS_PER_BATCH",
+        "4",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "20",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
+        "SEED",
+        "3",
+        "OUTPUT_DIR",
+        str(output),
     ]
     process = start(*options, "DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "100000")
     try:
@@ -119,10 +145,18 @@ def test_eval_only(tmp_path):
     weights = tmp_path / "sam.pth"
     torch.save(tiny_segmenter("sam").sam.state_dict(), weights)
     status, log = run(
-        "--eval-only", *TINY_SAM, "MODEL.SEGMENTER.WEIGHTS", str(weights),
-        "DATASETS.COCO", str([["toy", str(annotations), str(images)]]),
-        "DATASETS.TEST", "('toy',)", "DATALOADER.NUM_WORKERS", "0",
-        "OUTPUT_DIR", str(tmp_path / "output"),
+        "--eval-only",
+        *TINY_SAM,
+        "MODEL.SEGMENTER.WEIGHTS",
+        str(weights),
+        "DATASETS.COCO",
+        str([["toy", str(annotations), str(images)]]),
+        "DATASETS.TEST",
+        "('toy',)",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "OUTPUT_DIR",
+        str(tmp_path / "output"),
     )
     assert status == 0, log
     assert "copypaste: Task: segm" in log and "copypaste: Task: bbox" in log
@@ -138,10 +172,27 @@ def test_eval_only(tmp_path):
 def test_two_processes_train_one_model(tmp_path):
     photos, output = write_photos(tmp_path / "photos", 6), tmp_path / "output"
     status, log = run(
-        "--num-processes", "2", "--threads", "1",
-        *TINY_CANONICALIZER, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.IMS_PER_BATCH", "4",
-        "SOLVER.MAX_ITER", "2", "SOLVER.OPTIMIZER", "ADAMW", "SEED", "3", "MODEL.DEVICE", "cpu",
-        "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(output),
+        "--num-processes",
+        "2",
+        "--threads",
+        "1",
+        *TINY_CANONICALIZER,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.IMS_PER_BATCH",
+        "4",
+        "SOLVER.MAX_ITER",
+        "2",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
+        "SEED",
+        "3",
+        "MODEL.DEVICE",
+        "cpu",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "OUTPUT_DIR",
+        str(output),
     )
     assert status == 0, log
     assert "World size: 2" in log
@@ -155,11 +206,29 @@ def test_two_processes_train_sam(tmp_path):
     annotations, images = write_toy_coco(tmp_path / "toy")
     output = tmp_path / "output"
     status, log = run(
-        "--num-processes", "2", "--threads", "1", *TINY_SAM,
-        "MODEL.META_ARCHITECTURE", "SamSegmenter", "SOLVER.IMS_PER_BATCH", "2",
-        "SOLVER.MAX_ITER", "8", "SEED", "3", "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0",
-        "DATASETS.COCO", f"[['toy_sam', '{annotations}', '{images}']]",
-        "DATASETS.TRAIN", "('toy_sam',)", "OUTPUT_DIR", str(output),
+        "--num-processes",
+        "2",
+        "--threads",
+        "1",
+        *TINY_SAM,
+        "MODEL.META_ARCHITECTURE",
+        "SamSegmenter",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "SOLVER.MAX_ITER",
+        "8",
+        "SEED",
+        "3",
+        "MODEL.DEVICE",
+        "cpu",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "DATASETS.COCO",
+        f"[['toy_sam', '{annotations}', '{images}']]",
+        "DATASETS.TRAIN",
+        "('toy_sam',)",
+        "OUTPUT_DIR",
+        str(output),
     )
     assert status == 0, log
     assert iterations(output) == [7]
@@ -178,20 +247,26 @@ def test_a_missing_folder_ends_with_one_line(tmp_path):
 # --- in this process: what is refused before anything starts --------------------------------------
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
-    (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
-    (["--num-gpus", "64"], "--num-gpus"),
-    (["--num-processes", "0"], "--num-processes"),
-    (["DATASETS.COCO", "[['a', 'no_such.json', '.']]"], "no_such.json"),
-    (["OUTPUT_DIR", "setup.py/below"], "setup.py"),
-    (["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SEGMENTER.BFLOAT16", "True"],
-     "MODEL.SEGMENTER.BFLOAT16"),
-    pytest.param(
-        ["MODEL.DEVICE", "cuda"], "MODEL.DEVICE",
-        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-    ),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
+        (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
+        (["--num-gpus", "64"], "--num-gpus"),
+        (["--num-processes", "0"], "--num-processes"),
+        (["DATASETS.COCO", "[['a', 'no_such.json', '.']]"], "no_such.json"),
+        (["OUTPUT_DIR", "setup.py/below"], "setup.py"),
+        (
+            ["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SEGMENTER.BFLOAT16", "True"],
+            "MODEL.SEGMENTER.BFLOAT16",
+        ),
+        pytest.param(
+            ["MODEL.DEVICE", "cuda"],
+            "MODEL.DEVICE",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
 def test_bad_input(monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(ROOT)
     config = ["--config-file", "configs/sam_c4.yaml"]

@@ -42,16 +42,50 @@ def photos(tmp_path_factory):
 
 def config(folder, *options):
     """A canonicalizer that trains in no time, in front of the tiny SAM."""
-    cfg = load_config("", [
-        "MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter", "MODEL.DEVICE", "cpu",
-        "MODEL.CANONICALIZER.INPUT_SIZE", "33", "MODEL.CANONICALIZER.NETWORK.FIELDS", "[2, 2]",
-        "MODEL.CANONICALIZER.NETWORK.DEPTH", "1", "MODEL.CANONICALIZER.PRIOR_WEIGHT", "1.0",
-        "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "64",
-        "MODEL.SAM.TINY.CHANNELS", "[8, 8, 16, 64]", "MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]",
-        "MODEL.SAM.TINY.EMBED_DIM", "32", "INPUT.FORMAT", "RGB", "INPUT.MIN_SIZE_TRAIN", "(64,)",
-        "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2",
-        "SOLVER.CHECKPOINT_PERIOD", "2", "SEED", "1", "OUTPUT_DIR", str(folder), *options,
-    ])
+    cfg = load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "CanonicalizedSegmenter",
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "33",
+            "MODEL.CANONICALIZER.NETWORK.FIELDS",
+            "[2, 2]",
+            "MODEL.CANONICALIZER.NETWORK.DEPTH",
+            "1",
+            "MODEL.CANONICALIZER.PRIOR_WEIGHT",
+            "1.0",
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "MODEL.SAM.TINY.CHANNELS",
+            "[8, 8, 16, 64]",
+            "MODEL.SAM.TINY.BLOCKS",
+            "[1, 1, 1, 1]",
+            "MODEL.SAM.TINY.EMBED_DIM",
+            "32",
+            "INPUT.FORMAT",
+            "RGB",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "SOLVER.MAX_ITER",
+            "2",
+            "SOLVER.CHECKPOINT_PERIOD",
+            "2",
+            "SEED",
+            "1",
+            "OUTPUT_DIR",
+            str(folder),
+            *options,
+        ],
+    )
     cfg.freeze()
     folder.mkdir(exist_ok=True)
     return cfg
@@ -68,9 +102,9 @@ def metrics(folder):
 # --- optimizers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer, kind", [
-    ("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)
-])
+@pytest.mark.parametrize(
+    "optimizer, kind", [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)]
+)
 def test_a_frozen_segmenter_is_not_in_the_optimizer(tmp_path, optimizer, kind):
     model = canonicalized(tiny_segmenter("sam"), random_canonicalizer(), task_weight=1.0)
     built = Trainer.build_optimizer(config(tmp_path, "SOLVER.OPTIMIZER", optimizer), model)
@@ -103,8 +137,11 @@ def test_nothing_to_train(tmp_path, photos):
     with pytest.raises(InputError, match="nothing to train"):
         Trainer.build_optimizer(config(tmp_path), model)
     cfg = config(
-        tmp_path, "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer",
-        "DATASETS.PHOTOS", f"['{photos}']",
+        tmp_path,
+        "MODEL.CANONICALIZER.NAME",
+        "IdentityCanonicalizer",
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
     )
     with pytest.raises(InputError, match="IdentityCanonicalizer"):
         Trainer(cfg)
@@ -148,9 +185,17 @@ def test_no_averaging():
 @needs_escnn
 def test_training_on_photos(tmp_path, photos):
     cfg = config(
-        tmp_path, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.EMA_DECAY", "0.5",
-        "MODEL.SEGMENTER.WEIGHTS", "no_such_file.pth", "SOLVER.BFLOAT16", "True",
-        "TEST.EVAL_PERIOD", "1",
+        tmp_path,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.EMA_DECAY",
+        "0.5",
+        "MODEL.SEGMENTER.WEIGHTS",
+        "no_such_file.pth",
+        "SOLVER.BFLOAT16",
+        "True",
+        "TEST.EVAL_PERIOD",
+        "1",
     )
     trainer = Trainer(cfg)
     assert trainer.model.segmenter is None and trainer.averaged.module.segmenter is None
@@ -162,8 +207,12 @@ def test_training_on_photos(tmp_path, photos):
     assert not all(torch.equal(before[name], after[name]) for name in before)
     logged = metrics(tmp_path)
     for name in (
-        "total_loss", "canonicalizer/kl", "canonicalizer/identity_rate",
-        "canonicalizer/wasserstein", "held_out/pose_accuracy", "held_out/pose_loss",
+        "total_loss",
+        "canonicalizer/kl",
+        "canonicalizer/identity_rate",
+        "canonicalizer/wasserstein",
+        "held_out/pose_accuracy",
+        "held_out/pose_loss",
     ):
         assert np.isfinite(logged[name])
     assert any(file.name.startswith("events.out.tfevents") for file in tmp_path.iterdir())
@@ -191,10 +240,17 @@ def test_training_on_photos(tmp_path, photos):
 def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
     photos = write_photos(tmp_path / "photos", 2)
     Path(photos, "bad.jpg").write_bytes(b"no image")
-    trainer = Trainer(config(
-        tmp_path, "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.IMS_PER_BATCH", "64",
-        "DATALOADER.NUM_WORKERS", str(workers),
-    ))
+    trainer = Trainer(
+        config(
+            tmp_path,
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "SOLVER.IMS_PER_BATCH",
+            "64",
+            "DATALOADER.NUM_WORKERS",
+            str(workers),
+        )
+    )
     logger, records = logging.getLogger("detectron2.engine.train_loop"), []
     handler = logging.Handler()
     handler.emit = records.append
@@ -213,7 +269,12 @@ def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
 @needs_escnn
 def test_resuming_restores_everything(tmp_path, photos):
     options = [
-        "DATASETS.PHOTOS", f"['{photos}']", "SOLVER.EMA_DECAY", "0.5", "SOLVER.OPTIMIZER", "ADAMW",
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.EMA_DECAY",
+        "0.5",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
     ]
     first = Trainer(config(tmp_path, *options))
     first.resume_or_load(resume=True)  # nothing there yet: a fresh start
@@ -239,7 +300,11 @@ def test_resuming_restores_everything(tmp_path, photos):
 @needs_escnn
 def test_training_through_the_segmenter(tmp_path, toy):
     cfg = config(
-        tmp_path, "DATASETS.TRAIN", f"('{toy}',)", "MODEL.CANONICALIZER.TASK_WEIGHT", "0.1",
+        tmp_path,
+        "DATASETS.TRAIN",
+        f"('{toy}',)",
+        "MODEL.CANONICALIZER.TASK_WEIGHT",
+        "0.1",
     )
     trainer = Trainer(cfg)
     before = copy.deepcopy(trainer.model.segmenter.state_dict())
@@ -253,8 +318,17 @@ def test_training_through_the_segmenter(tmp_path, toy):
 
 def test_training_sam_alone(tmp_path, toy):
     cfg = config(
-        tmp_path, "MODEL.META_ARCHITECTURE", "SamSegmenter", "DATASETS.TRAIN", f"('{toy}',)",
-        "DATASETS.TEST", f"('{toy}',)", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.EMA_DECAY", "0.9",
+        tmp_path,
+        "MODEL.META_ARCHITECTURE",
+        "SamSegmenter",
+        "DATASETS.TRAIN",
+        f"('{toy}',)",
+        "DATASETS.TEST",
+        f"('{toy}',)",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
+        "SOLVER.EMA_DECAY",
+        "0.9",
     )
     trainer = Trainer(cfg)
     trainer.train()
@@ -276,8 +350,12 @@ def test_weights_are_a_start(tmp_path, photos):
     # Network and input size are the file's, whatever the config says.
     second = Trainer(
         config(
-            tmp_path / "second", *options, "MODEL.CANONICALIZER.NETWORK.FIELDS", "[4, 4]",
-            "MODEL.CANONICALIZER.INPUT_SIZE", "65",
+            tmp_path / "second",
+            *options,
+            "MODEL.CANONICALIZER.NETWORK.FIELDS",
+            "[4, 4]",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "65",
         )
     )
     assert second.cfg.MODEL.CANONICALIZER.INPUT_SIZE == 33
@@ -289,10 +367,23 @@ def test_weights_are_a_start(tmp_path, photos):
 
 @needs_escnn
 def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, photos):
-    cfg = load_config("configs/sam_c4.yaml", [
-        "DATASETS.PHOTOS", f"['{photos}']", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1",
-        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path),
-    ])
+    cfg = load_config(
+        "configs/sam_c4.yaml",
+        [
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "MODEL.DEVICE",
+            "cpu",
+            "SOLVER.MAX_ITER",
+            "1",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "OUTPUT_DIR",
+            str(tmp_path),
+        ],
+    )
     assert not os.path.exists(cfg.MODEL.SEGMENTER.WEIGHTS)
     trainer = Trainer(cfg)
     embedded, _ = load_canonicalizer(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS), trainable=True)

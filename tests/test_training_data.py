@@ -41,18 +41,39 @@ def write_photos(folder, count, size=(60, 80)):
 
 
 def photo_config(*options):
-    return load_config("", [
-        "MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter", "DATALOADER.NUM_WORKERS", "0",
-        "SOLVER.IMS_PER_BATCH", "4", "MODEL.CANONICALIZER.INPUT_SIZE", "33", *options,
-    ])
+    return load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "CanonicalizedSegmenter",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "4",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "33",
+            *options,
+        ],
+    )
 
 
 def sam_config(*options):
-    return load_config("", [
-        "MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.SIZE", "tiny",
-        "MODEL.SAM.TINY.IMAGE_SIZE", "64", "DATALOADER.NUM_WORKERS", "0",
-        "SOLVER.IMS_PER_BATCH", "4", *options,
-    ])
+    return load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "SamSegmenter",
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "4",
+            *options,
+        ],
+    )
 
 
 def labelled(folder, size=(60, 90), boxes=((10, 8, 40, 30),), crowd=False, masks=True):
@@ -63,7 +84,9 @@ def labelled(folder, size=(60, 90), boxes=((10, 8, 40, 30),), crowd=False, masks
     for x, y, w, h in boxes:
         pixels[y : y + h, x : x + w] = 230
         annotation = {
-            "bbox": [x, y, w, h], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0,
+            "bbox": [x, y, w, h],
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": 0,
             "iscrowd": int(crowd),
         }
         if masks:
@@ -72,7 +95,10 @@ def labelled(folder, size=(60, 90), boxes=((10, 8, 40, 30),), crowd=False, masks
     path = folder / "labelled.png"
     Image.fromarray(pixels).save(path)
     return {
-        "file_name": str(path), "image_id": 1, "height": height, "width": width,
+        "file_name": str(path),
+        "image_id": 1,
+        "height": height,
+        "width": width,
         "annotations": annotations,
     }
 
@@ -152,16 +178,19 @@ def test_image_format(tmp_path, monkeypatch):
     assert RegionMapper(64, "BGR")(example)["image"][:, 5, 5].tolist() == [0, 100, 200]
 
 
-@pytest.mark.parametrize("kwargs, count", [
-    ({"boxes": ()}, 0),
-    ({"crowd": True}, 0),
-    ({"masks": False}, 0),
-    ({"boxes": ((3, 4, 2, 2),)}, 1),
-    ({"boxes": ((0, 0, 1, 1),), "size": (600, 900)}, None),
-    ({"size": (1, 90), "boxes": ((10, 0, 60, 1),)}, None),
-    ({"size": (90, 1), "boxes": ((0, 10, 1, 60),)}, None),
-    ({"boxes": ((80, 50, 40, 30),)}, None),
-])
+@pytest.mark.parametrize(
+    "kwargs, count",
+    [
+        ({"boxes": ()}, 0),
+        ({"crowd": True}, 0),
+        ({"masks": False}, 0),
+        ({"boxes": ((3, 4, 2, 2),)}, 1),
+        ({"boxes": ((0, 0, 1, 1),), "size": (600, 900)}, None),
+        ({"size": (1, 90), "boxes": ((10, 0, 60, 1),)}, None),
+        ({"size": (90, 1), "boxes": ((0, 10, 1, 60),)}, None),
+        ({"boxes": ((80, 50, 40, 30),)}, None),
+    ],
+)
 def test_unusual_images(tmp_path, kwargs, count):
     np.random.seed(0)
     example = labelled(tmp_path, **kwargs)
@@ -226,21 +255,24 @@ def test_a_handful_of_photos_is_all_used(tmp_path):
     assert len(training) == 24 and held_out == []
 
 
-@pytest.mark.parametrize("options, message", [
-    ((), "DATASETS.PHOTOS.*DATASETS.TRAIN"),
-    (("DATASETS.TRAIN", "('nowhere_registered',)"), "DATASETS.TRAIN.*nowhere_registered"),
-    (("DATASETS.TRAIN", "('coco_2017_val_panoptic_stuffonly',)"), "DATASETS.TRAIN"),
-    (("DATASETS.TRAIN", "('coco_2017_val',)"), "coco_2017_val.*DETECTRON2_DATASETS"),
-    (("DATASETS.PHOTOS", "['no/such/folder']"), "no/such/folder"),
-    (
-        ("DATASETS.PHOTOS", "['.']", "MODEL.CANONICALIZER.TASK_WEIGHT", "1.0"),
-        "annotated.*DATASETS.TRAIN",
-    ),
-    (
-        ("DATASETS.PHOTOS", "['.']", "MODEL.META_ARCHITECTURE", "SamSegmenter"),
-        "annotated.*DATASETS.TRAIN",
-    ),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((), "DATASETS.PHOTOS.*DATASETS.TRAIN"),
+        (("DATASETS.TRAIN", "('nowhere_registered',)"), "DATASETS.TRAIN.*nowhere_registered"),
+        (("DATASETS.TRAIN", "('coco_2017_val_panoptic_stuffonly',)"), "DATASETS.TRAIN"),
+        (("DATASETS.TRAIN", "('coco_2017_val',)"), "coco_2017_val.*DETECTRON2_DATASETS"),
+        (("DATASETS.PHOTOS", "['no/such/folder']"), "no/such/folder"),
+        (
+            ("DATASETS.PHOTOS", "['.']", "MODEL.CANONICALIZER.TASK_WEIGHT", "1.0"),
+            "annotated.*DATASETS.TRAIN",
+        ),
+        (
+            ("DATASETS.PHOTOS", "['.']", "MODEL.META_ARCHITECTURE", "SamSegmenter"),
+            "annotated.*DATASETS.TRAIN",
+        ),
+    ],
+)
 def test_nothing_to_train_on(options, message):
     with pytest.raises(InputError, match=message):
         build_train_loader(photo_config(*options))
@@ -274,10 +306,19 @@ def test_sam_needs_masks(tmp_path):
 
 
 def test_other_models_train_as_in_detectron2(toy):
-    cfg = load_config("", [
-        "DATASETS.TRAIN", f"('{toy}',)", "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH",
-        "2", "INPUT.MIN_SIZE_TRAIN", "(64,)",
-    ])
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TRAIN",
+            f"('{toy}',)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+        ],
+    )
     example = next(iter(build_train_loader(cfg)))[0]
     assert min(example["image"].shape[1:]) == 64
     assert example["instances"].has("gt_classes")
@@ -305,9 +346,17 @@ def test_test_images_come_as_read_with_prompts(toy):
 
 
 def test_other_models_are_tested_as_in_detectron2(toy):
-    cfg = load_config("", [
-        "DATASETS.TEST", f"('{toy}',)", "DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TEST", "96"
-    ])
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TEST",
+            f"('{toy}',)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "INPUT.MIN_SIZE_TEST",
+            "96",
+        ],
+    )
     (inputs,) = next(iter(build_test_loader(cfg, toy)))
     assert min(inputs["image"].shape[1:]) == 96 and "prompts" not in inputs
 
@@ -340,12 +389,29 @@ def test_pasted_objects_hide_what_is_behind_them(tmp_path, monkeypatch):
 
 
 def test_detectors_train_on_turned_and_disturbed_images(toy):
-    cfg = load_config("", [
-        "DATASETS.TRAIN", "('toy_training',)", "INPUT.QUARTER_TURNS", "True",
-        "INPUT.COLOR_JITTER", "0.5", "MODEL.MASK_ON", "False", "DATALOADER.NUM_WORKERS", "0",
-        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.ASPECT_RATIO_GROUPING", "False",
-        "INPUT.MIN_SIZE_TRAIN", "(64,)", "SEED", "3",
-    ])
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TRAIN",
+            "('toy_training',)",
+            "INPUT.QUARTER_TURNS",
+            "True",
+            "INPUT.COLOR_JITTER",
+            "0.5",
+            "MODEL.MASK_ON",
+            "False",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "DATALOADER.ASPECT_RATIO_GROUPING",
+            "False",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+            "SEED",
+            "3",
+        ],
+    )
     batches = iter(build_train_loader(cfg))
     examples = [example for _ in range(12) for example in next(batches)]
     # The 48 x 97 image of the set comes in both orientations.
@@ -355,27 +421,48 @@ def test_detectors_train_on_turned_and_disturbed_images(toy):
 
 def test_sam_trains_on_turned_images(toy):
     options = [
-        "MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.SIZE", "tiny", "SEED", "3",
-        "MODEL.SAM.TINY.IMAGE_SIZE", "64", "DATASETS.TRAIN", "('toy_training',)",
-        "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2",
-        "DATALOADER.ASPECT_RATIO_GROUPING", "False",
+        "MODEL.META_ARCHITECTURE",
+        "SamSegmenter",
+        "MODEL.SAM.SIZE",
+        "tiny",
+        "SEED",
+        "3",
+        "MODEL.SAM.TINY.IMAGE_SIZE",
+        "64",
+        "DATASETS.TRAIN",
+        "('toy_training',)",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "DATALOADER.ASPECT_RATIO_GROUPING",
+        "False",
     ]
     shapes = []
     for turns in (False, True):
-        batches = iter(build_train_loader(load_config("", [*options, "INPUT.QUARTER_TURNS", turns])))
+        batches = iter(
+            build_train_loader(load_config("", [*options, "INPUT.QUARTER_TURNS", turns]))
+        )
         examples = [example for _ in range(20) for example in next(batches)]
-        shapes.append({
-            np.sign(e["image"].shape[2] - e["image"].shape[1])
-            for e in examples if e["image_id"] == 14  # 48 x 97: views are wide, or square crops
-        })
+        shapes.append(
+            {
+                np.sign(e["image"].shape[2] - e["image"].shape[1])
+                for e in examples
+                if e["image_id"] == 14  # 48 x 97: views are wide, or square crops
+            }
+        )
     assert -1 not in shapes[0] and -1 in shapes[1]
 
 
 @pytest.mark.parametrize("task_weight", [0.0, 1.0])
 def test_canonicalizers_do_not_train_on_turned_images(toy, task_weight):
     cfg = photo_config(
-        "MODEL.CANONICALIZER.TASK_WEIGHT", task_weight, "INPUT.QUARTER_TURNS", True,
-        "DATASETS.TRAIN", "('toy_training',)",
+        "MODEL.CANONICALIZER.TASK_WEIGHT",
+        task_weight,
+        "INPUT.QUARTER_TURNS",
+        True,
+        "DATASETS.TRAIN",
+        "('toy_training',)",
     )
     with pytest.raises(InputError, match="INPUT.QUARTER_TURNS.*canonicalizer"):
         build_train_loader(cfg)
@@ -408,10 +495,18 @@ def test_an_unreadable_annotated_image_is_named_without_a_traceback(
     broken_image, architecture, workers
 ):
     name, file = broken_image
-    loader = build_train_loader(sam_config(
-        "MODEL.META_ARCHITECTURE", architecture, "DATALOADER.NUM_WORKERS", str(workers),
-        "DATASETS.TRAIN", f"('{name}',)", "INPUT.MASK_FORMAT", "bitmask",
-    ))
+    loader = build_train_loader(
+        sam_config(
+            "MODEL.META_ARCHITECTURE",
+            architecture,
+            "DATALOADER.NUM_WORKERS",
+            str(workers),
+            "DATASETS.TRAIN",
+            f"('{name}',)",
+            "INPUT.MASK_FORMAT",
+            "bitmask",
+        )
+    )
     with pytest.raises(InputError) as caught:
         for batch, _ in zip(loader, range(100)):
             assert batch
@@ -424,8 +519,14 @@ def test_masks_that_the_mask_format_cannot_hold_are_named(tmp_path):
         crowd["iscrowd"] = 0
 
     name, _ = register_broken(tmp_path, "toy_rle", as_rle)
-    options = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.MASK_ON", "True",
-               "DATASETS.TRAIN", f"('{name}',)"]
+    options = [
+        "MODEL.META_ARCHITECTURE",
+        "GeneralizedRCNN",
+        "MODEL.MASK_ON",
+        "True",
+        "DATASETS.TRAIN",
+        f"('{name}',)",
+    ]
     try:
         with pytest.raises(InputError, match="INPUT.MASK_FORMAT.*toy_rle.*bitmask"):
             build_train_loader(sam_config(*options))

@@ -83,8 +83,14 @@ def test_none_and_too_many_angles():
 @pytest.mark.parametrize(
     "angle, label, pose, remainder",
     [
-        (0, "0", 0, 0), (450, "90", 1, 0), (15, "15", 0, 15), (22.5, "22.5", 0, 22.5),
-        (45, "45", 0, 45), (315, "315", 3, 45), (-30, "330", 0, -30), (285.0, "285", 3, 15),
+        (0, "0", 0, 0),
+        (450, "90", 1, 0),
+        (15, "15", 0, 15),
+        (22.5, "22.5", 0, 22.5),
+        (45, "45", 0, 45),
+        (315, "315", 3, 45),
+        (-30, "330", 0, -30),
+        (285.0, "285", 3, 15),
     ],
 )
 def test_the_pose_is_the_nearest_quarter_turn(angle, label, pose, remainder):
@@ -145,9 +151,7 @@ def test_prompts_from_the_ground_truth_are_the_boxes_of_the_rotated_masks(toy, a
     rotated_boxes = load_box_prompts("boxes", rotated)
     for image in dataset["images"]:
         size = image["height"], image["width"]
-        prompts = view.prompts(
-            upright_boxes[image["id"]], *size, True, of_image(dataset, image)
-        )
+        prompts = view.prompts(upright_boxes[image["id"]], *size, True, of_image(dataset, image))
         expected = rotated_boxes[image["id"]].turned(0, *view.size(*size), True)
         assert len(prompts) > 0 and torch.equal(prompts.boxes, expected.boxes)
         assert torch.equal(prompts.classes, expected.classes)
@@ -177,8 +181,13 @@ def test_prompts_of_a_detector_are_rotated_boxes_cut_to_the_canvas(toy):
 def test_instances_cut_away_have_no_prompts(toy):
     dataset, _ = toy
     corner = {
-        "id": 99, "image_id": 11, "category_id": 3, "iscrowd": 0, "area": 6.0,
-        "bbox": [0.0, 0.0, 3.0, 2.0], "segmentation": [[0.0, 0, 3, 0, 3, 2, 0, 2]],
+        "id": 99,
+        "image_id": 11,
+        "category_id": 3,
+        "iscrowd": 0,
+        "area": 6.0,
+        "bbox": [0.0, 0.0, 3.0, 2.0],
+        "segmentation": [[0.0, 0, 3, 0, 3, 2, 0, 2]],
     }
     kept = [entry for entry in dataset["annotations"] if entry["image_id"] == 11]
     few = {**dataset, "annotations": [corner, *kept]}

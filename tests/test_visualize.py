@@ -80,7 +80,10 @@ def test_prompts_are_drawn_in_the_colours_of_their_masks():
 
 def test_small_images_are_enlarged_with_all_that_is_drawn():
     assert [zoom_factor(*size) for size in ((480, 100), (241, 10), (100, 240), (1, 1))] == [
-        1, 1, 2, 480
+        1,
+        1,
+        2,
+        480,
     ]
     mask = square(40, 60, 10, 30, 20, 50)
     picture = draw_segmentation(grey(40, 60), [mask, mask], [(20, 10, 50, 30)], [(5, 7)])

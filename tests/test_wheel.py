@@ -25,7 +25,10 @@ sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != {st
 def pip(*arguments):
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
-        env={**os.environ, "PIP_NO_INDEX": "1"}, check=True, capture_output=True, text=True,
+        env={**os.environ, "PIP_NO_INDEX": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -59,7 +62,10 @@ def call(wheel, tmp_path_factory):
             folder / "bin" / word if word.startswith("canon-seg") else word for word in arguments
         ]
         environment = {
-            **os.environ, "PYTHONPATH": str(folder), "HIDDEN": hidden, "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "HIDDEN": hidden,
+            "OMP_NUM_THREADS": "1",
         }
         return subprocess.run(
             command, cwd=elsewhere, env=environment, capture_output=True, text=True
@@ -81,7 +87,10 @@ def test_configs_and_weights_are_in_the_wheel(wheel):
 
 
 def test_the_sam_predictor_works_without_detectron2_and_escnn(call):
-    done = call(sys.executable, "-c", """
+    done = call(
+        sys.executable,
+        "-c",
+        """
 import sys
 import numpy as np
 import canon_seg
@@ -94,7 +103,9 @@ predictor.set_image(image)
 masks, scores, _ = predictor.predict(box=np.array([5, 5, 40, 30]), multimask_output=False)
 print(masks.shape)
 canon_seg.CanonicalPredictor
-""", hidden="detectron2 escnn")
+""",
+        hidden="detectron2 escnn",
+    )
     file, shape = done.stdout.splitlines()
     assert shape == "(1, 40, 60)" and not file.startswith(str(ROOT))
     # What needs detectron2 says so, and how to get it.
@@ -118,8 +129,19 @@ def test_the_demo_works_from_a_wheel_without_escnn(call, tmp_path):
 
     Image.effect_noise((60, 40), 90).save(tmp_path / "photo.png")
     done = call(
-        "canon-seg-demo", "--input", str(tmp_path / "photo.png"), "--box", "5", "5", "40", "30",
-        "--output", str(tmp_path / "out"), "MODEL.DEVICE", "cpu", hidden="escnn",
+        "canon-seg-demo",
+        "--input",
+        str(tmp_path / "photo.png"),
+        "--box",
+        "5",
+        "5",
+        "40",
+        "30",
+        "--output",
+        str(tmp_path / "out"),
+        "MODEL.DEVICE",
+        "cpu",
+        hidden="escnn",
     )
     assert done.returncode == 0, done.stderr
     assert "photo.png: 60 x 40, pose " in done.stdout

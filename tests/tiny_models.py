@@ -62,7 +62,8 @@ def tiny_segmenter(kind, seed=3):
     if kind == "sam":
         return SamSegmenter(
             # 64 channels at last: two heads of attention, as torch's fused layers want them.
-            sam=build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32), image_format="RGB"
+            sam=build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32),
+            image_format="RGB",
         ).eval()
     return build_model(tiny_config(kind)).eval()
 

@@ -25,27 +25,31 @@ def write_toy_coco(folder, sizes=SIZES):
             polygon = [(0.1, 0), (0.9, 0.05), (1, 0.5), (0.8, 1), (0.2, 0.95), (0, 0.4)]
             polygon = [[round(x + u * w, 2), round(y + v * h, 2)] for u, v in polygon]
             rle = mask_util.merge(mask_util.frPyObjects([sum(polygon, [])], height, width))
-            annotations.append({
-                "image_id": image_id,
-                "category_id": int(rng.choice([3, 7])),
-                "bbox": [round(value, 2) for value in (x, y, w, h)],
-                "segmentation": [sum(polygon, [])],
-                "area": float(mask_util.area(rle)),
-                "iscrowd": 0,
-                "attributes": {"of": "no interest to the evaluation"},
-            })
+            annotations.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(rng.choice([3, 7])),
+                    "bbox": [round(value, 2) for value in (x, y, w, h)],
+                    "segmentation": [sum(polygon, [])],
+                    "area": float(mask_util.area(rle)),
+                    "iscrowd": 0,
+                    "attributes": {"of": "no interest to the evaluation"},
+                }
+            )
             pixels[int(y) : int(y + h), int(x) : int(x + w)] //= 2
         crowd = np.zeros((height, width), np.uint8, order="F")
         crowd[-12:-2, 3:20] = 1
         rle = mask_util.encode(crowd)
-        annotations.append({
-            "image_id": image_id,
-            "category_id": 7,
-            "bbox": [3.0, height - 12.0, 17.0, 10.0],
-            "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
-            "area": 170.0,
-            "iscrowd": 1,
-        })
+        annotations.append(
+            {
+                "image_id": image_id,
+                "category_id": 7,
+                "bbox": [3.0, height - 12.0, 17.0, 10.0],
+                "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
+                "area": 170.0,
+                "iscrowd": 1,
+            }
+        )
         name = f"{image_id}.png"
         Image.fromarray(pixels).save(folder / "images" / name)
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})

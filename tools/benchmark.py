@@ -38,19 +38,29 @@ def parse_arguments():
     )
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument(
-        "--segmenters", nargs="+", choices=SEGMENTERS, metavar="NAME",
+        "--segmenters",
+        nargs="+",
+        choices=SEGMENTERS,
+        metavar="NAME",
         default=["sam_vit_b", "sam_tiny", "mask_rcnn_r50"],
         help=f"of {', '.join(SEGMENTERS)}; default: sam_vit_b sam_tiny mask_rcnn_r50",
     )
     parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, metavar="NAME", default=SECTIONS,
+        "--sections",
+        nargs="+",
+        choices=SECTIONS,
+        metavar="NAME",
+        default=SECTIONS,
         help=f"of {', '.join(SECTIONS)}; default: all",
     )
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch; default: its own")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
     parser.add_argument(
-        "--coco-images", type=int, default=300, metavar="N",
+        "--coco-images",
+        type=int,
+        default=300,
+        metavar="N",
         help="images whose made-up results are scored; COCO val has 5000; default: 300",
     )
     parser.add_argument(
@@ -71,7 +81,9 @@ def main():
         torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     settings = Settings(
-        _device(args.device), rounds=args.rounds, coco_images=args.coco_images,
+        _device(args.device),
+        rounds=args.rounds,
+        coco_images=args.coco_images,
         compiles=args.compile,
     )
     if args.quick:
@@ -92,8 +104,10 @@ def run(settings, segmenters, sections):
     found, versions = find_equiadapt()
     print("equiadapt:", versions, file=sys.stderr)
     result = {
-        "quick": settings.quick, "machine": describe_machine(settings.device),
-        "equiadapt": {"versions": versions, **HYPERPARAMETERS, **NETWORK} if found
+        "quick": settings.quick,
+        "machine": describe_machine(settings.device),
+        "equiadapt": {"versions": versions, **HYPERPARAMETERS, **NETWORK}
+        if found
         else {"note": versions},
     }
     peer = None
@@ -118,7 +132,8 @@ def run(settings, segmenters, sections):
         step = steps[section]
         result[section] = (
             {name: _take(part, f"{section}, {name}", ratios) for name, part in step.items()}
-            if isinstance(step, dict) else _take(step, section, ratios)
+            if isinstance(step, dict)
+            else _take(step, section, ratios)
         )
         result["ratios"], result["ratio_intervals"] = split_ratios(ratios)
         result["seconds_in_all"] = time.perf_counter() - start

@@ -30,8 +30,11 @@ from pathlib import Path
 from canon_seg.errors import InputError, run_main
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "MODEL_ZOO.md", *(f"docs/{path.name}" for path in
-                                            sorted((ROOT / "docs").glob("*.md")))]
+DOCUMENTS = [
+    "README.md",
+    "MODEL_ZOO.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 LANGUAGES = ("bash", "python")
 TIMEOUT = 900  # s, for each block
 
@@ -94,15 +97,22 @@ def read_blocks(document, text):
                 body.append(inner)
             skips = [match[1] for comment in comments if (match := _SKIP.fullmatch(comment))]
             pairs = [
-                match.groups() for comment in comments
+                match.groups()
+                for comment in comments
                 if not _SKIP.fullmatch(comment) and (match := _REPLACE.fullmatch(comment))
             ]
             if len(skips) + len(pairs) != len(comments):
                 raise InputError(f"{document}:{number}: no docs-check comment: {comments}")
-            blocks.append(Block(
-                document, number, line[3:].strip(), "\n".join([*body, ""]),
-                skips[0] if skips else None, tuple(pairs),
-            ))
+            blocks.append(
+                Block(
+                    document,
+                    number,
+                    line[3:].strip(),
+                    "\n".join([*body, ""]),
+                    skips[0] if skips else None,
+                    tuple(pairs),
+                )
+            )
             comments = []
         elif line.strip() and comments:
             raise InputError(f"{document}:{number}: a block must follow docs-check comments")
@@ -197,9 +207,7 @@ def make_mask_rcnn(folder):
     from canon_seg.config import load_config
     from canon_seg.segmenters.build import build_segmenter
 
-    cfg = load_config(
-        "mask_rcnn_c4.yaml", ["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""]
-    )
+    cfg = load_config("mask_rcnn_c4.yaml", ["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""])
     model = {key: value.numpy() for key, value in build_segmenter(cfg).state_dict().items()}
     with open(folder / "model_final_f10217.pkl", "wb") as file:
         pickle.dump({"model": model, "__author__": "docs-check"}, file)
@@ -223,8 +231,13 @@ def run_block(block, folder):
         interpreter = [sys.executable, "-W", "ignore", "-c"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
-        [*interpreter, block.to_run], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, check=False,
+        [*interpreter, block.to_run],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        check=False,
     )
 
 

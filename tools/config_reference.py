@@ -48,7 +48,8 @@ def read_keys(source):
     """
     lines = source.splitlines()
     function = next(
-        node for node in ast.parse(source).body
+        node
+        for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef) and node.name == "add_canon_seg_config"
     )
     keys, shared = {}, ""

@@ -47,9 +47,11 @@ def show(axes, image, title="", mask=None, box=None, color=CANONICAL):
     axes.imshow(image)
     if box is not None:
         x0, y0, x1, y1 = box
-        axes.add_patch(plt.Rectangle(
-            (x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="white", linewidth=1.5
-        ))
+        axes.add_patch(
+            plt.Rectangle(
+                (x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="white", linewidth=1.5
+            )
+        )
     axes.set_title(title, fontsize=10)
     axes.axis("off")
 
@@ -65,8 +67,10 @@ def draw_turns(image, predictors):
             _, mask = segment(predictor, turned, box)
             upright = mask if turns == 0 else upright
             back = turn_maps(mask, C4.inverse(turns))
-            title = "upright" if turns == 0 else (
-                f"{C4.degrees(turns):.0f}°: IoU with upright {overlap(back, upright):.3f}"
+            title = (
+                "upright"
+                if turns == 0
+                else (f"{C4.degrees(turns):.0f}°: IoU with upright {overlap(back, upright):.3f}")
             )
             show(axes, turned, title, mask, box, color)
         row[0].set_title(f"{name}, upright", fontsize=10, fontweight="bold")
@@ -95,9 +99,7 @@ def draw_way(image, predictor):
     for side in ("top", "right", "bottom"):
         columns[1].spines[side].set_visible(False)
     show(columns[2], canonical, "3. turned upright, by index", box=canonical_box)
-    show(
-        columns[3], canonical, "4. frozen segmenter", np.ascontiguousarray(turn_maps(mask, back))
-    )
+    show(columns[3], canonical, "4. frozen segmenter", np.ascontiguousarray(turn_maps(mask, back)))
     show(columns[4], turned, "5. mask turned back", mask)
     return figure
 
@@ -113,10 +115,13 @@ def main():
     sam, image = load_default_sam(), astronaut()[:, 20:490]
     behind = CanonicalSamPredictor(sam, load_default_canonicalizer())
     figures = {
-        "turns.jpg": draw_turns(image, [
-            ("small SAM", CanonicalSamPredictor(sam, IdentityCanonicalizer()), PLAIN),
-            ("small SAM, canonicalized", behind, CANONICAL),
-        ]),
+        "turns.jpg": draw_turns(
+            image,
+            [
+                ("small SAM", CanonicalSamPredictor(sam, IdentityCanonicalizer()), PLAIN),
+                ("small SAM, canonicalized", behind, CANONICAL),
+            ],
+        ),
         "how_it_works.jpg": draw_way(image, behind),
     }
     args.output.mkdir(parents=True, exist_ok=True)

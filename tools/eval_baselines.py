@@ -55,7 +55,12 @@ def grabcut_mask(image, box):
     cv2.setRNGSeed(0)
     try:
         cv2.grabCut(
-            pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS,
+            pixels,
+            labels,
+            None,
+            np.zeros((1, 65)),
+            np.zeros((1, 65)),
+            ITERATIONS,
             cv2.GC_INIT_WITH_MASK,
         )
     except cv2.error:  # too few pixels on one side for its colour models
@@ -90,13 +95,15 @@ def evaluate(dataset, images_dir, names):
             for name in names:
                 mask = BASELINES[name](image, (x, y, x + width, y + height))
                 rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-                results[name].append({
-                    "image_id": entry["id"],
-                    "category_id": annotation["category_id"],
-                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-                    "bbox": annotation["bbox"],
-                    "score": 1.0,
-                })
+                results[name].append(
+                    {
+                        "image_id": entry["id"],
+                        "category_id": annotation["category_id"],
+                        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                        "bbox": annotation["bbox"],
+                        "score": 1.0,
+                    }
+                )
     evaluator = RotatedCOCOEvaluator(dataset, View(0))
     scores = {}
     for name in names:
@@ -125,10 +132,16 @@ def main():
     scores = evaluate(dataset, args.images, args.baselines)
     for name, own in scores.items():
         print(f"{name:8}  mask AP {own['AP']:5.2f}   AP50 {own['AP50']:5.2f}")
-    write_json(args.output, {
-        "annotations": args.annotations, "images": args.images,
-        "num_images": len(dataset["images"]), "opencv": cv2.__version__, "segm": scores,
-    })
+    write_json(
+        args.output,
+        {
+            "annotations": args.annotations,
+            "images": args.images,
+            "num_images": len(dataset["images"]),
+            "opencv": cv2.__version__,
+            "segm": scores,
+        },
+    )
     print("written:", args.output)
 
 

@@ -67,11 +67,13 @@ def compare(model, path, prompts, image_format):
             overlap = (masks & expected).sum(dim=(1, 2))
             ious = torch.where(union > 0, overlap / union.clamp(min=1), torch.ones(()))
             pose = C4.compose(upright["pose"].turns, turns)
-            rows.append({
-                "pixels": float(np.abs(difference).mean()),
-                "same_pose": result["pose"].turns == pose,
-                "ious": ious.tolist(),
-            })
+            rows.append(
+                {
+                    "pixels": float(np.abs(difference).mean()),
+                    "same_pose": result["pose"].turns == pose,
+                    "ious": ious.tolist(),
+                }
+            )
     return rows
 
 
@@ -89,7 +91,9 @@ def main():
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
     args = parser.parse_args()
     if shutil.which("jpegtran") is None:
-        raise InputError("jpegtran is not installed; on Debian: apt-get install libjpeg-turbo-progs")
+        raise InputError(
+            "jpegtran is not installed; on Debian: apt-get install libjpeg-turbo-progs"
+        )
     cfg = load_config(args.config_file, args.opts)
     resolve_device(cfg, args.config_file, args.opts)
     dataset = load_coco(args.annotations, args.images)
@@ -99,9 +103,7 @@ def main():
     for entry in tqdm(dataset["images"], unit="image"):
         own = prompts[entry["id"]]
         if len(own.boxes):
-            found = compare(
-                model, Path(args.images) / entry["file_name"], own, cfg.INPUT.FORMAT
-            )
+            found = compare(model, Path(args.images) / entry["file_name"], own, cfg.INPUT.FORMAT)
             images += bool(found)
             rows += found
     if not rows:

@@ -29,7 +29,7 @@ LAST_PIP_TRIED = (26, 0)
 
 # The needs of detectron2 are those of canon_seg (setup.py), so that its old pins stay out.
 # `projects` are the packages that the original setup.py installs below `detectron2.projects`.
-SETUP_PY = '''\
+SETUP_PY = """\
 from setuptools import find_packages, setup
 
 projects = {
@@ -49,7 +49,7 @@ setup(
     package_data={"detectron2.model_zoo": ["configs/**/*.yaml", "configs/**/*.py"]},
     python_requires=">=3.8",
 )
-'''
+"""
 
 
 class InstallError(Exception):

@@ -78,13 +78,30 @@ def run(name, study, folder):
     if not done.is_file():
         start = time.time()
         _call(
-            [TOOLS / "train_net.py", "--config-file", study["train"], "--resume",
-             *options, "OUTPUT_DIR", folder], log,
+            [
+                TOOLS / "train_net.py",
+                "--config-file",
+                study["train"],
+                "--resume",
+                *options,
+                "OUTPUT_DIR",
+                folder,
+            ],
+            log,
         )
         write_json(done, {"training_seconds": time.time() - start})
     chosen = ["MODEL.CANONICALIZER.WEIGHTS", weights]
-    _call([TOOLS / "eval_pose.py", "--images", study["images"], "--output", folder / "pose.json",
-           *chosen], log)
+    _call(
+        [
+            TOOLS / "eval_pose.py",
+            "--images",
+            study["images"],
+            "--output",
+            folder / "pose.json",
+            *chosen,
+        ],
+        log,
+    )
     pose = json.loads((folder / "pose.json").read_text())
     row = {
         "options": options,
@@ -94,10 +111,25 @@ def run(name, study, folder):
     }
     if "sweep" in study:
         arguments = study["sweep"]
-        _call([TOOLS / "eval_rotated.py", "--config-file", arguments["config_file"],
-               "--annotations", arguments["annotations"], "--images", arguments["images"],
-               "--modes", "canonical", "--output", folder, *chosen,
-               "MODEL.CANONICALIZER.CACHE", "64"], log)
+        _call(
+            [
+                TOOLS / "eval_rotated.py",
+                "--config-file",
+                arguments["config_file"],
+                "--annotations",
+                arguments["annotations"],
+                "--images",
+                arguments["images"],
+                "--modes",
+                "canonical",
+                "--output",
+                folder,
+                *chosen,
+                "MODEL.CANONICALIZER.CACHE",
+                "64",
+            ],
+            log,
+        )
         sweep = json.loads((folder / "sweep.json").read_text())
         row["canonical_ap"] = sweep["modes"]["canonical"]["C4-avg"]["segm"]["AP"]
     return row
@@ -117,10 +149,16 @@ def format_table(rows):
     table = []
     for name, row in rows.items():
         values = {**row["pose"], **row}
-        table.append([name, *(
-            format(values[key], form) if key in values else "-"
-            for key, (_, form) in COLUMNS.items()
-        ), f"{row['training_seconds'] / 60:.0f}"])
+        table.append(
+            [
+                name,
+                *(
+                    format(values[key], form) if key in values else "-"
+                    for key, (_, form) in COLUMNS.items()
+                ),
+                f"{row['training_seconds'] / 60:.0f}",
+            ]
+        )
     headers = ["run", *(title for title, _ in COLUMNS.values()), "training (min)"]
     align = ["left"] + ["right"] * (len(headers) - 1)
     return tabulate(table, headers, tablefmt="pipe", colalign=align, disable_numparse=True)

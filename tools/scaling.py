@@ -57,13 +57,19 @@ def parse_arguments():
         "--scoring-seconds", type=float, default=0.0, metavar="S", help="one angle in one mode"
     )
     parser.add_argument(
-        "--canonicalize-seconds", type=float, default=0.0, metavar="S", help="pose and turn, one image"
+        "--canonicalize-seconds",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="pose and turn, one image",
     )
     parser.add_argument(
         "--benchmark", metavar="FILE", help="benchmark.json, for the two seconds that it knows"
     )
     parser.add_argument(
-        "--view-seconds", type=float, metavar="S",
+        "--view-seconds",
+        type=float,
+        metavar="S",
         help="one view of an image beside the models; default: as measured",
     )
     parser.add_argument("--start-seconds", type=float, default=60.0, metavar="S")
@@ -89,14 +95,20 @@ def measure(args):
             launch(timed_sweep, (cfg, dataset, args.images, folder, seconds), options)
             whole, models = json.loads(seconds.read_text())
             views = len(dataset["images"]) * len(ANGLES)
-            rows.append({
-                "processes": processes, "seconds": whole,
-                "view_seconds": (whole * processes - models) / views,
-            })
+            rows.append(
+                {
+                    "processes": processes,
+                    "seconds": whole,
+                    "view_seconds": (whole * processes - models) / views,
+                }
+            )
         rows[-1]["speedup"] = rows[0]["seconds"] / rows[-1]["seconds"]
     return {
-        "config_file": args.config_file, "images": len(dataset["images"]), "angles": ANGLES,
-        "cores": os.cpu_count(), "rows": rows,
+        "config_file": args.config_file,
+        "images": len(dataset["images"]),
+        "angles": ANGLES,
+        "cores": os.cpu_count(),
+        "rows": rows,
     }
 
 
@@ -107,8 +119,14 @@ def timed_sweep(cfg, dataset, images_dir, folder, path):
     comm.synchronize()
     start = time.perf_counter()
     result = run_sweep(
-        models, dataset, images_dir, views=[View(angle) for angle in ANGLES], progress=False,
-        image_format=cfg.INPUT.FORMAT, prompts=prompts, records=Records(Path(folder, "records")),
+        models,
+        dataset,
+        images_dir,
+        views=[View(angle) for angle in ANGLES],
+        progress=False,
+        image_format=cfg.INPUT.FORMAT,
+        prompts=prompts,
+        records=Records(Path(folder, "records")),
     )
     if comm.is_main_process():
         models = sum(own["total"] for own in result["seconds"].values())
@@ -152,14 +170,17 @@ def format_table(result):
     if result["measured"]:
         measured = result["measured"]
         lines += [
-            _rows(measured, "processes", "seconds", "speedup"), "",
+            _rows(measured, "processes", "seconds", "speedup"),
+            "",
             f"Measured: {measured['images']} images, {len(measured['angles'])} angles, vanilla and "
-            f"canonical, on {measured['cores']} cores, one thread for each process.", "",
+            f"canonical, on {measured['cores']} cores, one thread for each process.",
+            "",
         ]
     if result["calculated"]:
         calculated = result["calculated"]
         lines += [
-            _rows(calculated, "gpus", "hours", "efficiency"), "",
+            _rows(calculated, "gpus", "hours", "efficiency"),
+            "",
             f"Calculated: {calculated['images']} images, {calculated['angles']} angles, vanilla and "
             f"canonical, with {calculated['embedding_seconds']:.3g} s for an embedding, "
             f"{calculated['prompts_seconds']:.3g} s for the prompts of an image, "
@@ -174,9 +195,7 @@ def format_table(result):
 def _rows(part, *keys):
     rows = [[row[key] for key in keys] for row in part["rows"]]
     titles = {"speedup": "speed-up", "gpus": "GPUs"}
-    return tabulate(
-        rows, [titles.get(key, key) for key in keys], tablefmt="pipe", floatfmt=".3g"
-    )
+    return tabulate(rows, [titles.get(key, key) for key in keys], tablefmt="pipe", floatfmt=".3g")
 
 
 def main():

@@ -54,7 +54,8 @@ def markdown_table(sweep):
     angles = [angle for angle in next(iter(sweep["modes"].values())) if angle in QUARTERS]
     names = [angle if angle == "C4-avg" else f"{angle}°" for angle in angles]
     lines = [
-        "| " + " | ".join(["", *(f"{task} {name}" for task in ("mask", "box") for name in names)])
+        "| "
+        + " | ".join(["", *(f"{task} {name}" for task in ("mask", "box") for name in names)])
         + " |",
         "|---|" + "---:|" * (2 * len(names)),
     ]
@@ -97,11 +98,17 @@ def comparison_table(path):
         for name, scores in baselines.items():
             cells = [f"{scores['AP']:.2f}", *["–"] * 5, "0", "–"]
             lines.append("| " + " | ".join([f"{name}, no network", *cells]) + " |")
-    return "\n".join([
-        *lines, "",
-        f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the model, "
-        "relative to vanilla in the same run.",
-    ]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                "",
+                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the model, "
+                "relative to vanilla in the same run.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def poses_table(path):
@@ -122,10 +129,18 @@ def poses_table(path):
         lines.append("| " + " | ".join([label, *cells, errors[0]]) + " |")
     titles = [f"{column} ({count})" for column, count in counts.items()]
     head = ["poses found (photographs)", *titles, f"calibration error, {next(iter(counts))}"]
-    return "\n".join([
-        "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *lines, "",
-        spec["note"],
-    ]) + "\n"
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(head) + " |",
+                "|---|" + "---:|" * (len(head) - 1),
+                *lines,
+                "",
+                spec["note"],
+            ]
+        )
+        + "\n"
+    )
 
 
 MAKERS = {

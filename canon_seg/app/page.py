@@ -84,18 +84,34 @@ def build_page(turner, samples, limits):
         gr.Markdown(_INTRO, elem_id="intro")
         with gr.Row():
             gallery = gr.Gallery(
-                [(sample.image, sample.name) for sample in samples], show_label=False,
-                columns=max(6, len(samples)), rows=1, height=160, object_fit="cover",
-                allow_preview=False, interactive=False, buttons=[], scale=3, elem_id="samples",
+                [(sample.image, sample.name) for sample in samples],
+                show_label=False,
+                columns=max(6, len(samples)),
+                rows=1,
+                height=160,
+                object_fit="cover",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                scale=3,
+                elem_id="samples",
             )
             upload = gr.File(
-                label="or upload a photo", file_types=["image"], height=160, scale=1,
+                label="or upload a photo",
+                file_types=["image"],
+                height=160,
+                scale=1,
                 elem_id="upload",
             )
         with gr.Row(equal_height=True):
             angle = gr.Slider(
-                0, 360, FIRST_ANGLE, step=5, label="Turn the photo (degrees counterclockwise)",
-                scale=3, elem_id="angle",
+                0,
+                360,
+                FIRST_ANGLE,
+                step=5,
+                label="Turn the photo (degrees counterclockwise)",
+                scale=3,
+                elem_id="angle",
             )
             quarters = [
                 gr.Button(f"{degrees}°", scale=0, min_width=80, elem_id=f"turn-{degrees}")
@@ -105,9 +121,7 @@ def build_page(turner, samples, limits):
             with gr.Column():
                 gr.HTML(score("1. The photo: click here", None))
                 photo = _picture("photo")
-                tool = gr.Radio(
-                    TOOLS, value=TOOLS[0], label="A click marks", elem_id="tool"
-                )
+                tool = gr.Radio(TOOLS, value=TOOLS[0], label="A click marks", elem_id="tool")
                 clearing = gr.Button("Clear", size="sm", elem_id="clear")
             with gr.Column():
                 plain_score = gr.HTML(elem_id="plain-score")
@@ -168,8 +182,14 @@ def build_page(turner, samples, limits):
 
         def listen(event, handler, inputs, **options):
             return event(
-                handler, inputs, shown, concurrency_id="models", concurrency_limit=1,
-                show_progress="minimal", api_visibility="private", **options,
+                handler,
+                inputs,
+                shown,
+                concurrency_id="models",
+                concurrency_limit=1,
+                show_progress="minimal",
+                api_visibility="private",
+                **options,
             )
 
         listen(page.load, on_load, [angle])

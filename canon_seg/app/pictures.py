@@ -54,9 +54,13 @@ def pose_bars(pose):
 
 def score(title, answer):
     """The heading of one way: its title and the IoU."""
-    value = "" if answer is None else (
-        f'<span class="iou" title="IoU with the mask of the unturned photo, turned along">'
-        f"IoU {_short(answer.iou)}</span>"
+    value = (
+        ""
+        if answer is None
+        else (
+            f'<span class="iou" title="IoU with the mask of the unturned photo, turned along">'
+            f"IoU {_short(answer.iou)}</span>"
+        )
     )
     return f'<div class="score"><span>{title}</span>{value}</div>'
 

@@ -168,9 +168,7 @@ class Turner:
         upright, turned = session.upright, session.turned
         degrees, prompt = turned.degrees, session.prompt
         expected = turn_mask(self._mask(getattr(upright, way), prompt), degrees)
-        mask = self._mask(
-            getattr(turned, way), prompt.turned(degrees, *upright.image.shape[:2])
-        )
+        mask = self._mask(getattr(turned, way), prompt.turned(degrees, *upright.image.shape[:2]))
         return Answer(mask, expected, iou(mask, expected))
 
     def _mask(self, predictor, prompt):

@@ -1,6 +1,6 @@
 """Peak memory of one way to segment one image, in a process of its own.
 
-    python -m canon_seg.benchmark.memory '{"segmenter": "sam_tiny", "way": "canonical", ...}'
+python -m canon_seg.benchmark.memory '{"segmenter": "sam_tiny", "way": "canonical", ...}'
 """
 
 import json
@@ -29,12 +29,20 @@ def peak_memory(settings, segmenter, way, height, width, masks):
         dict: ``before`` with the model and the image there; ``peak``; ``gpu_peak`` on a GPU.
     """
     task = {
-        "device": str(settings.device), "quick": settings.quick, "threads": torch.get_num_threads(),
-        "segmenter": segmenter, "way": way, "height": height, "width": width, "masks": masks,
+        "device": str(settings.device),
+        "quick": settings.quick,
+        "threads": torch.get_num_threads(),
+        "segmenter": segmenter,
+        "way": way,
+        "height": height,
+        "width": width,
+        "masks": masks,
     }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", __name__, json.dumps(task)],
-        stdout=subprocess.PIPE, check=True, text=True,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -44,9 +52,7 @@ def memory_of_ways(settings, segmenters, with_peer):
     side = settings.image_size
     ways = ["vanilla", "canonical", "tta"] + ["equiadapt"] * with_peer
     results = {
-        name: {
-            way: peak_memory(settings, name, way, side, side, settings.prompts) for way in ways
-        }
+        name: {way: peak_memory(settings, name, way, side, side, settings.prompts) for way in ways}
         for name in segmenters
     }
     large = {"height": 120, "width": 160, "masks": 3} if settings.quick else LARGE

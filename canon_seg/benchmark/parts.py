@@ -76,14 +76,18 @@ def time_parts(settings):
         small = resize_for_network(copy, canonicalizer.input_size)
         network, batch = canonicalizer.network, normalize(small[None]).to(settings.device)
         rows = image.permute(1, 2, 0)
-        times = measure({
-            "pose": lambda: canonicalizer.pose(image),
-            "pose: representative": lambda: representative_turns(rows),
-            "pose: copy of it": lambda: turned_copy(image, 1),
-            "pose: shrink": lambda: resize_for_network(copy, canonicalizer.input_size),
-            "pose: network": lambda: network(batch),
-            "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
-        }, 3 * settings.rounds, settings.device)
+        times = measure(
+            {
+                "pose": lambda: canonicalizer.pose(image),
+                "pose: representative": lambda: representative_turns(rows),
+                "pose: copy of it": lambda: turned_copy(image, 1),
+                "pose: shrink": lambda: resize_for_network(copy, canonicalizer.input_size),
+                "pose: network": lambda: network(batch),
+                "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
+            },
+            3 * settings.rounds,
+            settings.device,
+        )
         times["turn image"] /= 3
         for count in (1, 3) if settings.quick else MASKS:
             times.update(_mask_times(count, height, width, settings))
@@ -97,11 +101,15 @@ def _mask_times(count, height, width, settings):
     masks = torch.from_numpy(blobs(count, height, width)).to(settings.device)
     first = masks[: min(count, 20)].cpu()  # codes of the others take as long each
     turned = turn_maps(first, 1)
-    times = measure({
-        f"invert {count} masks": lambda: [turn_maps(masks, turns) for turns in (1, 2, 3)],
-        f"encode {count} masks": lambda: [encode_mask(mask.numpy()) for mask in first],
-        f"encode {count} turned masks": lambda: [encode_mask(mask.numpy()) for mask in turned],
-    }, min(settings.rounds, 5), settings.device)
+    times = measure(
+        {
+            f"invert {count} masks": lambda: [turn_maps(masks, turns) for turns in (1, 2, 3)],
+            f"encode {count} masks": lambda: [encode_mask(mask.numpy()) for mask in first],
+            f"encode {count} turned masks": lambda: [encode_mask(mask.numpy()) for mask in turned],
+        },
+        min(settings.rounds, 5),
+        settings.device,
+    )
     times[f"invert {count} masks"] /= 3
     for name in (f"encode {count} masks", f"encode {count} turned masks"):
         times[name] *= count / len(first)
@@ -116,7 +124,5 @@ def blobs(count, height, width, seed=0):
     for mask in masks:
         centre_y, centre_x = rng.uniform(0.2, 0.8, 2) * (height, width)
         radius_y, radius_x = rng.uniform(0.05, 0.25, 2) * (height, width)
-        np.less(
-            ((y - centre_y) / radius_y) ** 2 + ((x - centre_x) / radius_x) ** 2, 1, out=mask
-        )
+        np.less(((y - centre_y) / radius_y) ** 2 + ((x - centre_x) / radius_x) ** 2, 1, out=mask)
     return masks

@@ -52,17 +52,23 @@ class Equiadapt:
             warnings.simplefilter("ignore")
             if network is None:
                 network = ESCNNWRNEquivariantNetwork(
-                    (3, input_size, input_size), group_type="rotation", num_rotations=C4.order,
+                    (3, input_size, input_size),
+                    group_type="rotation",
+                    num_rotations=C4.order,
                     **(_TOY_NETWORK if settings.quick else NETWORK),
                 )
             else:
                 network = _AsItsOwn(network)
             self.parameters = sum(parameter.numel() for parameter in network.parameters())
-            self.module = GroupEquivariantImageCanonicalization(
-                network,
-                SimpleNamespace(**{**HYPERPARAMETERS, "resize_shape": input_size}),
-                (3, settings.image_size, settings.image_size),
-            ).to(settings.device).eval()
+            self.module = (
+                GroupEquivariantImageCanonicalization(
+                    network,
+                    SimpleNamespace(**{**HYPERPARAMETERS, "resize_shape": input_size}),
+                    (3, settings.image_size, settings.image_size),
+                )
+                .to(settings.device)
+                .eval()
+            )
         self.device = settings.device
 
     def floats(self, image):
@@ -85,9 +91,12 @@ class Equiadapt:
         instances = model([{**inputs, "image": pixels}])[0]["instances"]
         if not len(instances):
             return instances.pred_masks
-        return self.module.invert_canonicalization(
-            instances.pred_masks[None].float(), induced_rep_type="scalar"
-        )[0] > 0.5
+        return (
+            self.module.invert_canonicalization(
+                instances.pred_masks[None].float(), induced_rep_type="scalar"
+            )[0]
+            > 0.5
+        )
 
     def training_step(self, optimizer, batch):
         """The example's training step for a task weight of 0, without targets.

@@ -24,7 +24,8 @@ def describe_machine(device):
     """What the times depend on, without names of machines or places."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
@@ -59,7 +60,10 @@ def format_table(result):
         cells = ("-", "-")
         if value is not None:
             low, high = result["ratio_intervals"][key]
-            cells = (f"{value:.5g}", f"{low:.5g} to {high:.5g}")  # overheads differ from 1 by little
+            cells = (
+                f"{value:.5g}",
+                f"{low:.5g} to {high:.5g}",
+            )  # overheads differ from 1 by little
         lines.append(f"| {key} | {' | '.join(cells)} | {TARGETS.get(key, '')} |")
     lines += ["", "| seconds | median | quartiles |", "|---|---:|---:|"]
     lines += [
@@ -72,7 +76,8 @@ def format_table(result):
         lines += [
             f"| {name}, {way} | {peak['before']:.0f} | {peak['peak']:.0f} |"
             for name, ways in result["memory"].items()
-            for way, peak in ways.items() if isinstance(peak, dict)
+            for way, peak in ways.items()
+            if isinstance(peak, dict)
         ]
     return "\n".join(lines)
 

@@ -39,12 +39,15 @@ def time_scoring(settings):
         figures["pycocotools"] = _pycocotools(reference, results)
 
     with _silence():
-        times = measure({
-            "ours": score_ours,
-            "pycocotools": score_pycocotools,
-            "ours, preparation": lambda: RotatedCOCOEvaluator(dataset, view),
-            "pycocotools, preparation": lambda: _indexed(dataset),
-        }, max(2, settings.rounds // 2))
+        times = measure(
+            {
+                "ours": score_ours,
+                "pycocotools": score_pycocotools,
+                "ours, preparation": lambda: RotatedCOCOEvaluator(dataset, view),
+                "pycocotools, preparation": lambda: _indexed(dataset),
+            },
+            max(2, settings.rounds // 2),
+        )
     whole = [times[name] + times[f"{name}, preparation"] for name in ("pycocotools", "ours")]
     facts = {
         "images": settings.coco_images,
@@ -53,7 +56,8 @@ def time_scoring(settings):
         "seconds": {name: summary(values) for name, values in times.items()},
         "largest_difference": max(
             abs(figures["ours"][task][metric] - figures["pycocotools"][task][metric])
-            for task in ("segm", "bbox") for metric in METRICS
+            for task in ("segm", "bbox")
+            for metric in METRICS
         ),
     }
     return facts, {
@@ -80,25 +84,33 @@ def made_up(num_images, seed=0):
         classes = rng.integers(1, CATEGORIES + 1, count)
         rles = _rles(ellipses)
         for ellipse, category, rle in zip(ellipses, classes, rles):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image["id"], "iscrowd": 0,
-                "category_id": int(category), "segmentation": [_polygon(ellipse)],
-                "area": float(coco_mask.area(rle)), "bbox": coco_mask.toBbox(rle).tolist(),
-            })
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "iscrowd": 0,
+                    "category_id": int(category),
+                    "segmentation": [_polygon(ellipse)],
+                    "area": float(coco_mask.area(rle)),
+                    "bbox": coco_mask.toBbox(rle).tolist(),
+                }
+            )
         # Two detections of each object, and as many false ones as are missing to a hundred.
         near = np.repeat(ellipses, 2, axis=0)
         near = near * rng.normal(1, 0.08, near.shape)
         detected = np.concatenate([near, _ellipses(rng, DETECTIONS)])[:DETECTIONS]
         classes = np.concatenate([np.repeat(classes, 2), rng.integers(1, CATEGORIES + 1, 100)])
         for category, rle in zip(classes, _rles(detected)):
-            results.append({
-                "image_id": image["id"], "category_id": int(category),
-                "bbox": coco_mask.toBbox(rle).tolist(), "score": float(rng.uniform()),
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-            })
-    categories = [
-        {"id": number, "name": str(number)} for number in range(1, CATEGORIES + 1)
-    ]
+            results.append(
+                {
+                    "image_id": image["id"],
+                    "category_id": int(category),
+                    "bbox": coco_mask.toBbox(rle).tolist(),
+                    "score": float(rng.uniform()),
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                }
+            )
+    categories = [{"id": number, "name": str(number)} for number in range(1, CATEGORIES + 1)]
     return {"images": images, "annotations": annotations, "categories": categories}, results
 
 

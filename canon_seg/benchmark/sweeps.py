@@ -31,14 +31,19 @@ def time_sweeps(settings, segmenter="sam_vit_b"):
         def sweep(angles):
             model.cache.clear()
             results[len(angles)] = run_sweep(
-                models_by_mode(model, ["canonical"]), dataset, images,
-                views=[View(angle) for angle in angles], image_format=cfg.INPUT.FORMAT,
-                prompts=prompts, progress=False,
+                models_by_mode(model, ["canonical"]),
+                dataset,
+                images,
+                views=[View(angle) for angle in angles],
+                image_format=cfg.INPUT.FORMAT,
+                prompts=prompts,
+                progress=False,
             )
 
         times = measure(
             {"1 angle": lambda: sweep([0]), "4 angles": lambda: sweep([0, 90, 180, 270])},
-            max(2, settings.rounds // 2), settings.device,
+            max(2, settings.rounds // 2),
+            settings.device,
         )
     facts = {
         "segmenter": segmenter,

@@ -51,11 +51,13 @@ def time_training(settings, with_peer):
             own = Equiadapt(settings)
             few = 1 if settings.quick else 2
             encoder, pixels = _encoder(settings)
-            functions.update({
-                "equiadapt: step with our network": _their_step(shared, batch, settings),
-                "equiadapt: step with its own network": _their_step(own, few, settings),
-                "segmenter: SAM ViT-B's image encoder": lambda: encoder(pixels),
-            })
+            functions.update(
+                {
+                    "equiadapt: step with our network": _their_step(shared, batch, settings),
+                    "equiadapt: step with its own network": _their_step(own, few, settings),
+                    "segmenter: SAM ViT-B's image encoder": lambda: encoder(pixels),
+                }
+            )
             counts.update(zip(list(functions)[2:], (batch, few, 1)))
         times = measure(functions, max(2, settings.rounds // 2), settings.device)
     times = {name: values / counts[name] for name, values in times.items()}
@@ -87,10 +89,18 @@ def _optimizer(module):
 
 
 def _our_step(network, size, batch, settings):
-    model = CanonicalizedSegmenter(
-        canonicalizer=GroupCanonicalizer(network, input_size=size, image_format="RGB"),
-        segmenter=None, resize=None, prior=torch.eye(4)[0], prior_weight=100.0, task_weight=0.0,
-    ).to(settings.device).train()
+    model = (
+        CanonicalizedSegmenter(
+            canonicalizer=GroupCanonicalizer(network, input_size=size, image_format="RGB"),
+            segmenter=None,
+            resize=None,
+            prior=torch.eye(4)[0],
+            prior_weight=100.0,
+            task_weight=0.0,
+        )
+        .to(settings.device)
+        .train()
+    )
     optimizer = _optimizer(model)
     inputs = [{"image": picture(size, size, seed)} for seed in range(batch)]
 
@@ -108,10 +118,17 @@ def _reading(folder, size, batch):
     files = [Path(folder, f"{number}.jpg") for number in range(batch)]
     for number, file in enumerate(files):
         Image.fromarray(picture(480, 640, number).permute(1, 2, 0).numpy()).save(file, quality=90)
-    stream = iter(PhotoStream(
-        files, [1 / batch] * batch, batch_size=batch, shapes=[network_size(1, 1, size)],
-        min_scale=0.6, image_format="RGB", seed=0,
-    ))
+    stream = iter(
+        PhotoStream(
+            files,
+            [1 / batch] * batch,
+            batch_size=batch,
+            shapes=[network_size(1, 1, size)],
+            min_scale=0.6,
+            image_format="RGB",
+            seed=0,
+        )
+    )
     return lambda: next(stream)
 
 

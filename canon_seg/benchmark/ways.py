@@ -26,32 +26,61 @@ from detectron2.structures import Boxes
 
 SEGMENTERS = {
     **{
-        f"sam_{size}": (
-            "sam_c4.yaml", ["MODEL.SAM.SIZE", size, "MODEL.SEGMENTER.WEIGHTS", ""]
-        )
+        f"sam_{size}": ("sam_c4.yaml", ["MODEL.SAM.SIZE", size, "MODEL.SEGMENTER.WEIGHTS", ""])
         for size in ("vit_b", "vit_l", "vit_h")
     },
     "sam_tiny": ("sam_tiny_c4.yaml", []),
     # Random weights need small pixel values, and no threshold to find 100 objects.
-    "mask_rcnn_r50": ("mask_rcnn_c4.yaml", [
-        "MODEL.SEGMENTER.WEIGHTS", "", "MODEL.PIXEL_STD", [58.0, 58.0, 58.0],
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0,
-    ]),
+    "mask_rcnn_r50": (
+        "mask_rcnn_c4.yaml",
+        [
+            "MODEL.SEGMENTER.WEIGHTS",
+            "",
+            "MODEL.PIXEL_STD",
+            [58.0, 58.0, 58.0],
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+            0.0,
+        ],
+    ),
 }
 """Config file and options of each segmenter; only ``sam_tiny`` has trained weights."""
 
 # The same with toy sizes, to try the benchmark out.
 _TOY_SAM = [
-    "MODEL.SEGMENTER.WEIGHTS", "", "MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", 64,
-    "MODEL.SAM.TINY.CHANNELS", [8, 8, 16, 64], "MODEL.SAM.TINY.BLOCKS", [1, 1, 1, 1],
-    "MODEL.SAM.TINY.EMBED_DIM", 32,
+    "MODEL.SEGMENTER.WEIGHTS",
+    "",
+    "MODEL.SAM.SIZE",
+    "tiny",
+    "MODEL.SAM.TINY.IMAGE_SIZE",
+    64,
+    "MODEL.SAM.TINY.CHANNELS",
+    [8, 8, 16, 64],
+    "MODEL.SAM.TINY.BLOCKS",
+    [1, 1, 1, 1],
+    "MODEL.SAM.TINY.EMBED_DIM",
+    32,
 ]
 _TOY_DETECTOR = [
-    "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-    "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.RPN.PRE_NMS_TOPK_TEST", 20,
-    "MODEL.RPN.POST_NMS_TOPK_TEST", 20, "MODEL.ROI_BOX_HEAD.FC_DIM", 32,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "TEST.DETECTIONS_PER_IMAGE", 6,
-    "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 128,
+    "MODEL.RESNETS.DEPTH",
+    18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.FPN.OUT_CHANNELS",
+    32,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST",
+    20,
+    "MODEL.RPN.POST_NMS_TOPK_TEST",
+    20,
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    16,
+    "TEST.DETECTIONS_PER_IMAGE",
+    6,
+    "INPUT.MIN_SIZE_TEST",
+    64,
+    "INPUT.MAX_SIZE_TEST",
+    128,
 ]
 
 G_WRN = NetworkSpec("GWRN", 4, (8, 16, 32, 64, 160), 1)
@@ -223,9 +252,8 @@ def time_numerics(name, settings):
     with torch.no_grad():
         times = measure(
             {key: lambda run=run: run([inputs]) for key, run in functions.items()},
-            settings.rounds, settings.device,
+            settings.rounds,
+            settings.device,
         )
     facts = {key or "float32": summary(values) for key, values in times.items()}
-    return facts, {
-        f"gain_{key.lower()}_{name}": ratio(times[""], times[key]) for key in keys
-    }
+    return facts, {f"gain_{key.lower()}_{name}": ratio(times[""], times[key]) for key in keys}

@@ -27,8 +27,10 @@ def first_orientations(weight, order):
         (out_fields * orientations_kept(order), in_channels, k, k) tensor, a copy.
     """
     kept = orientations_kept(order)
-    return weight.unflatten(0, (-1, order))[:, :kept].flatten(0, 1).clone(
-        memory_format=torch.contiguous_format
+    return (
+        weight.unflatten(0, (-1, order))[:, :kept]
+        .flatten(0, 1)
+        .clone(memory_format=torch.contiguous_format)
     )
 
 

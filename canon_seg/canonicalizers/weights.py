@@ -49,14 +49,17 @@ def save_canonicalizer(path, network, input_size):
     for name, value in free.items():
         # Variances may leave the range of half precision, and their bytes are few.
         free[name] = (value if name.endswith(_BATCH_STATISTICS) else value.half()).cpu()
-    save_torch(path, {
-        "format": FORMAT,
-        "version": VERSION,
-        "network": network.spec.to_dict(),
-        "input_size": int(input_size),
-        "exported": exported,
-        "trainable": free,
-    })
+    save_torch(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "network": network.spec.to_dict(),
+            "input_size": int(input_size),
+            "exported": exported,
+            "trainable": free,
+        },
+    )
 
 
 def load_canonicalizer(path, trainable=False):
@@ -91,7 +94,8 @@ def count_free_parameters(path):
     """
     free = _read(path)[-1]
     return sum(
-        value.numel() for name, value in free.items()
+        value.numel()
+        for name, value in free.items()
         if isinstance(value, torch.Tensor) and not name.endswith(_BATCH_STATISTICS)
     )
 

@@ -32,28 +32,40 @@ def parse_arguments(arguments=None):
         "--sam-size", choices=OFFICIAL_SIZES, help="of --sam-checkpoint; must be given with it"
     )
     parser.add_argument(
-        "--canonicalizer", metavar="FILE",
+        "--canonicalizer",
+        metavar="FILE",
         help="a canonicalizer.pth that tools/train_net.py wrote; default: the embedded one",
     )
     parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu",
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: a GPU where there is one",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1",
+        "--host",
+        default="127.0.0.1",
         help="address to listen on; 0.0.0.0 lets other machines in. Default: 127.0.0.1",
     )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     parser.add_argument(
-        "--max-upload", type=int, default=20, metavar="MB",
+        "--max-upload",
+        type=int,
+        default=20,
+        metavar="MB",
         help="larger files are refused; default: 20",
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=Limits.megapixels, metavar="MP",
+        "--max-megapixels",
+        type=float,
+        default=Limits.megapixels,
+        metavar="MP",
         help=f"larger images are refused; default: {Limits.megapixels:g}",
     )
     parser.add_argument(
-        "--max-side", type=int, default=Limits.max_side, metavar="PX",
+        "--max-side",
+        type=int,
+        default=Limits.max_side,
+        metavar="PX",
         help=f"images are shrunk to this longer side; default: {Limits.max_side}",
     )
     return parser.parse_args(arguments)

@@ -52,42 +52,60 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config-file", default=CONFIG_FILE, metavar="FILE",
+        "--config-file",
+        default=CONFIG_FILE,
+        metavar="FILE",
         help=f"a file, or the name of a config of the package; default: {CONFIG_FILE}",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--input", nargs="+", metavar="FILE",
+        "--input",
+        nargs="+",
+        metavar="FILE",
         help="images, videos, folders of them, or glob patterns in quotes",
     )
     source.add_argument(
-        "--webcam", type=int, metavar="N",
+        "--webcam",
+        type=int,
+        metavar="N",
         help="the webcam of that number, 0 for the first, to DIR/webcam_N.mp4 until Ctrl-C",
     )
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument(
-        "--box", nargs="+", action="extend", default=[], metavar="N",
+        "--box",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
         help="x0 y0 x1 y1 in pixel edges, again and again; each box is one prompt",
     )
     parser.add_argument(
-        "--point", nargs="+", action="extend", default=[], metavar="N",
+        "--point",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
         help="x y of a pixel, counted from 0, again and again; each point is one prompt",
     )
     parser.add_argument(
-        "--everything", action="store_true",
+        "--everything",
+        action="store_true",
         help="have SAM segment everything, as it does without prompts, even where the config has a "
         "detector to prompt it",
     )
     parser.add_argument(
-        "--turns", action="store_true",
+        "--turns",
+        action="store_true",
         help="also write all four turns of each image side by side",
     )
     parser.add_argument(
-        "--save-json", action="store_true",
+        "--save-json",
+        action="store_true",
         help="also write DIR/results.json, a COCO file of all that was found, with the poses",
     )
     parser.add_argument(
-        "--pose-per-frame", action="store_true",
+        "--pose-per-frame",
+        action="store_true",
         help="find the pose of each frame of a video; default: one pose for the whole clip, from "
         "frames all over it. Frames of a webcam always have their own",
     )
@@ -95,27 +113,38 @@ def parse_arguments():
         "--frames", type=int, metavar="N", help="only the first N frames of each video or webcam"
     )
     parser.add_argument(
-        "--points-per-side", type=int, metavar="N",
+        "--points-per-side",
+        type=int,
+        metavar="N",
         help="without prompts, SAM is asked at N x N points; default: "
         f"{POINTS_PER_SIDE}, tiny SAM: for the boxes of regions of like colour",
     )
     parser.add_argument(
-        "--min-iou", type=float, metavar="P",
+        "--min-iou",
+        type=float,
+        metavar="P",
         help="without prompts: least IoU that SAM predicts for a mask; default: "
         f"{KEEP[0]:g}, tiny SAM {KEEP_TINY[0]:g}",
     )
     parser.add_argument(
-        "--min-stability", type=float, metavar="P",
+        "--min-stability",
+        type=float,
+        metavar="P",
         help=f"without prompts: least stability of a mask; default: {KEEP[1]:g}; a tiny SAM, whose "
         "default is none, is then asked at points",
     )
     parser.add_argument(
-        "--max-masks", type=int, metavar="N",
+        "--max-masks",
+        type=int,
+        metavar="N",
         help="without prompts: only the N best masks, by predicted IoU times stability, or, of "
         f"regions, times the IoU with the region; default: {KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
-        "--score-threshold", type=float, default=0.5, metavar="P",
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
         help="least score of a detector's instances; default: 0.5",
     )
     parser.add_argument(
@@ -193,9 +222,14 @@ def load_segment(args, cfg, prompts):
             file=sys.stderr,
         )
     return build_segment(
-        model, cfg, prompted=bool(prompts), score_threshold=args.score_threshold,
-        points_per_side=args.points_per_side, min_iou=args.min_iou,
-        min_stability=args.min_stability, max_masks=args.max_masks,
+        model,
+        cfg,
+        prompted=bool(prompts),
+        score_threshold=args.score_threshold,
+        points_per_side=args.points_per_side,
+        min_iou=args.min_iou,
+        min_stability=args.min_stability,
+        max_masks=args.max_masks,
     )
 
 

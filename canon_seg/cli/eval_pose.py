@@ -51,7 +51,10 @@ def parse_arguments():
         "--images", required=True, metavar="DIR", help="folder of upright photographs"
     )
     parser.add_argument(
-        "--angle", type=float, default=0.0, metavar="DEGREES",
+        "--angle",
+        type=float,
+        default=0.0,
+        metavar="DEGREES",
         help="rotate each photograph by this first, -45 to 45; default: 0",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
@@ -102,24 +105,33 @@ def main():
     pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
     save_figure(pictures[0], plot_poses(measured, args.images))
     chosen = choose_mistakes(probabilities, NUM_MISTAKES)
-    save_figure(pictures[1], plot_photos(
-        [
-            fit(rotate_image(read_image(files[index], "RGB"), args.angle), THUMBNAIL)
-            for index in chosen
-        ],
-        [caption(names[index], probabilities[index]) for index in chosen],
-    ))
+    save_figure(
+        pictures[1],
+        plot_photos(
+            [
+                fit(rotate_image(read_image(files[index], "RGB"), args.angle), THUMBNAIL)
+                for index in chosen
+            ],
+            [caption(names[index], probabilities[index]) for index in chosen],
+        ),
+    )
     if details:
-        write_json(details, [
-            {"file": name, "probabilities": row.tolist()}
-            for name, row in zip(names, probabilities)
-        ])
-    write_json(output, {
-        **measured,
-        "turned": {"photos": turned, "agreeing": agreeing},
-        "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
-        "config": describe(args, cfg),
-    })
+        write_json(
+            details,
+            [
+                {"file": name, "probabilities": row.tolist()}
+                for name, row in zip(names, probabilities)
+            ],
+        )
+    write_json(
+        output,
+        {
+            **measured,
+            "turned": {"photos": turned, "agreeing": agreeing},
+            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
+            "config": describe(args, cfg),
+        },
+    )
     print(format_measures(measured))
     print("written:", output, *pictures, *([details] if details else []))
 
@@ -171,10 +183,12 @@ def format_measures(measured):
     kl = "infinite" if measured["kl"] is None else f"{measured['kl']:.4f} nats"
     tenth = 100 * measured["accuracy_without_least_certain_tenth"]
     right = measured["confusion"][0][0]
-    return "\n".join([
-        f"found upright: {right} of {measured['num_images']} ({100 * measured['accuracy']:.1f} %);"
-        f" without the least certain tenth {tenth:.1f} %",
-        f"expected calibration error: {measured['ece']:.4f}",
-        f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
-        f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",
-    ])
+    return "\n".join(
+        [
+            f"found upright: {right} of {measured['num_images']} ({100 * measured['accuracy']:.1f} %);"
+            f" without the least certain tenth {tenth:.1f} %",
+            f"expected calibration error: {measured['ece']:.4f}",
+            f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
+            f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",
+        ]
+    )

@@ -54,28 +54,38 @@ def parse_arguments():
     parser.add_argument("--annotations", metavar="FILE", help="COCO instances file")
     parser.add_argument("--images", metavar="DIR", help="folder of the images of --annotations")
     parser.add_argument(
-        "--angles", nargs="+", default=["0", "90", "180", "270"], metavar="DEGREES",
+        "--angles",
+        nargs="+",
+        default=["0", "90", "180", "270"],
+        metavar="DEGREES",
         help="counterclockwise, or ranges START:STOP:STEP without STOP, such as 0:360:15 (write "
         "--angles=-45:46:15 where one begins with a minus); default: 0 90 180 270",
     )
     parser.add_argument(
-        "--canvas", choices=CANVASES, default="expand",
+        "--canvas",
+        choices=CANVASES,
+        default="expand",
         help="what holds an image that is turned by no quarter turn: expand to the whole of it, or "
         "crop to its size, turned with the nearest quarter turn; default: expand",
     )
     parser.add_argument(
-        "--modes", nargs="+", default=["vanilla", "canonical"], metavar="MODE",
+        "--modes",
+        nargs="+",
+        default=["vanilla", "canonical"],
+        metavar="MODE",
         help="; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
         + "; default: vanilla canonical",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images by id")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument(
-        "--resume", action="store_true",
+        "--resume",
+        action="store_true",
         help="go on from the finished images of an interrupted sweep in --output",
     )
     parser.add_argument(
-        "--keep-predictions", action="store_true",
+        "--keep-predictions",
+        action="store_true",
         help="write what was predicted, in the frames of the turned images, to predictions.jsonl",
     )
     add_launch_arguments(parser)
@@ -122,7 +132,12 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
         header = describe_sweep(cfg, models, dataset, images_dir, prompts, views)
         records.begin(header, args.resume)
     result = run_sweep(
-        models, dataset, images_dir, views=views, image_format=cfg.INPUT.FORMAT, prompts=prompts,
+        models,
+        dataset,
+        images_dir,
+        views=views,
+        image_format=cfg.INPUT.FORMAT,
+        prompts=prompts,
         records=records,
     )
     if not comm.is_main_process():

@@ -108,7 +108,8 @@ def with_results(cfg):
     cfg = cfg.clone()
     cfg.defrost()
     for keys, name in (
-        (cfg.MODEL.CANONICALIZER, "canonicalizer.pth"), (cfg.MODEL.SEGMENTER, "segmenter.pth")
+        (cfg.MODEL.CANONICALIZER, "canonicalizer.pth"),
+        (cfg.MODEL.SEGMENTER, "segmenter.pth"),
     ):
         path = os.path.join(cfg.OUTPUT_DIR, name)
         if os.path.isfile(path):

@@ -159,9 +159,7 @@ def _check_sections(dataset, path):
     for section in ("images", "annotations", "categories"):
         entries = dataset.get(section)
         if section not in dataset:
-            raise InputError(
-                f'{path}: has no "{section}"; give a file in COCO\'s instances format'
-            )
+            raise InputError(f'{path}: has no "{section}"; give a file in COCO\'s instances format')
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise InputError(f'{path}: "{section}" must be a list of objects')
         if not entries:
@@ -172,7 +170,7 @@ def _check_ids(entries, section, path):
     for index, entry in enumerate(entries):
         if not _is_integer(entry.get("id")):
             raise InputError(
-                f'{path}: {section}[{index}] has the id {entry.get("id")!r}; every entry needs an '
+                f"{path}: {section}[{index}] has the id {entry.get('id')!r}; every entry needs an "
                 "integer id"
             )
     repeated = [key for key, count in Counter(e["id"] for e in entries).items() if count > 1]

@@ -176,7 +176,16 @@ class PhotoStream(IterableDataset):
     """
 
     def __init__(
-        self, files, weights, *, batch_size, shapes, min_scale, image_format, seed, turns=None,
+        self,
+        files,
+        weights,
+        *,
+        batch_size,
+        shapes,
+        min_scale,
+        image_format,
+        seed,
+        turns=None,
         on_canvas=0.0,
     ):
         self.files, self.weights = files, weights

@@ -552,9 +552,7 @@ def _tree(scene, x, row):
     half, thick = height * int(rng.integers(26, 38)) / 100, height * 0.04
     fork = height * 0.5
     brush.shadow(half * 1.1)
-    brush.polygon(
-        [(-thick * 1.5, 0), (thick * 1.5, 0), (thick, fork), (-thick, fork)], bark, 0.3
-    )
+    brush.polygon([(-thick * 1.5, 0), (thick * 1.5, 0), (thick, fork), (-thick, fork)], bark, 0.3)
     for side in (-1, 1):
         branch = [(0, height * 0.3), (thick, height * 0.3), (side * half * 0.5, height * 0.55)]
         brush.polygon(branch, bark, 0.3)

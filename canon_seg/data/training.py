@@ -260,7 +260,9 @@ class RegionMapper:
     def __init__(self, side, image_format, pasted=(), quarter_turns=False):
         self.side, self.image_format, self.quarter_turns = side, image_format, quarter_turns
         self.pasted = [
-            (example, annotation) for example in pasted for annotation in example["annotations"]
+            (example, annotation)
+            for example in pasted
+            for annotation in example["annotations"]
             if _is_object(annotation) and annotation["bbox"][2] * annotation["bbox"][3] > 1024
         ]
 
@@ -289,9 +291,7 @@ class RegionMapper:
                 f"annotations say {example['height']} and {example['width']}; correct one of them"
             )
         masks = [255 * decode(annotation_to_rle(a["segmentation"], *size)) for a in annotations]
-        boxes = [
-            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in annotations
-        ]
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in annotations]
         largest = -1
         for _ in range(self.TRIES):
             candidate, view_size = self._choose_view(size, boxes)

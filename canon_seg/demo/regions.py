@@ -38,9 +38,10 @@ def find_regions(image):
     least_side = min(LEAST_SIDE, height, width)
     masks, boxes = [], []
     for scale in SCALES:
-        labels = felzenszwalb(
-            image, scale=scale, sigma=0.8, min_size=int(LEAST_AREA * height * width)
-        ) + 1
+        labels = (
+            felzenszwalb(image, scale=scale, sigma=0.8, min_size=int(LEAST_AREA * height * width))
+            + 1
+        )
         for region in regionprops(labels):
             y0, x0, y1, x1 = region.bbox
             large = (y1 - y0) * (x1 - x0) > LARGEST_BOX * height * width

@@ -29,8 +29,11 @@ class Results:
             frame: number, of a video.
         """
         image = {
-            "id": 1 + len(self.images), "file_name": str(name), "height": size[0],
-            "width": size[1], "pose": describe_pose(found.pose),
+            "id": 1 + len(self.images),
+            "file_name": str(name),
+            "height": size[0],
+            "width": size[1],
+            "pose": describe_pose(found.pose),
         }
         self.images.append(image if frame is None else {**image, "frame": frame})
         instances = found.instances

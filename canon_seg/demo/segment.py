@@ -249,8 +249,14 @@ def model_inputs(image, image_format):
 
 
 def build_segment(
-    model, cfg, prompted, score_threshold=0.5, points_per_side=None, min_iou=None,
-    min_stability=None, max_masks=None,
+    model,
+    cfg,
+    prompted,
+    score_threshold=0.5,
+    points_per_side=None,
+    min_iou=None,
+    min_stability=None,
+    max_masks=None,
 ):
     """The :class:`Segment` for a model of a config.
 

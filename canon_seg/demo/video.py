@@ -13,9 +13,7 @@ from canon_seg.errors import InputError
 from canon_seg.files import write_atomically
 from canon_seg.geometry.group import C4
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"
-)
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's packages can all write
 DEFAULT_FPS = 25.0  # where a file does not say, or says nonsense
 POSE_FRAMES = 16  # frames at least, of a clip that has so many, that its pose is taken from
@@ -57,9 +55,7 @@ def read_frames(source):
                 break
             count, seconds = count + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             yield np.ascontiguousarray(frame[..., ::-1])
-        announced, fps = (
-            capture.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS)
-        )
+        announced, fps = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
     if not count:
         raise InputError(f"{_name(source)}: has no frames that can be read; {_advice(source)}")
     # Where a header has no number of frames, it is calculated from the length and the rate, which

@@ -36,12 +36,15 @@ def add_launch_arguments(parser):
             type=int, metavar="N", help="on CPUs: processes on this machine; default: 1"
         ),
         "--threads": dict(
-            type=int, metavar="N",
+            type=int,
+            metavar="N",
             help="threads of each process; default: the cores, shared among the processes. The "
             "last bits of a result can depend on it",
         ),
         "--num-gpus": dict(
-            type=int, default=1, metavar="N",
+            type=int,
+            default=1,
+            metavar="N",
             help="GPUs of this machine, with a process for each; default: 1",
         ),
         "--num-machines": dict(type=int, default=1, metavar="N"),
@@ -49,7 +52,8 @@ def add_launch_arguments(parser):
             type=int, default=0, metavar="I", help="of this machine: 0 to N - 1, 0 is the first"
         ),
         "--dist-url": dict(
-            default="auto", metavar="URL",
+            default="auto",
+            metavar="URL",
             help="for several machines: tcp://HOST:PORT with a free port of the first one",
         ),
     }.items():
@@ -88,8 +92,12 @@ def launch(main, args, options):
                 _launch_on_cpus(task, options)
             else:
                 launch_on_gpus(
-                    _run, options.num_gpus, num_machines=options.num_machines,
-                    machine_rank=options.machine_rank, dist_url=options.dist_url, args=task,
+                    _run,
+                    options.num_gpus,
+                    num_machines=options.num_machines,
+                    machine_rank=options.machine_rank,
+                    dist_url=options.dist_url,
+                    args=task,
                     timeout=_TIMEOUT,
                 )
         except torch_multiprocessing.ProcessRaisedException as error:
@@ -122,9 +130,7 @@ def _check(options):
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
     if options.num_processes and options.num_gpus > 1:
-        raise InputError(
-            "--num-processes is for CPUs and --num-gpus for GPUs: give one of them"
-        )
+        raise InputError("--num-processes is for CPUs and --num-gpus for GPUs: give one of them")
     if not options.num_processes and options.num_gpus > max(1, torch.cuda.device_count()):
         raise InputError(
             f"--num-gpus is {options.num_gpus}, but {torch.cuda.device_count()} are here; give "
@@ -159,8 +165,13 @@ def _launch_on_cpus(task, options):
         multiprocessing.get_context(method).set_forkserver_preload(modules)
     context = torch_multiprocessing.start_processes(
         _run_on_cpu,
-        args=(task, options.num_processes, options.num_machines, options.machine_rank,
-              options.dist_url),
+        args=(
+            task,
+            options.num_processes,
+            options.num_machines,
+            options.machine_rank,
+            options.dist_url,
+        ),
         nprocs=options.num_processes,
         start_method=method,
         join=False,
@@ -184,7 +195,10 @@ def _run_on_cpu(local_rank, task, num_processes, num_machines, machine_rank, url
     if num_machines == 1:
         url = Path(task[0], "store").as_uri()
     dist.init_process_group(
-        "gloo", init_method=url, timeout=_TIMEOUT, world_size=num_processes * num_machines,
+        "gloo",
+        init_method=url,
+        timeout=_TIMEOUT,
+        world_size=num_processes * num_machines,
         rank=machine_rank * num_processes + local_rank,
     )
     if hasattr(comm, "create_local_process_group"):

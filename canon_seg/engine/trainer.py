@@ -109,9 +109,7 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.OPTIMIZER == "SGD":
             return build_optimizer(cfg, model)
         if cfg.SOLVER.OPTIMIZER != "ADAMW":
-            raise InputError(
-                f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; known: SGD, ADAMW"
-            )
+            raise InputError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; known: SGD, ADAMW")
         parameters = get_default_optimizer_params(
             model, base_lr=cfg.SOLVER.BASE_LR, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
         )
@@ -147,9 +145,11 @@ class Trainer(DefaultTrainer):
         if self.averaged is not _unwrapped(self.model):
             built.append(AverageWeights(self.averaged))
         if comm.is_main_process():
-            built.append(hooks.PeriodicCheckpointer(
-                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
-            ))
+            built.append(
+                hooks.PeriodicCheckpointer(
+                    self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=2
+                )
+            )
             built.append(WriteResults(cfg.SOLVER.CHECKPOINT_PERIOD))
         # After the checkpoint, which is there then if the evaluation fails; in all processes.
         built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
@@ -306,10 +306,16 @@ class ProgressBar(HookBase):
 
     def before_train(self):
         self._contexts.enter_context(logging_redirect_tqdm([logging.getLogger("detectron2")]))
-        self.bar = self._contexts.enter_context(tqdm(
-            total=self.trainer.max_iter, initial=self.trainer.start_iter, unit="it",
-            desc="training", mininterval=1, disable=None,
-        ))
+        self.bar = self._contexts.enter_context(
+            tqdm(
+                total=self.trainer.max_iter,
+                initial=self.trainer.start_iter,
+                unit="it",
+                desc="training",
+                mininterval=1,
+                disable=None,
+            )
+        )
 
     def after_step(self):
         self.bar.update()

@@ -26,7 +26,8 @@ def plot_poses(measured, title):
     figure.suptitle(
         f"{title}: {measured['num_images']} photographs, "
         f"{100 * measured['accuracy']:.1f} % found upright, ECE {measured['ece']:.3f}",
-        fontsize=10, wrap=True,
+        fontsize=10,
+        wrap=True,
     )
     return figure
 
@@ -40,7 +41,12 @@ def _plot_reliability(diagram, histogram, measured):
     confidences = [bins[i]["confidence"] for i in filled]
     diagram.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="perfect calibration")
     diagram.bar(
-        lefts[filled], accuracies, width, align="edge", color=_BLUE, edgecolor="white",
+        lefts[filled],
+        accuracies,
+        width,
+        align="edge",
+        color=_BLUE,
+        edgecolor="white",
         label="found upright",
     )
     diagram.plot(
@@ -52,7 +58,8 @@ def _plot_reliability(diagram, histogram, measured):
     bars = histogram.bar(lefts, counts, width, align="edge", color=_GREY, edgecolor="white")
     histogram.bar_label(bars, [count or "" for count in counts], fontsize=7, padding=1)
     histogram.set(
-        ylim=(0, 1.2 * max(counts)), ylabel="photographs",
+        ylim=(0, 1.2 * max(counts)),
+        ylabel="photographs",
         xlabel="probability of the likeliest pose",
     )
     for axes in (diagram, histogram):
@@ -65,8 +72,12 @@ def _plot_confusion(axes, counts):
     for row in C4.elements:
         for column in C4.elements:
             axes.text(
-                column, row, f"{counts[row, column]}\n{100 * shares[row, column]:.1f} %",
-                ha="center", va="center", fontsize=9,
+                column,
+                row,
+                f"{counts[row, column]}\n{100 * shares[row, column]:.1f} %",
+                ha="center",
+                va="center",
+                fontsize=9,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
     angles = [f"{C4.degrees(turns):.0f}°" for turns in C4.elements]

@@ -73,9 +73,7 @@ class Records:
     def _begin(self, header, resume):
         if resume and self._header.is_file():
             earlier = self._read_header()
-            keys = sorted(
-                key for key in {*earlier, *header} if earlier.get(key) != header.get(key)
-            )
+            keys = sorted(key for key in {*earlier, *header} if earlier.get(key) != header.get(key))
             if keys:
                 raise InputError(
                     f"--resume: the unfinished sweep in {self.folder} had another "
@@ -218,8 +216,12 @@ def _parse(line, path, start):
         if split + len(_VIEWS) + length != len(line):
             raise ValueError("its views have other lengths than it says")
         return head["image_id"], _Line(
-            path=path, start=start, views_start=start + split + len(_VIEWS), end=start + len(line),
-            sizes=tuple(head["sizes"]), facts=head["facts"],
+            path=path,
+            start=start,
+            views_start=start + split + len(_VIEWS),
+            end=start + len(line),
+            sizes=tuple(head["sizes"]),
+            facts=head["facts"],
         )
     except (ValueError, KeyError) as error:
         raise InputError(
@@ -241,14 +243,23 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
         flat dict.
     """
     files = [(Path(images_dir) / image["file_name"]).stat().st_size for image in dataset["images"]]
-    boxes = [] if prompts is None else [
-        (image_id, own.boxes.tolist(), own.classes.tolist(),
-         None if own.scores is None else own.scores.tolist())
-        for image_id, own in prompts.items()
-    ]
+    boxes = (
+        []
+        if prompts is None
+        else [
+            (
+                image_id,
+                own.boxes.tolist(),
+                own.classes.tolist(),
+                None if own.scores is None else own.scores.tolist(),
+            )
+            for image_id, own in prompts.items()
+        ]
+    )
     return {
         **{
-            key: value for section in ("MODEL", "INPUT", "TEST")
+            key: value
+            for section in ("MODEL", "INPUT", "TEST")
             for key, value in _flat(cfg[section], section)
             if key != "MODEL.CANONICALIZER.CACHE"  # which changes no result
         },

@@ -50,9 +50,7 @@ def format_summary(result):
     if result["pose"] is not None:
         confusion = result["pose"]["confusion"]
         right, total = sum(confusion[i][i] for i in range(len(confusion))), sum(map(sum, confusion))
-        lines.append(
-            f"pose found: {right} of {total} ({100 * result['pose']['accuracy']:.1f} %)"
-        )
+        lines.append(f"pose found: {right} of {total} ({100 * result['pose']['accuracy']:.1f} %)")
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
@@ -101,7 +99,8 @@ def plot(result, dataset):
     """
     has_masks = any(
         scores["segm"]["AP"] is not None
-        for by_angle in result["modes"].values() for scores in by_angle.values()
+        for by_angle in result["modes"].values()
+        for scores in by_angle.values()
     )
     task = "segm" if has_masks else "bbox"
     values = {
@@ -157,8 +156,12 @@ def _plot_lines(values, name):
         colour, mark = styles[mode]
         axes.plot(angles, heights, color=colour, marker=mark, markersize=5, linewidth=1.6)
         polar.plot(
-            [math.radians(angle) for angle in angles], heights,
-            color=colour, marker=mark, markersize=3, linewidth=1.4,
+            [math.radians(angle) for angle in angles],
+            heights,
+            color=colour,
+            marker=mark,
+            markersize=3,
+            linewidth=1.4,
         )
         average = by_angle.get(AVERAGE)
         if average is not None:
@@ -184,7 +187,9 @@ def _plot_lines(values, name):
 
     figure.legend(
         handles=[_legend_line(mode, by_angle, *styles[mode]) for mode, by_angle in values.items()],
-        loc="outside lower center", ncols=min(len(values), 4), frameon=False,
+        loc="outside lower center",
+        ncols=min(len(values), 4),
+        frameon=False,
     )
     return figure
 
@@ -194,9 +199,7 @@ def _line(by_angle):
 
     What goes round is closed: the first angle is there once more, 360 degrees on.
     """
-    points = sorted(
-        (float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE
-    )
+    points = sorted((float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE)
     points.append((points[0][0] + 360, points[0][1]))
     angles, heights = [], []
     for (angle, value), (following, _) in zip(points, points[1:]):

@@ -97,8 +97,14 @@ def run_sweep(
             records = Records(Path(folder, "records"))
             records.begin({}, resume=False)
             return run_sweep(
-                models, dataset, images_dir, views=views, image_format=image_format,
-                prompts=prompts, progress=progress, records=records,
+                models,
+                dataset,
+                images_dir,
+                views=views,
+                image_format=image_format,
+                prompts=prompts,
+                progress=progress,
+                records=records,
             )
     progress = progress and comm.is_main_process()
     _segment(models, dataset, images_dir, views, image_format, prompts, progress, records)
@@ -116,9 +122,9 @@ def run_sweep(
     return {
         "num_images": len(finished),
         "modes": {
-            mode: with_average({
-                view.label: scores[index, mode] for index, view in enumerate(views)
-            })
+            mode: with_average(
+                {view.label: scores[index, mode] for index, view in enumerate(views)}
+            )
             for mode in models
         },
         "instances_cut": {view.label: cut[index] for index, view in enumerate(views)},
@@ -140,8 +146,12 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
     runs_of_image = len(models) * len(views)
     runs_before = len(finished) * runs_of_image
     with tqdm(
-        total=len(dataset["images"]) * runs_of_image, initial=runs_before,
-        desc="segmenting", unit="image", smoothing=0, disable=not progress,
+        total=len(dataset["images"]) * runs_of_image,
+        initial=runs_before,
+        desc="segmenting",
+        unit="image",
+        smoothing=0,
+        disable=not progress,
     ) as bar:
 
         def show(runs_of_all):
@@ -159,7 +169,9 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
                     model = model_for(view.pose)
                     if prompts is not None:
                         inputs["prompts"] = view.prompts(
-                            prompts[entry["id"]], *pixels.shape[:2], model.canonicalizer.snaps,
+                            prompts[entry["id"]],
+                            *pixels.shape[:2],
+                            model.canonicalizer.snaps,
                             annotations[entry["id"]],
                         )
                     start = _now(model.device)

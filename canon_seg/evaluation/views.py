@@ -123,9 +123,13 @@ class View:
         rotated = [
             rotate_annotation(
                 {key: annotation[key] for key in ("id", "bbox", "segmentation")},
-                self.angle, height, width, self.canvas,
+                self.angle,
+                height,
+                width,
+                self.canvas,
             )
-            for annotation in annotations if not annotation["iscrowd"]
+            for annotation in annotations
+            if not annotation["iscrowd"]
         ]
         boxes = [annotation["bbox"] for annotation in rotated if annotation is not None]
         kept = np.array([annotation is not None for annotation in rotated], bool)

@@ -22,9 +22,15 @@ from canon_seg.geometry.coordinates import (
 )
 from canon_seg.geometry.masks import turn_rle
 
-INVARIANT_FIELDS = frozenset({
-    "scores", "pred_classes", "pred_ious", "gt_classes", "objectness_logits",
-})
+INVARIANT_FIELDS = frozenset(
+    {
+        "scores",
+        "pred_classes",
+        "pred_ious",
+        "gt_classes",
+        "objectness_logits",
+    }
+)
 """Fields of one value per instance that a turn leaves alone."""
 
 

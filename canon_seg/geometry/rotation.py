@@ -288,10 +288,12 @@ def _warp(image, tilt, canvas, interpolation, fill):
     cos, sin = _cos_sin(tilt)
     # From pixel indices of the canvas to those of the picture: centres are at (size - 1) / 2.
     x, y = (tilted_width - 1) / 2, (tilted_height - 1) / 2
-    to_picture = np.array([
-        [cos, -sin, (width - 1) / 2 - cos * x + sin * y],
-        [sin, cos, (height - 1) / 2 - sin * x - cos * y],
-    ])
+    to_picture = np.array(
+        [
+            [cos, -sin, (width - 1) / 2 - cos * x + sin * y],
+            [sin, cos, (height - 1) / 2 - sin * x - cos * y],
+        ]
+    )
     return cv2.warpAffine(
         np.ascontiguousarray(image),
         to_picture,

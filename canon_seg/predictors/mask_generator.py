@@ -63,9 +63,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         if problem := image_problem(image):
             super().generate(image)  # segment_anything's own error, where it has one
             raise InputError(problem)
-        pose = self.canonicalizer.pose(
-            as_canonicalizer_takes_it(image, self.canonicalizer)
-        ).alone()
+        pose = self.canonicalizer.pose(as_canonicalizer_takes_it(image, self.canonicalizer)).alone()
         canonical = np.ascontiguousarray(turn_image(image, pose.turns_to_canonical))
         records = super().generate(canonical)
         if self.canonicalizer.snaps:

@@ -98,9 +98,13 @@ class CanonicalSamPredictor(SamPredictor):
                 resized by ``transform``.
             original_image_size: (H, W) before.
         """
-        if transformed_image.ndim != 4 or len(transformed_image) != 1 or (
-            max(transformed_image.shape[2:]) != self.model.image_encoder.img_size
-            or transformed_image.shape[1] != 3
+        if (
+            transformed_image.ndim != 4
+            or len(transformed_image) != 1
+            or (
+                max(transformed_image.shape[2:]) != self.model.image_encoder.img_size
+                or transformed_image.shape[1] != 3
+            )
         ):
             self._official.set_torch_image(transformed_image, original_image_size)
             self._refuse(
@@ -148,9 +152,7 @@ class CanonicalSamPredictor(SamPredictor):
             None if box is None else box.astype(float),
             None if mask_input is None else to_numpy(mask_input),
         )
-        masks, scores, logits = self._official.predict(
-            points, point_labels, boxes, mask, **options
-        )
+        masks, scores, logits = self._official.predict(points, point_labels, boxes, mask, **options)
         return turn_back(masks, pose), scores, turn_back(logits, pose)
 
     @torch.no_grad()
@@ -241,9 +243,7 @@ class CanonicalSamPredictor(SamPredictor):
                 return problem
         if mask is not None:
             wanted = 1, *self.model.prompt_encoder.mask_input_size
-            return mask_problem(
-                tuple(np.shape(mask)), (len(mask), *wanted) if batched else wanted
-            )
+            return mask_problem(tuple(np.shape(mask)), (len(mask), *wanted) if batched else wanted)
         return None
 
     def _unscaled(self, coords):

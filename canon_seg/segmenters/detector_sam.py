@@ -63,12 +63,14 @@ class DetectorSam(nn.Module):
             raise InputError(
                 'MODEL.SAM.PROMPTS is "detector", which is for evaluation; train with "boxes"'
             )
-        return self.segmenter([
-            inputs
-            if inputs.get("prompts") is not None
-            else {**inputs, "prompts": self.box_detector.prompts(inputs["image"])}
-            for inputs in batched_inputs
-        ])
+        return self.segmenter(
+            [
+                inputs
+                if inputs.get("prompts") is not None
+                else {**inputs, "prompts": self.box_detector.prompts(inputs["image"])}
+                for inputs in batched_inputs
+            ]
+        )
 
 
 class BoxDetector(nn.Module):
@@ -150,9 +152,7 @@ def build_detector(cfg):
                 setattr(detector.roi_heads, head, False)
     return BoxDetector(
         detector,
-        resize=ResizeShortestEdge(
-            [theirs.INPUT.MIN_SIZE_TEST] * 2, theirs.INPUT.MAX_SIZE_TEST
-        ),
+        resize=ResizeShortestEdge([theirs.INPUT.MIN_SIZE_TEST] * 2, theirs.INPUT.MAX_SIZE_TEST),
         flips_channels=theirs.INPUT.FORMAT != cfg.INPUT.FORMAT,
         score_thresh=keys.SCORE_THRESH,
     )

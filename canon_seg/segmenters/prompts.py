@@ -80,7 +80,5 @@ class Prompts:
 
     def to(self, device):
         """The same prompts on another device."""
-        moved = {
-            name: value.to(device) for name, value in vars(self).items() if value is not None
-        }
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)

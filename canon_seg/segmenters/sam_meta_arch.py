@@ -46,8 +46,15 @@ class SamSegmenter(nn.Module):
 
     @configurable
     def __init__(
-        self, *, sam, image_format, multimask=True, prompts_per_batch=32, train_prompts=16,
-        warmup_steps=0, mask_loss="focal",
+        self,
+        *,
+        sam,
+        image_format,
+        multimask=True,
+        prompts_per_batch=32,
+        train_prompts=16,
+        warmup_steps=0,
+        mask_loss="focal",
     ):
         """
         Args:
@@ -140,9 +147,9 @@ class SamSegmenter(nn.Module):
         scores = ious.clone() if prompts.scores is None else prompts.scores
         instances.scores = scores.to(self.device)
         classes = torch.zeros(len(prompts), dtype=torch.int64)
-        instances.pred_classes = (
-            classes if prompts.classes is None else prompts.classes
-        ).to(self.device)
+        instances.pred_classes = (classes if prompts.classes is None else prompts.classes).to(
+            self.device
+        )
         return instances
 
     def _resize(self, image):
@@ -208,10 +215,13 @@ class SamSegmenter(nn.Module):
             size = inputs["image"].shape[-2:]
             corners = instances.gt_boxes.tensor.to(self.device).reshape(-1, 2, 2)
             boxes.append(self._resize_coords(corners, size).reshape(-1, 4))
-            targets.append(coverage(
-                _bit_masks(instances).to(self.device), side,
-                lambda *size: LongestSide.get_preprocess_shape(*size, side),
-            ))
+            targets.append(
+                coverage(
+                    _bit_masks(instances).to(self.device),
+                    side,
+                    lambda *size: LongestSide.get_preprocess_shape(*size, side),
+                )
+            )
             numbers += [number] * len(instances)
         if not numbers:
             return None

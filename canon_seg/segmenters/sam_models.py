@@ -110,9 +110,7 @@ class TinyImageEncoder(nn.Module):
     def __init__(self, image_size, channels, blocks, embed_dim):
         super().__init__()
         self.img_size = image_size
-        self.stem = nn.Sequential(
-            _ConvNorm(3, channels[0], 3, stride=2), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(_ConvNorm(3, channels[0], 3, stride=2), nn.ReLU(inplace=True))
         stages, before = [], channels[0]
         for after, count in zip(channels, blocks):
             stage = [_Residual(before, after, stride=2)]
@@ -121,13 +119,20 @@ class TinyImageEncoder(nn.Module):
             before = after
         self.stages = nn.ModuleList(stages)
         heads = 1 if before % self.HEAD_DIM else before // self.HEAD_DIM
-        self.context = nn.Sequential(*(
-            nn.TransformerEncoderLayer(
-                before, heads, 2 * before, dropout=0.0, activation="gelu", batch_first=True,
-                norm_first=True,
+        self.context = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    before,
+                    heads,
+                    2 * before,
+                    dropout=0.0,
+                    activation="gelu",
+                    batch_first=True,
+                    norm_first=True,
+                )
+                for _ in range(self.ATTENTION_LAYERS)
             )
-            for _ in range(self.ATTENTION_LAYERS)
-        ))
+        )
         self.laterals = nn.ModuleList(nn.Conv2d(count, embed_dim, 1) for count in channels[1:])
         self.neck = nn.Sequential(
             _ConvNorm(embed_dim, embed_dim, 3),
@@ -256,7 +261,11 @@ class TinyMaskDecoder(MaskDecoder):
         self.fine_mixing = _mixing(fine, self.DILATIONS[:2])
 
     def forward(
-        self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings,
+        self,
+        image_embeddings,
+        image_pe,
+        sparse_prompt_embeddings,
+        dense_prompt_embeddings,
         multimask_output,
     ):
         """As segment_anything's, for one image embedding (1, 4 C, h, w).
@@ -448,5 +457,3 @@ class _Residual(nn.Module):
     def forward(self, x):
         y = self.conv2(F.relu(self.conv1(x), inplace=True))
         return F.relu(y + self.shortcut(x), inplace=True)
-
-
