@@ -76,7 +76,7 @@ $(READY): requirements/ci.txt requirements/escnn.txt setup.py tools/install_dete
 	@$(RUN) tools/install_detectron2.py
 	@echo "==> $(VENV): canon_seg"
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
-	@$(RUN) -W ignore -c "import canon_seg.compat, detectron2.modeling, segment_anything, escnn"
+	@$(RUN) -W ignore -c "import canon_seg.d2.compat, detectron2.modeling, segment_anything, escnn"
 	@rm -f $(UNFINISHED)
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 import importlib
 
-from .errors import without_detectron2
+from canon_seg.errors import without_detectron2
 
 __version__ = "0.1.0"
 
@@ -14,7 +14,7 @@ _HOMES = {
     "CanonicalImagePredictor": "predictors.adapters",
     "TransformersSam": "predictors.adapters",
     "CanonicalPredictor": "predictors.detectron2_predictor",
-    "load_config": "config",
+    "load_config": "d2.config",
     "load_default_canonicalizer": "predictors.defaults",
     "load_default_sam": "predictors.defaults",
     "to_coco_json": "predictors.conversions",

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from optional import need
 from PIL import Image
 from segment_anything import SamPredictor
+from tiny_models import random_canonicalizer, random_image, tiny_segmenter
 
 from canon_seg import CanonicalImagePredictor, CanonicalSamPredictor, TransformersSam
-from canon_seg.canonicalizers.canonicalizer import IdentityCanonicalizer
+from canon_seg.core.group import C4
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.coordinates import turn_boxes, turn_pixels
-from canon_seg.geometry.group import C4
-from optional import need
-from tiny_models import random_canonicalizer, random_image, tiny_segmenter
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.canonicalizer import IdentityCanonicalizer
+from canon_seg.images.coordinates import turn_boxes, turn_pixels
 
 SIZE = 40, 61
 POINTS, LABELS = np.array([[20.25, 7.5], [50.0, 31.0]]), np.array([1, 0])

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional import missing
 
-from canon_seg.benchmark import memory
-from canon_seg.benchmark.parts import TRAINED_SIZE
-from canon_seg.benchmark.peers import Equiadapt, find_equiadapt
-from canon_seg.benchmark.report import TARGETS, format_table, split_ratios
-from canon_seg.benchmark.scoring import made_up
-from canon_seg.benchmark.timing import measure, ratio, summary
-from canon_seg.benchmark.ways import (
+from canon_seg.d2.config import load_config
+from canon_seg.networks.build import network_spec
+from benchmarking import memory
+from benchmarking.parts import TRAINED_SIZE
+from benchmarking.peers import Equiadapt, find_equiadapt
+from benchmarking.scoring import made_up
+from benchmarking.tables import TARGETS, format_table, split_ratios
+from benchmarking.timing import measure, ratio, summary
+from benchmarking.ways import (
     G_WRN,
     Settings,
     box_prompts,
@@ -23,9 +26,6 @@ from canon_seg.benchmark.ways import (
     model_inputs,
     picture,
 )
-from canon_seg.canonicalizers.build import network_spec
-from canon_seg.config import load_config
-from optional import missing
 
 ROOT = Path(__file__).parents[1]
 TOY = Settings(torch.device("cpu")).toy()

@@ -6,14 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from optional import need
 from pycocotools.coco import COCO
 
-from canon_seg import compat  # noqa: F401
+import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg import to_coco_json, to_supervision
 from canon_seg.errors import InputError
+
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
-from optional import need
 
 
 def found(count=3, keypoints=False):

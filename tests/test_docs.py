@@ -17,8 +17,9 @@ import pytest
 
 import canon_seg
 from canon_seg.cli import commands as console
-from canon_seg.config import load_config
+from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
+
 from detectron2.config import get_cfg
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
-from canon_seg.canonicalizers.weights import FORMAT
-from canon_seg.errors import run_main
 from tiny_models import random_image
+
+from canon_seg.errors import run_main
+from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.weights import FORMAT
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tools" / "eval_pose.py"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-
-from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
-from canon_seg.canonicalizers.weights import FORMAT
-from canon_seg.errors import run_main
 from toy_coco import SIZES, write_toy_coco
+
+from canon_seg.errors import run_main
+from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.weights import FORMAT
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "eval_rotated.py"
 

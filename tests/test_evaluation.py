@@ -8,19 +8,19 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toy_coco import write_toy_coco
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.canonicalizers.canonicalizer import (
-    FixedPoseCanonicalizer,
-    GroupCanonicalizer,
-    IdentityCanonicalizer,
-)
-from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
-from canon_seg.config import load_config
-from canon_seg.data.coco import load_coco, register_coco
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.annotations import turn_coco
+from canon_seg.coco.dataset import load_coco, register_coco
+from canon_seg.coco.masks import decode_rle
+from canon_seg.core.group import C4
+from canon_seg.d2.config import load_config
+from canon_seg.d2.meta_arch import CanonicalizedSegmenter
+from canon_seg.d2.models import build_models, models_by_mode
+from canon_seg.d2.sam import SamSegmenter
 from canon_seg.errors import InputError
 from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.evaluation.modes import build_models, models_by_mode
 from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator, contiguous_ids
 from canon_seg.evaluation.sweep import (
@@ -31,17 +31,18 @@ from canon_seg.evaluation.sweep import (
     with_average,
 )
 from canon_seg.evaluation.views import View
-from canon_seg.geometry.annotations import turn_coco
-from canon_seg.geometry.group import C4
-from canon_seg.geometry.masks import decode_rle
-from canon_seg.meta_arch import CanonicalizedSegmenter
-from canon_seg.segmenters.sam_meta_arch import SamSegmenter
-from canon_seg.segmenters.sam_models import build_tiny_sam
+from canon_seg.images.canonicalizer import (
+    FixedPoseCanonicalizer,
+    GroupCanonicalizer,
+    IdentityCanonicalizer,
+)
+from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.sam.models import build_tiny_sam
+
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.model_zoo import get_config_file
 from detectron2.structures import BitMasks, Boxes, Instances
-from toy_coco import write_toy_coco
 
 COCO_VAL = Path(__file__).parents[2] / "shared" / "data" / "coco_val182"
 

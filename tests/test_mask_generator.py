@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import batched_mask_to_box
+from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
 
 from canon_seg import CanonicalSamPredictor
-from canon_seg.canonicalizers.canonicalizer import (
+from canon_seg.core.group import C4
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.canonicalizer import (
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
     UncertainPoses,
 )
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator, turn_record
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.group import C4
-from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
 
 SIZES = [(48, 48), (47, 47), (40, 61), (61, 40), (33, 80), (1, 30)]
 KEEP_ALL = dict(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0)

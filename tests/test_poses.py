@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import random_canonicalizer, random_image
 
-from canon_seg.canonicalizers.canonicalizer import Pose
 from canon_seg.errors import InputError
 from canon_seg.evaluation.pose_report import caption
 from canon_seg.evaluation.poses import (
@@ -14,8 +14,8 @@ from canon_seg.evaluation.poses import (
     measure_poses,
     reliability,
 )
-from canon_seg.geometry.arrays import turn_image
-from tiny_models import random_canonicalizer, random_image
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.canonicalizer import Pose
 
 UPRIGHT = torch.tensor([1.0, 0.0, 0.0, 0.0])
 

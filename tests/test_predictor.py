@@ -2,16 +2,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_models import random_image, random_prompts, tiny_config
 
 from canon_seg import CanonicalPredictor, load_config
+from canon_seg.core.group import C4
+from canon_seg.d2.instances import turn_instances
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.group import C4
-from canon_seg.geometry.instances import turn_instances
-from canon_seg.segmenters.prompts import Prompts
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.sam.prompts import Prompts
+
 from detectron2.data import MetadataCatalog
 from detectron2.utils.visualizer import Visualizer
-from tiny_models import random_image, random_prompts, tiny_config
 
 SIZE = 40, 61
 SAM = [

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from toy_coco import write_toy_coco
 
-from canon_seg.data.coco import load_coco
+from canon_seg.coco.annotations import turn_coco
+from canon_seg.coco.dataset import load_coco
+from canon_seg.coco.masks import decode_rle, encode_mask, with_str_counts
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.evaluation.views import View
-from canon_seg.geometry.annotations import turn_coco
-from canon_seg.geometry.masks import decode_rle, encode_mask, with_str_counts
-from toy_coco import write_toy_coco
 
 COCO_VAL = Path(__file__).parents[2] / "shared" / "data" / "coco_val182"
 KEYS = ("id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canon_seg.segmenters.sam_losses import dice_loss, jitter_boxes, mask_losses, sample_pixel
+from canon_seg.sam.losses import dice_loss, jitter_boxes, mask_losses, sample_pixel
 
 
 def focal_by_hand(logit, target):

@@ -8,17 +8,11 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.config import load_config
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.d2.config import load_config
+from canon_seg.d2.sam import build_sam, image_size
 from canon_seg.errors import InputError
-from canon_seg.segmenters.prompt_windows import (
-    OUTSIDE,
-    cell_centres,
-    whole_windows,
-    windows_around,
-)
-from canon_seg.segmenters.sam_meta_arch import build_sam, image_size
-from canon_seg.segmenters.sam_models import (
+from canon_seg.sam.models import (
     LongestSide,
     _Comparison,
     box_features,
@@ -26,6 +20,12 @@ from canon_seg.segmenters.sam_models import (
     build_tiny_sam,
     pack,
     unpack,
+)
+from canon_seg.sam.windows import (
+    OUTSIDE,
+    cell_centres,
+    whole_windows,
+    windows_around,
 )
 
 ROOT = Path(__file__).parents[1]

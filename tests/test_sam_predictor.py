@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor
+from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
 
 from canon_seg import (
     CanonicalSamAutomaticMaskGenerator,
@@ -14,15 +15,14 @@ from canon_seg import (
     load_default_canonicalizer,
     load_default_sam,
 )
-from canon_seg.canonicalizers.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
-from canon_seg.config import load_config
+from canon_seg.core.group import C4
+from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.coordinates import turn_boxes, turn_pixels
-from canon_seg.geometry.group import C4
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.images.coordinates import turn_boxes, turn_pixels
 from canon_seg.predictors import defaults
-from canon_seg.segmenters.prompts import Prompts
-from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
+from canon_seg.sam.prompts import Prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = [(48, 48), (47, 47), (40, 61), (61, 40), (33, 80)]

@@ -4,15 +4,15 @@ import pytest
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
-from canon_seg.segmenters import sam_training
-from canon_seg.segmenters.prompt_windows import paste
-from canon_seg.segmenters.sam_models import LongestSide, build_tiny_sam
-from canon_seg.segmenters.sam_training import (
+from canon_seg.sam import training as sam_training
+from canon_seg.sam.models import LongestSide, build_tiny_sam
+from canon_seg.sam.training import (
     PromptBatch,
     coverage,
     decode,
     training_losses,
 )
+from canon_seg.sam.windows import paste
 
 KINDS = ["official", "tiny"]
 

@@ -9,10 +9,11 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from canon_seg.data import scenes
-from canon_seg.data.coco import check_images, load_coco
-from canon_seg.data.images import read_image
-from canon_seg.data.scenes import (
+from canon_seg.coco.dataset import check_images, load_coco
+from canon_seg.errors import InputError
+from canon_seg.images.reading import read_image
+from canon_seg.scenes import dataset as scenes
+from canon_seg.scenes.dataset import (
     CATEGORIES,
     DEMO_SEED,
     SCENES_VERSION,
@@ -20,7 +21,6 @@ from canon_seg.data.scenes import (
     make_scene,
     make_scenes,
 )
-from canon_seg.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 NUM_IMAGES = 24

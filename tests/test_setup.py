@@ -13,12 +13,11 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import optional
 import pytest
 import setuptools
 from packaging.requirements import Requirement
 from packaging.version import Version
-
-import optional
 
 TOP = Path(__file__).resolve().parent.parent
 

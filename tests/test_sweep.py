@@ -5,20 +5,20 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from test_d2_distributed import options
+from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
+from toy_coco import SIZES, write_toy_coco
 
-from canon_seg.config import load_config
-from canon_seg.data.coco import load_coco
-from canon_seg.engine.launch import launch
+from canon_seg.coco.dataset import load_coco
+from canon_seg.d2.config import load_config
+from canon_seg.d2.distributed import launch
+from canon_seg.d2.models import models_by_mode
 from canon_seg.errors import InputError
 from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.evaluation.modes import models_by_mode
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.sweep import run_sweep
 from canon_seg.evaluation.views import View
-from canon_seg.files import write_json
-from test_launch import options
-from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
-from toy_coco import SIZES, write_toy_coco
+from canon_seg.io.files import write_json
 
 RESULTS = [{"image_id": 3, "category_id": 7, "bbox": [0.1, 2, 3, 4], "score": 1 / 3}]
 
@@ -141,7 +141,7 @@ def test_records_begin_anew_unless_told_otherwise(tmp_path):
     assert list(begun({"a": 1}, False).finished()) == []
 
 
-def test_damaged_records_are_named(tmp_path):
+def test_a_record_of_too_few_keys_is_named(tmp_path):
     records = Records(tmp_path)
     records.begin({}, False)
     (tmp_path / "x.jsonl").write_bytes(b'{"image_id": 1}\n')

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from canon_seg.data.coco import load_coco
-from canon_seg.errors import InputError
 from toy_coco import write_toy_coco
+
+from canon_seg.coco.dataset import load_coco
+from canon_seg.errors import InputError
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from canon_seg.canonicalizers.weights import load_canonicalizer
-from canon_seg.cli import train_net
-from canon_seg.config import load_config
-from canon_seg.errors import run_main
-from test_training_data import write_photos
+from test_d2_loaders import write_photos
 from tiny_models import tiny_segmenter
 from toy_coco import write_toy_coco
+
+from canon_seg.cli import train_net
+from canon_seg.d2.config import load_config
+from canon_seg.errors import run_main
+from canon_seg.networks.weights import load_canonicalizer
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tools" / "train_net.py"

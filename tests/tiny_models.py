@@ -3,14 +3,15 @@
 import numpy as np
 import torch
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
-from canon_seg.canonicalizers.networks import NetworkSpec, build_plain_network
-from canon_seg.config import add_canon_seg_config
-from canon_seg.meta_arch import CanonicalizedSegmenter
-from canon_seg.segmenters.prompts import Prompts
-from canon_seg.segmenters.sam_meta_arch import SamSegmenter
-from canon_seg.segmenters.sam_models import build_tiny_sam
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.d2.config import add_canon_seg_config
+from canon_seg.d2.meta_arch import CanonicalizedSegmenter
+from canon_seg.d2.sam import SamSegmenter
+from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.sam.models import build_tiny_sam
+from canon_seg.sam.prompts import Prompts
+
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data.transforms import ResizeShortestEdge

@@ -17,17 +17,17 @@ from dataclasses import replace
 
 import torch
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.benchmark.memory import memory_of_ways
-from canon_seg.benchmark.parts import time_canonicalizers, time_parts
-from canon_seg.benchmark.peers import HYPERPARAMETERS, NETWORK, Equiadapt, find_equiadapt
-from canon_seg.benchmark.report import describe_machine, format_table, split_ratios
-from canon_seg.benchmark.scoring import time_scoring
-from canon_seg.benchmark.sweeps import time_sweeps
-from canon_seg.benchmark.training import time_training
-from canon_seg.benchmark.ways import SEGMENTERS, Settings, time_numerics, time_ways
+import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import check_output_dir, write_json, write_text
+from canon_seg.io.files import check_output_dir, write_json, write_text
+from benchmarking.memory import memory_of_ways
+from benchmarking.parts import time_canonicalizers, time_parts
+from benchmarking.peers import HYPERPARAMETERS, NETWORK, Equiadapt, find_equiadapt
+from benchmarking.scoring import time_scoring
+from benchmarking.sweeps import time_sweeps
+from benchmarking.tables import describe_machine, format_table, split_ratios
+from benchmarking.training import time_training
+from benchmarking.ways import SEGMENTERS, Settings, time_numerics, time_ways
 
 SECTIONS = ("ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "training", "memory")
 

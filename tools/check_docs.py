@@ -152,7 +152,7 @@ def make_photo(folder):
     import numpy as np
     from PIL import Image
 
-    from canon_seg.data.scenes import DEMO_SEED, make_scene
+    from canon_seg.scenes.dataset import DEMO_SEED, make_scene
 
     image, _ = make_scene(np.random.default_rng(DEMO_SEED))
     scale = 640 / min(image.shape[:2])
@@ -178,7 +178,7 @@ def make_video(folder):
 
 def make_coco(folder):
     """instances_val2017.json and val2017: three drawn scenes."""
-    from canon_seg.data.scenes import TRAIN_SEED, make_scenes
+    from canon_seg.scenes.dataset import TRAIN_SEED, make_scenes
 
     annotations, images = make_scenes(folder / "scenes", 3, TRAIN_SEED)
     shutil.copy(annotations, folder / "instances_val2017.json")
@@ -187,7 +187,7 @@ def make_coco(folder):
 
 def make_photos(folder):
     """my_photos: thirty upright pictures."""
-    from canon_seg.data.scenes import TRAIN_SEED, make_scenes
+    from canon_seg.scenes.dataset import TRAIN_SEED, make_scenes
 
     _, images = make_scenes(folder / "photo_scenes", 30, TRAIN_SEED)
     shutil.copytree(images, folder / "my_photos")
@@ -197,15 +197,15 @@ def make_sam(folder):
     """sam_vit_b_01ec64.pth: random weights with the official names."""
     import torch
 
-    from canon_seg.segmenters.sam_models import build_official_sam
+    from canon_seg.sam.models import build_official_sam
 
     torch.save(build_official_sam("vit_b").state_dict(), folder / "sam_vit_b_01ec64.pth")
 
 
 def make_mask_rcnn(folder):
     """model_final_f10217.pkl: random weights in the format of detectron2's model zoo."""
-    from canon_seg.config import load_config
-    from canon_seg.segmenters.build import build_segmenter
+    from canon_seg.d2.config import load_config
+    from canon_seg.d2.segmenters import build_segmenter
 
     cfg = load_config("mask_rcnn_c4.yaml", ["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""])
     model = {key: value.numpy() for key, value in build_segmenter(cfg).state_dict().items()}

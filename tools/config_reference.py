@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/configuration.md from the comments in canon_seg/config.py and in the config files.
+"""Write docs/configuration.md from the comments in canon_seg/d2/config.py and in the config files.
 
     python tools/config_reference.py [--check]
 
@@ -16,16 +16,16 @@ from pathlib import Path
 import yaml
 
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import write_text
+from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "canon_seg" / "config.py"
+SOURCE = ROOT / "canon_seg" / "d2" / "config.py"
 PAGE = ROOT / "docs" / "configuration.md"
 ROOT_NODE = "cfg"
 
 HEAD = """# Configuration
 
-<!-- Written by tools/config_reference.py from the comments in canon_seg/config.py and in the config
+<!-- Written by tools/config_reference.py from the comments in canon_seg/d2/config.py and in the config
 files: change those. -->
 
 A config is detectron2's, with the keys below beside [detectron2's own](

@@ -14,11 +14,11 @@ import matplotlib
 import numpy as np
 
 from canon_seg import CanonicalSamPredictor, load_default_canonicalizer, load_default_sam
-from canon_seg.canonicalizers.canonicalizer import IdentityCanonicalizer
+from canon_seg.apps.drawing import draw_masks
 from canon_seg.errors import run_main
-from canon_seg.files import write_atomically
 from canon_seg.geometry import C4, turn_boxes, turn_image, turn_maps
-from canon_seg.visualize import draw_masks
+from canon_seg.images.canonicalizer import IdentityCanonicalizer
+from canon_seg.io.files import write_atomically
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

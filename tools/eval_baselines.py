@@ -16,14 +16,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-import canon_seg.compat  # noqa: F401
-from canon_seg.data.coco import check_images, load_coco
-from canon_seg.data.images import read_image
+import canon_seg.d2.compat  # noqa: F401
+from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.errors import run_main
 from canon_seg.evaluation.rotated_coco import RotatedCOCOEvaluator
 from canon_seg.evaluation.sweep import first_images
 from canon_seg.evaluation.views import View
-from canon_seg.files import check_output_dir, write_json
+from canon_seg.images.reading import read_image
+from canon_seg.io.files import check_output_dir, write_json
 
 MARGIN = 0.5  # of the longer side of a box: what GrabCut sees around it, as background
 ITERATIONS = 5

@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
-from canon_seg.config import load_config
-from canon_seg.data.coco import load_coco
-from canon_seg.data.images import read_image
-from canon_seg.device import resolve_device
+from canon_seg.coco.dataset import load_coco
+from canon_seg.config.device import resolve_device
+from canon_seg.d2 import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
+from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.files import write_json
 from canon_seg.geometry import C4, turn_image, turn_maps
+from canon_seg.images.reading import read_image
+from canon_seg.io.files import write_json
+
 from detectron2.modeling import build_model
 
 CLOCKWISE = {1: "270", 2: "180", 3: "90"}  # jpegtran's angle for each counterclockwise turn

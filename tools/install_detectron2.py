@@ -7,7 +7,7 @@ detectron2 is not on PyPI under its own name, and its official wheels end at tor
 distribution ``pb1-detectron2`` 0.6 holds the Python files of the official v0.6 tag, but not the
 C++ and CUDA sources that its ``setup.py`` compiles. This script checks the file's SHA-256, gives
 it a ``setup.py`` without extension modules, and installs the wheel that results, named
-``detectron2``, into the interpreter that runs it. ``canon_seg.compat`` supplies what v0.6 misses
+``detectron2``, into the interpreter that runs it. ``canon_seg.d2.compat`` supplies what v0.6 misses
 on current libraries; ROIAlign and NMS come from torchvision.
 
 A detectron2 that can be imported is kept, whatever its version and origin.

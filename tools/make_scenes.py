@@ -3,8 +3,8 @@
 
 import argparse
 
-from canon_seg.data.scenes import DEMO_SEED, TRAIN_SEED, make_scenes
 from canon_seg.errors import run_main
+from canon_seg.scenes.dataset import DEMO_SEED, TRAIN_SEED, make_scenes
 
 
 def parse_arguments():

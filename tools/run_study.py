@@ -33,7 +33,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import check_output_dir, write_json, write_text
+from canon_seg.io.files import check_output_dir, write_json, write_text
 
 TOOLS = Path(__file__).resolve().parent
 KEYS = {"train", "options", "runs", "images", "sweep"}

@@ -23,17 +23,18 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.config import load_config
-from canon_seg.data.coco import load_coco
-from canon_seg.engine.launch import add_launch_arguments, launch
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.dataset import load_coco
+from canon_seg.d2.config import load_config
+from canon_seg.d2.distributed import add_launch_arguments, launch
+from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.evaluation.modes import build_models
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.views import View
-from canon_seg.files import write_json, write_text
+from canon_seg.io.files import write_json, write_text
+
 from detectron2.utils import comm
 
 MODES = ["vanilla", "canonical"]

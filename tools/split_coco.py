@@ -9,10 +9,10 @@ Writes train.json and held_out.json, with image files as they were, relative to 
 import argparse
 from pathlib import Path
 
-import canon_seg.compat  # noqa: F401
-from canon_seg.data.coco import load_coco
+import canon_seg.d2.compat  # noqa: F401
+from canon_seg.coco.dataset import load_coco
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import check_output_dir, write_json
+from canon_seg.io.files import check_output_dir, write_json
 
 
 def main():

@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 
 from canon_seg.errors import InputError, run_main
-from canon_seg.files import write_text
+from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 
 import torch
 
-from canon_seg.app.photos import Limits, load_samples
-from canon_seg.app.turning import Turner
-from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
-from canon_seg.canonicalizers.weights import load_canonicalizer
-from canon_seg.checkpoint import load_state, load_torch_file
+from canon_seg.apps.web.samples import Limits, load_samples
+from canon_seg.apps.web.turning import Turner
 from canon_seg.errors import InputError
+from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.io.checkpoint import load_state, load_torch_file
+from canon_seg.networks.weights import load_canonicalizer
 from canon_seg.predictors.defaults import load_default_canonicalizer, load_default_sam
-from canon_seg.segmenters.sam_models import OFFICIAL_SIZES, build_official_sam
+from canon_seg.sam.models import OFFICIAL_SIZES, build_official_sam
 
 
 def parse_arguments(arguments=None):
@@ -79,7 +79,7 @@ def main():
     turner = build_turner(args)
     limits = Limits(args.max_megapixels, args.max_side)
 
-    from canon_seg.app.page import build_page, launch
+    from canon_seg.apps.web.page import build_page, launch
 
     page = build_page(turner, load_samples(args.max_side), limits)
     try:

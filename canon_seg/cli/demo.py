@@ -18,16 +18,20 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.canonicalizers.canonicalizer import UncertainPoses
-from canon_seg.config import load_config
-from canon_seg.data.images import read_image
-from canon_seg.demo.drawing import captioned, describe, draw_turns
-from canon_seg.demo.inputs import find_inputs, output_names
-from canon_seg.demo.prompts import check_prompts, parse_prompts
-from canon_seg.demo.results import Results
-from canon_seg.demo.segment import KEEP, KEEP_TINY, POINTS_PER_SIDE, build_segment, same_when_turned
-from canon_seg.demo.video import (
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.apps.drawing import save_picture
+from canon_seg.apps.files.drawing import captioned, describe, draw_turns
+from canon_seg.apps.files.inputs import find_inputs, output_names
+from canon_seg.apps.files.parsing import check_prompts, parse_prompts
+from canon_seg.apps.files.results import Results
+from canon_seg.apps.files.segment import (
+    KEEP,
+    KEEP_TINY,
+    POINTS_PER_SIDE,
+    build_segment,
+    same_when_turned,
+)
+from canon_seg.apps.files.video import (
     clip_pose,
     equals_a_turn,
     frame_rate,
@@ -35,13 +39,15 @@ from canon_seg.demo.video import (
     read_frames,
     write_video,
 )
-from canon_seg.device import resolve_device
+from canon_seg.config.device import resolve_device
+from canon_seg.core.group import C4
+from canon_seg.d2.config import load_config
+from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
-from canon_seg.evaluation.modes import build_models
-from canon_seg.files import check_output_dir
-from canon_seg.geometry.arrays import turn_image
-from canon_seg.geometry.group import C4
-from canon_seg.visualize import save_picture
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.canonicalizer import UncertainPoses
+from canon_seg.images.reading import read_image
+from canon_seg.io.files import check_output_dir
 
 CONFIG_FILE = "sam_tiny_c4.yaml"
 WEBCAM_FPS = 10  # of the video that is written
@@ -212,7 +218,7 @@ def check_segmenter(args, cfg, prompts):
 
 
 def load_segment(args, cfg, prompts):
-    """The :class:`canon_seg.demo.segment.Segment` that the arguments ask for."""
+    """The :class:`canon_seg.apps.files.segment.Segment` that the arguments ask for."""
     if prompts or args.everything:
         cfg.MODEL.SAM.PROMPTS = "boxes"  # no detector is needed
     model = build_models(cfg, ["canonical"])["canonical"](0)

@@ -17,22 +17,22 @@ from pathlib import Path
 import torch
 
 import canon_seg
-from canon_seg import compat  # noqa: F401
-from canon_seg.assets import resolve_asset
-from canon_seg.canonicalizers.build import build_canonicalizer
-from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
-from canon_seg.canonicalizers.prior import check_prior
-from canon_seg.canonicalizers.weights import count_free_parameters
-from canon_seg.config import load_config
-from canon_seg.data.images import read_image
-from canon_seg.data.photos import list_photos
-from canon_seg.device import resolve_device
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.apps.drawing import fit
+from canon_seg.config.assets import resolve_asset
+from canon_seg.config.device import resolve_device
+from canon_seg.core.prior import check_prior
+from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
-from canon_seg.files import check_output_dir, write_json
-from canon_seg.geometry.rotation import rotate_image
-from canon_seg.visualize import fit
+from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.reading import read_image
+from canon_seg.images.tilt import rotate_image
+from canon_seg.io.files import check_output_dir, write_json
+from canon_seg.networks.build import build_canonicalizer
+from canon_seg.networks.photo_stream import list_photos
+from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"
 NUM_TURNED = 8  # photographs that are really turned

@@ -21,21 +21,22 @@ from pathlib import Path
 import torch
 
 import canon_seg
-from canon_seg import compat  # noqa: F401
-from canon_seg.config import load_config
-from canon_seg.data.coco import check_images, load_coco
-from canon_seg.data.scenes import DEMO_SEED, make_scenes
-from canon_seg.device import resolve_device
-from canon_seg.engine.launch import add_launch_arguments, check_device, launch
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.dataset import check_images, load_coco
+from canon_seg.config.device import resolve_device
+from canon_seg.d2.config import load_config
+from canon_seg.d2.distributed import add_launch_arguments, check_device, launch
+from canon_seg.d2.models import MODES, build_models, check_modes
 from canon_seg.errors import InputError
 from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.evaluation.modes import MODES, build_models, check_modes
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.views import View, parse_angles
-from canon_seg.files import check_output_dir
-from canon_seg.geometry.rotation import CANVASES
+from canon_seg.images.tilt import CANVASES
+from canon_seg.io.files import check_output_dir
+from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
+
 from detectron2 import __version__ as detectron2_version
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm

@@ -1,0 +1,1 @@
+"""Keep old names: reading images lives in :mod:`canon_seg.images.reading`."""

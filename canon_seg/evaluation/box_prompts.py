@@ -11,8 +11,8 @@ import torch
 
 from canon_seg.errors import InputError
 from canon_seg.evaluation.rotated_coco import contiguous_ids
-from canon_seg.geometry.coordinates import ANNOTATION_STEP, PIXEL_STEP, snap, turn_boxes_xywh
-from canon_seg.segmenters.prompts import Prompts
+from canon_seg.images.coordinates import ANNOTATION_STEP, PIXEL_STEP, snap, turn_boxes_xywh
+from canon_seg.sam.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BoxPrompts:
             snapped: round to the grid of ``PIXEL_STEP`` while the coordinates are still exact, for
                 models that snap prompts. Rounding to float32 first could move a tie.
         Returns:
-            :class:`canon_seg.segmenters.prompts.Prompts`.
+            :class:`canon_seg.sam.prompts.Prompts`.
         """
         edges = turn_boxes_xywh(self.boxes, turns, height, width)
         edges[:, 2:] += edges[:, :2]
@@ -57,7 +57,7 @@ def load_box_prompts(source, dataset, ignored_image_ids=()):
     Args:
         source: "boxes" for the boxes of the ground truth, crowds left out; else the path of a COCO
             results file, whose boxes are those of the upright images.
-        dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`.
+        dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`.
         ignored_image_ids: ids that a results file may name although ``dataset`` lacks them.
     Returns:
         dict from image id to :class:`BoxPrompts`.

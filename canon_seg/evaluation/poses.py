@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg.canonicalizers.orbit import representative_turns
-from canon_seg.canonicalizers.prior import alignment
-from canon_seg.data.images import read_image
+from canon_seg.core.group import C4
+from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_image
-from canon_seg.geometry.group import C4
-from canon_seg.geometry.rotation import rotate_image
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.reading import read_image
+from canon_seg.images.representative import representative_turns
+from canon_seg.images.tilt import rotate_image
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 
@@ -27,7 +27,7 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
     """The pose distributions of photographs, read one by one.
 
     Args:
-        canonicalizer: :class:`canon_seg.canonicalizers.canonicalizer.GroupCanonicalizer`.
+        canonicalizer: :class:`canon_seg.images.canonicalizer.GroupCanonicalizer`.
         files: paths, at least one.
         image_format: "RGB" or "BGR", what the canonicalizer takes.
         angle: degrees counterclockwise by which each is rotated first, onto a larger canvas.
@@ -92,11 +92,11 @@ def measure_poses(probabilities, prior):
 
     Args:
         probabilities: (n, 4) array, n > 0.
-        prior: (4,) tensor of probabilities, see :func:`canon_seg.canonicalizers.prior.alignment`.
+        prior: (4,) tensor of probabilities, see :func:`canon_seg.core.prior.alignment`.
     Returns:
         dict that JSON can hold: ``accuracy``, fraction found upright; ``num_images``; ``ece``, see
         :func:`reliability`; ``identity_rate``, ``wasserstein``, ``mmd`` and ``kl`` (None where
-        infinite) of :func:`canon_seg.canonicalizers.prior.alignment`;
+        infinite) of :func:`canon_seg.core.prior.alignment`;
         ``accuracy_without_least_certain_tenth``; ``confusion``, see :func:`confusion`;
         ``reliability``, the bins.
     """

@@ -15,12 +15,13 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-import detectron2
 import torch
 
 import canon_seg
 from canon_seg.errors import InputError
-from canon_seg.files import check_output_dir, write_atomically, write_json
+from canon_seg.io.files import check_output_dir, write_atomically, write_json
+
+import detectron2
 
 try:
     import fcntl

@@ -15,7 +15,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
 from canon_seg.evaluation.views import View
-from canon_seg.files import write_atomically, write_json
+from canon_seg.io.files import write_atomically, write_json
 
 # Colours of Okabe and Ito's palette, which colour-blind readers can tell apart; marks for print.
 _STYLES = {

@@ -4,8 +4,9 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
-from canon_seg import compat  # noqa: F401
+import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.errors import InputError
+
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -78,7 +79,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
     def __init__(self, dataset, view):
         """
         Args:
-            dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`; not changed.
+            dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
             view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
         """
         rotated, self.instances_cut = view.dataset(_scored(dataset))

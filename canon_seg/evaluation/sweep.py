@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.data.images import read_image
-from canon_seg.engine.launch import SharedCounter
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.core.group import C4
+from canon_seg.d2.distributed import SharedCounter
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import (
@@ -21,7 +21,8 @@ from canon_seg.evaluation.rotated_coco import (
     coco_results,
     contiguous_ids,
 )
-from canon_seg.geometry.group import C4
+from canon_seg.images.reading import read_image
+
 from detectron2.utils import comm
 
 TASKS = ("segm", "bbox")
@@ -32,7 +33,7 @@ def first_images(dataset, limit):
     """The data set with its images in order of id, of which the first ``limit`` are kept.
 
     Args:
-        dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`; not changed.
+        dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
         limit: number of images, or None for all.
     Returns:
         dict of the same form.
@@ -56,14 +57,14 @@ def run_sweep(
 ):
     """Evaluate models on a data set whose images are rotated in memory.
 
-    In several processes (:func:`canon_seg.engine.launch.launch`) each takes the next image when it
+    In several processes (:func:`canon_seg.d2.distributed.launch`) each takes the next image when it
     is done with one, and the next angle when it comes to scoring.
 
     Args:
         models: dict from mode to a function from the true pose to the model, see
-            :func:`canon_seg.evaluation.modes.build_models`.
-        dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`, images as checked by
-            :func:`canon_seg.data.coco.check_images`.
+            :func:`canon_seg.d2.models.build_models`.
+        dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`, images as checked by
+            :func:`canon_seg.coco.dataset.check_images`.
         images_dir: folder that ``file_name`` is relative to.
         views: :class:`canon_seg.evaluation.views.View`, each once: the angles.
         image_format: "RGB" or "BGR", what the models take.

@@ -1,6 +1,6 @@
 """The ways in which an evaluation shows a data set to a model: by which angle, on what canvas.
 
-What rotates, and how, is in :mod:`canon_seg.geometry.rotation`.
+What rotates, and how, is in :mod:`canon_seg.coco.rotation`.
 """
 
 import math
@@ -9,14 +9,13 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
+from canon_seg.coco.rotation import rotate_annotation, rotate_coco
 from canon_seg.errors import InputError
-from canon_seg.geometry.rotation import (
+from canon_seg.images.tilt import (
     CANVASES,
     clip_boxes,
     normalise_angle,
-    rotate_annotation,
     rotate_boxes,
-    rotate_coco,
     rotate_image,
     rotated_size,
     split_angle,
@@ -74,7 +73,7 @@ class View:
         """The ground truth of the view.
 
         Args:
-            dataset: dict as returned by :func:`canon_seg.data.coco.load_coco`, its annotations
+            dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`, its annotations
                 with the keys that COCO's evaluation reads; not changed.
             progress: whether to show a progress bar.
         Returns:
@@ -97,7 +96,7 @@ class View:
             annotations: the annotations of the upright image that ``boxes`` belong to, in the
                 same order (crowds, which have no box, are passed over); None for a detector's.
         Returns:
-            :class:`canon_seg.segmenters.prompts.Prompts`.
+            :class:`canon_seg.sam.prompts.Prompts`.
         """
         if self.remainder == 0:
             return boxes.turned(self.pose, height, width, snapped)

@@ -1,49 +1,14 @@
-"""The action of the rotation group on everything that a segmenter takes or gives.
+"""Keep the names of earlier versions: what turns things lives in :mod:`canon_seg.images`.
 
-The convention, written here and nowhere else:
-
-Frame
-    x runs to the right and y down; an image is H x W, rows first.
-
-Sign
-    An element of C4 is an int ``turns`` in 0..3: quarter turns *counterclockwise* as seen on
-    screen, ``numpy.rot90``'s direction. One turn makes a W x H image of an H x W image: what was
-    at its right edge is then at the top.
-
-Pixel edges and pixel centres
-    Boxes, polygons, and points are *continuous*: pixel i covers [i, i + 1), the image covers
-    [0, W] x [0, H]. Clicks and COCO keypoints are *pixel indices*: i names the centre of pixel i,
-    which is i + 1/2 in the continuous frame (detectron2 adds that half when it reads COCO
-    keypoints, so keypoints in ``Instances`` are continuous).
-
-    ===========  =======================  ===============================
-    turns        continuous (x, y) to     pixel index (x, y) to
-    ===========  =======================  ===============================
-    0            (x, y)                   (x, y)
-    1            (y, W - x)               (y, W - 1 - x)
-    2            (W - x, H - y)           (W - 1 - x, H - 1 - y)
-    3            (H - y, x)               (H - 1 - y, x)
-    ===========  =======================  ===============================
-
-    H and W are those of the frame before turning.
-
-SAM's half pixel
-    segment_anything takes clicks as pixel indices and adds the half pixel itself:
-    ``PromptEncoder._embed_points`` adds 0.5 after the clicks were scaled to SAM's input frame
-    (``ResizeLongestSide``). ``PromptEncoder._embed_boxes`` adds the same 0.5 to boxes, although
-    they are edges; the released weights were trained so. Give both as they are and add nothing.
-
-Exactness
-    Pixels move by index. Coordinates are exact on dyadic grids (``snap``). So a turn is undone by
-    its inverse, and two turns are their composition, bit for bit.
-
-``canon_seg.geometry.instances`` turns detectron2's ``Instances``. It is not imported here: all
-else works without detectron2.
+Masks and annotations in COCO's formats are turned by :mod:`canon_seg.coco`.
 """
 
-from canon_seg.geometry.annotations import turn_annotation, turn_coco, turn_polygon_annotation
-from canon_seg.geometry.arrays import turn_image, turn_maps, turned_size
-from canon_seg.geometry.coordinates import (
+from canon_seg.coco.annotations import turn_annotation, turn_coco, turn_polygon_annotation
+from canon_seg.coco.masks import annotation_to_rle, decode_rle, encode_mask, turn_rle
+from canon_seg.coco.panoptic import turn_panoptic
+from canon_seg.core.group import C4, CyclicGroup
+from canon_seg.images.arrays import turn_image, turn_maps, turned_size
+from canon_seg.images.coordinates import (
     ANNOTATION_STEP,
     PIXEL_STEP,
     snap,
@@ -55,9 +20,6 @@ from canon_seg.geometry.coordinates import (
     turn_polygons,
     turn_rotated_boxes,
 )
-from canon_seg.geometry.group import C4, CyclicGroup
-from canon_seg.geometry.masks import annotation_to_rle, decode_rle, encode_mask, turn_rle
-from canon_seg.geometry.panoptic import turn_panoptic
 
 __all__ = [
     "ANNOTATION_STEP",

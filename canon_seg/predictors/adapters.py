@@ -23,14 +23,14 @@ class CanonicalImagePredictor:
 
     Attributes:
         predictor, canonicalizer: as given.
-        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` of the current image, or None.
+        pose: :class:`canon_seg.images.canonicalizer.Pose` of the current image, or None.
 
     Args:
         predictor: its ``set_image(image)`` takes an (H, W, 3) uint8 RGB array. Its
             ``predict(point_coords, point_labels, box, mask_input, multimask_output,
             return_logits)`` takes numpy arrays in pixels, clicks as pixel indices, and returns
             masks, scores and low-resolution logits as numpy arrays, height and width last.
-        canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`, in eval mode; None for the
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
             embedded one, on the device of the predictor.
     """
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from canon_seg.coco.masks import encode_mask, with_str_counts
 from canon_seg.errors import InputError
-from canon_seg.geometry.masks import encode_mask, with_str_counts
 
 
 def to_coco_json(instances, image_id, category_ids=None):

@@ -1,10 +1,10 @@
 """The models that come with the package, in one call each; detectron2 is not needed."""
 
-from canon_seg.assets import resolve_asset
-from canon_seg.canonicalizers.canonicalizer import GroupCanonicalizer
-from canon_seg.canonicalizers.weights import load_canonicalizer
-from canon_seg.checkpoint import load_state, load_torch_file
-from canon_seg.segmenters.sam_models import build_tiny_sam
+from canon_seg.config.assets import resolve_asset
+from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.io.checkpoint import load_state, load_torch_file
+from canon_seg.networks.weights import load_canonicalizer
+from canon_seg.sam.models import build_tiny_sam
 
 CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
 SAM = "canon_seg://sam_tiny.pth"
@@ -14,7 +14,7 @@ SAM_ARCHITECTURE = {
     "blocks": (1, 2, 3, 2),
     "embed_dim": 64,
 }
-"""Arguments of :func:`canon_seg.segmenters.sam_models.build_tiny_sam` that ``SAM`` was made with.
+"""Arguments of :func:`canon_seg.sam.models.build_tiny_sam` that ``SAM`` was made with.
 
 The same as MODEL.SAM.TINY in configs/sam_tiny_c4.yaml."""
 
@@ -25,7 +25,7 @@ def load_default_canonicalizer(image_format="RGB"):
     Args:
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
     Returns:
-        :class:`canon_seg.canonicalizers.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
+        :class:`canon_seg.images.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
     """
     network, input_size = load_canonicalizer(resolve_asset(CANONICALIZER))
     return GroupCanonicalizer(network, input_size=input_size, image_format=image_format).eval()

@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
-from canon_seg import compat  # noqa: F401
-from canon_seg.device import resolve_device
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.config.device import resolve_device
+from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
-from canon_seg.evaluation.modes import build_models
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
 from canon_seg.predictors.frame import to_numpy
-from canon_seg.segmenters.prompts import Prompts
+from canon_seg.sam.prompts import Prompts
+
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 
@@ -26,12 +27,12 @@ class CanonicalPredictor:
 
     Attributes:
         cfg: a copy of the config.
-        model: :class:`canon_seg.meta_arch.CanonicalizedSegmenter` in eval mode.
+        model: :class:`canon_seg.d2.meta_arch.CanonicalizedSegmenter` in eval mode.
         metadata: detectron2's, of the first set in DATASETS.TEST; only where there is one.
         input_format: channel order that the model takes, "RGB" or "BGR".
 
     Args:
-        cfg: config of :func:`canon_seg.config.load_config`; not changed. Weights are those of
+        cfg: config of :func:`canon_seg.d2.config.load_config`; not changed. Weights are those of
             MODEL.SEGMENTER.WEIGHTS and MODEL.CANONICALIZER.WEIGHTS. Where MODEL.DEVICE has
             detectron2's default, "cuda", and there is none, the CPU is taken, and stderr says so.
     Raises:
@@ -54,10 +55,10 @@ class CanonicalPredictor:
 
         Args:
             original_image: (H, W, 3) uint8 array, BGR, as read.
-            prompts: for a promptable segmenter: :class:`canon_seg.segmenters.prompts.Prompts` in
+            prompts: for a promptable segmenter: :class:`canon_seg.sam.prompts.Prompts` in
                 the frame of the image.
         Returns:
-            dict: ``pose`` (:class:`canon_seg.canonicalizers.canonicalizer.Pose`) and what the
+            dict: ``pose`` (:class:`canon_seg.images.canonicalizer.Pose`) and what the
             segmenter gives, ``instances``, ``sem_seg``, ``panoptic_seg``, on the CPU.
         Raises:
             InputError: for an image or prompts that are no good, or that the segmenter does not
@@ -95,14 +96,14 @@ class CanonicalPredictor:
         if prompts is None:
             if getattr(self.model.segmenter, "needs_prompts", False):
                 return (
-                    f"{name} needs prompts: give canon_seg.segmenters.prompts.Prompts with the "
+                    f"{name} needs prompts: give canon_seg.sam.prompts.Prompts with the "
                     "image, or a detector that makes them (MODEL.SAM.PROMPTS)"
                 )
             return None
         if not isinstance(prompts, Prompts):
             return (
                 f"prompts are a {type(prompts).__name__}; give "
-                "canon_seg.segmenters.prompts.Prompts, such as Prompts(boxes=tensor)"
+                "canon_seg.sam.prompts.Prompts, such as Prompts(boxes=tensor)"
             )
         if not getattr(self.model.segmenter, "takes_prompts", False):
             return f"{name} takes no prompts; leave them out, or take a config with SamSegmenter"

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from canon_seg.canonicalizers.orbit import representative_turns
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
+from canon_seg.images.representative import representative_turns
 
 
 class CanonicalFrame:
@@ -17,12 +17,12 @@ class CanonicalFrame:
     prompts are as symmetric as the image (or there are none) the result is defined up to a turn.
 
     Attributes:
-        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` that the image has by itself; the
+        pose: :class:`canon_seg.images.canonicalizer.Pose` that the image has by itself; the
             likeliest where a canonicalizer would have several vote.
         size: (height, width) in pixels, of the frame that prompts are given in.
 
     Args:
-        canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`; in eval mode.
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`; in eval mode.
         image: (3, H, W) tensor, values 0..255, in the channel order that the canonicalizer takes;
             see :func:`as_canonicalizer_takes_it`.
         size: where prompts are given in the frame of another size than the image's.

@@ -5,19 +5,19 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import mask_to_rle_pytorch
 
+from canon_seg.coco.masks import decode_rle, turn_rle
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_image, turn_maps
-from canon_seg.geometry.coordinates import (
+from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.coordinates import (
     ANNOTATION_STEP,
     snap,
     turn_boxes_xywh,
     turn_pixels,
 )
-from canon_seg.geometry.masks import decode_rle, turn_rle
 from canon_seg.predictors.checks import image_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.frame import as_canonicalizer_takes_it
-from canon_seg.segmenters.sam_models import LongestSide
+from canon_seg.sam.models import LongestSide
 
 
 class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
@@ -33,7 +33,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
 
     Args:
         model: a `Sam` in eval mode.
-        canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`; in eval mode. With
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`; in eval mode. With
             `IdentityCanonicalizer` the records are the official generator's own. None for the
             embedded one, on the device of the model.
         **options: the official generator's, with its defaults. These are made for ViT-H: a small
@@ -55,7 +55,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         Args:
             image: (H, W, 3) uint8 array, RGB, as read: before any resizing.
         Returns:
-            (pose, records): :class:`canon_seg.canonicalizers.canonicalizer.Pose`, and the official
+            (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
             generator's list of dicts in the frame of ``image``, as :func:`turn_record` says. Unless
             the canonicalizer is the identity, ``point_coords`` are rounded to 2 ** -20 px, since
             turning is exact there.

@@ -5,7 +5,7 @@ import torch
 from segment_anything import SamPredictor
 
 from canon_seg.errors import InputError
-from canon_seg.geometry.arrays import turn_maps, turned_size
+from canon_seg.images.arrays import turn_maps, turned_size
 from canon_seg.predictors.checks import boxes_problem, image_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.frame import (
@@ -14,7 +14,7 @@ from canon_seg.predictors.frame import (
     to_numpy,
     turn_back,
 )
-from canon_seg.segmenters.sam_models import LongestSide
+from canon_seg.sam.models import LongestSide
 
 
 class CanonicalSamPredictor(SamPredictor):
@@ -55,13 +55,13 @@ class CanonicalSamPredictor(SamPredictor):
 
     Attributes:
         canonicalizer: as given.
-        pose: :class:`canon_seg.canonicalizers.canonicalizer.Pose` of the current image, or None.
+        pose: :class:`canon_seg.images.canonicalizer.Pose` of the current image, or None.
         model, transform, is_image_set, features, original_size, input_size: `SamPredictor`'s; sizes
             are those of the user's frame.
 
     Args:
         sam_model: a `Sam` in eval mode.
-        canonicalizer: see :mod:`canon_seg.canonicalizers.canonicalizer`, in eval mode; None for the
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
             embedded one, on the device of the model.
     """
 

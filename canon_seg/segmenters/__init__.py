@@ -1,0 +1,1 @@
+"""Keep old names: prompts live in :mod:`canon_seg.sam.prompts`."""

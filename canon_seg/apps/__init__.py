@@ -1,0 +1,1 @@
+"""Show what was found: the demo on files and videos, and the page in the browser."""

@@ -1,0 +1,1 @@
+"""Segment files, folders, videos and webcams, and write pictures of what was found."""

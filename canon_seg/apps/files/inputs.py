@@ -1,0 +1,104 @@
+"""Which files to work on, and what to call their pictures."""
+
+import glob
+from importlib.util import find_spec
+from pathlib import Path
+
+from canon_seg.apps.files.parsing import check_prompts
+from canon_seg.apps.files.video import is_video, video_size
+from canon_seg.errors import InputError
+from canon_seg.images.reading import image_size
+from canon_seg.networks.photo_stream import EXTENSIONS
+
+SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+
+
+def find_inputs(patterns, prompts):
+    """Images and videos that the prompts fit, and an InputError for each of the others.
+
+    Args:
+        patterns: paths of files and folders, and globs; nothing for sample photographs.
+        prompts: list of :class:`canon_seg.sam.prompts.Prompts`.
+    Returns:
+        (paths, errors): two lists. Files are opened, not read to their end.
+    """
+    paths = []
+    found, errors = expand(patterns) if patterns else (sample_photographs(), [])
+    for path in found:
+        try:
+            size = video_size(path) if is_video(path) else image_size(path)
+            check_prompts(prompts, path, *size)
+        except InputError as error:
+            errors.append(error)
+        else:
+            paths.append(path)
+    return paths, errors
+
+
+def expand(patterns):
+    """Paths of files in order, each once: those of globs, and the images and videos of folders.
+
+    What is no file stays as a path, for whoever opens it to complain.
+
+    Returns:
+        (paths, errors): an InputError for each folder without images and videos.
+    """
+    paths, errors = [], []
+    for pattern in patterns:
+        found = [] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        for path in map(Path, found or [pattern]):
+            try:
+                paths += _files_in(path) if path.is_dir() else [path]
+            except InputError as error:
+                errors.append(error)
+    unique = {}
+    for path in paths:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values()), errors
+
+
+def _files_in(folder):
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if (path.suffix.lower() in EXTENSIONS or is_video(path)) and not path.name.startswith(".")
+    )
+    if not paths:
+        raise InputError(
+            f"{folder}: holds no image or video by name; for files below it give a glob, such as "
+            f"'{folder}/**/*.jpg'"
+        )
+    return paths
+
+
+def sample_photographs():
+    """Photographs in scikit-image's own files: nothing is downloaded."""
+    spec = find_spec("skimage")
+    if spec is None:
+        raise InputError(
+            "--input is missing, and scikit-image with its photographs is not installed: name an "
+            "image, or pip install scikit-image"
+        )
+    folder = Path(spec.origin).parent / "data"
+    paths = [folder / name for name in SAMPLES if (folder / name).is_file()]
+    if not paths:
+        raise InputError(f"--input is missing, and there are no photographs in {folder}")
+    return paths
+
+
+def output_names(paths, output):
+    """A file name for each path's picture or video: its stem, numbered where that is taken.
+
+    Neither the pictures with and without _turns nor the inputs themselves may overwrite another.
+    """
+    taken = {path.resolve() for path in paths}
+    names = []
+    for path in paths:
+        ends = [".mp4"] if is_video(path) else [".png", "_turns.png"]
+        number, stem = 1, path.stem
+        while taken & (files := {(output / f"{stem}{end}").resolve() for end in ends}):
+            number += 1
+            stem = f"{path.stem}_{number}"
+        taken |= files
+        names.append(stem + ends[0])
+    return names

@@ -1,0 +1,1 @@
+"""Compute and draw what the page in the browser shows. Only page.py needs Gradio."""

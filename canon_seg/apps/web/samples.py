@@ -1,0 +1,110 @@
+"""The photographs of the web page: samples that need no network, and what visitors upload."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from canon_seg.apps.drawing import fit
+from canon_seg.apps.web.turning import Prompt
+from canon_seg.errors import InputError
+from canon_seg.images.reading import count_pixels, read_image
+from canon_seg.scenes.dataset import CATEGORIES, DEMO_SEED, make_scene
+
+MIN_SIDE = 16  # px
+
+# Photographs that come with scikit-image, where it is installed, and a box to begin with.
+_PHOTOS = (
+    ("Astronaut", "astronaut.png", (352, 0, 482, 290)),
+    ("Cat", "chelsea.png", (100, 20, 430, 299)),
+    ("Coffee", "coffee.png", (170, 15, 420, 285)),
+    ("Rocket", "rocket.jpg", (300, 120, 345, 400)),
+)
+# Scenes of DEMO_SEED that are drawn on the spot, and the instance to begin with.
+_SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph, (H, W, 3) uint8 RGB, and a prompt to begin with."""
+
+    name: str
+    image: np.ndarray
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may be.
+
+    Attributes:
+        megapixels: larger files are refused before they are decoded.
+        max_side: in pixels; larger images are shrunk to it.
+    """
+
+    megapixels: float = 40.0
+    max_side: int = 1024
+
+
+def load_samples(max_side=Limits.max_side):
+    """All :class:`Sample` that are there; drawn scenes always are."""
+    return [_sample(*parts, max_side) for parts in (*_photos(), *_scenes())]
+
+
+def read_upload(path, limits=Limits()):
+    """The photograph in an uploaded file, upright by its EXIF tag and shrunk to the limits.
+
+    Returns:
+        (H, W, 3) uint8 RGB array.
+    Raises:
+        InputError: if it is no image, damaged, too large or too small. The message names the file
+            without its folder, which is the server's own.
+    """
+    path = os.fspath(path)
+    try:
+        megapixels = count_pixels(path) / 1e6
+        if megapixels > limits.megapixels:
+            raise InputError(
+                f"{path}: has {megapixels:.1f} megapixels, at most {limits.megapixels:g} are "
+                "taken; make it smaller"
+            )
+        original = read_image(path, "RGB")
+        image = fit(original, limits.max_side)
+        if min(image.shape[:2]) < MIN_SIDE:
+            raise InputError(
+                f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with "
+                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
+            )
+    except InputError as error:
+        raise InputError(str(error).replace(path, os.path.basename(path))) from error
+    return np.ascontiguousarray(image)
+
+
+def _sample(name, original, box, max_side):
+    image = np.ascontiguousarray(fit(original, max_side))
+    scale = image.shape[1] / original.shape[1]
+    return Sample(name, image, Prompt(box=tuple(round(int(edge) * scale) for edge in box)))
+
+
+def _photos():
+    spec = find_spec("skimage")
+    if spec is None:
+        return
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    for name, file, box in _PHOTOS:
+        if (folder / file).is_file():
+            yield name, read_image(folder / file, "RGB"), box
+
+
+def _scenes():
+    for name, index, category in _SCENES:
+        image, instances = make_scene(np.random.default_rng([DEMO_SEED, index]))
+        wanted = CATEGORIES.index(category) + 1
+        mask = max(
+            (mask for category_id, mask in instances if category_id == wanted),
+            key=np.count_nonzero,
+        )
+        columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
+        yield name, image, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)

@@ -1,0 +1,232 @@
+"""One photograph, its prompts and its angle; how far masks move when the photograph turns.
+
+Prompts belong to the photograph as it was given ("upright" here, whatever it shows) and turn along
+with it, by :mod:`canon_seg.coco.rotation`.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Optional, Tuple
+
+import numpy as np
+
+from canon_seg.coco.masks import decode_rle, encode_mask
+from canon_seg.coco.rotation import rotate_rle
+from canon_seg.errors import InputError
+from canon_seg.images.canonicalizer import IdentityCanonicalizer
+from canon_seg.images.tilt import normalise_angle, rotate_boxes, rotate_image, rotate_points
+from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
+
+OBJECT, BACKGROUND, BOX = "Object", "Background", "Box: two corners"
+TOOLS = (OBJECT, BACKGROUND, BOX)
+MAX_POINTS = 32
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked of SAM: one object, in the frame of the upright photograph.
+
+    Attributes:
+        points: (x, y, label) clicks; pixel indices, label 1 for the object, 0 for the background.
+        box: x0, y0, x1, y1 edges in pixels, or None.
+    """
+
+    points: Tuple[Tuple[float, float, int], ...] = ()
+    box: Optional[Tuple[float, float, float, float]] = None
+
+    def __bool__(self):
+        return bool(self.points) or self.box is not None
+
+    def turned(self, degrees, height, width):
+        """The prompt on the turned canvas of a ``height`` x ``width`` photograph.
+
+        At other angles than quarter turns a box becomes the upright box around the turned one.
+        """
+        points, box = self.points, self.box
+        if points:
+            xy = np.array([point[:2] for point in points], dtype=float) + 0.5
+            xy = rotate_points(xy, degrees, height, width) - 0.5
+            points = tuple((*pair, label) for pair, (*_, label) in zip(xy.tolist(), points))
+        if box is not None:
+            edges = rotate_boxes(np.array([box], dtype=float), degrees, height, width)
+            box = tuple(edges[0].tolist())
+        return Prompt(points, box)
+
+
+@dataclass(frozen=True)
+class View:
+    """The photograph at one angle, with a predictor of either way that has seen it."""
+
+    degrees: float
+    image: np.ndarray
+    plain: CanonicalSamPredictor
+    canonical: CanonicalSamPredictor
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one visitor has before them. Never changed: every step makes a new one.
+
+    Attributes:
+        upright, turned: the photograph as given, and at the angle chosen.
+        prompt: see :class:`Prompt`.
+        corner: x, y pixel index of the first corner of a box whose second is missing, or None.
+        visited: for these prompts, angle -> (IoU of the plain way, of the canonical way).
+    """
+
+    upright: View
+    turned: View
+    prompt: Prompt = Prompt()
+    corner: Optional[Tuple[int, int]] = None
+    visited: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one way, plain or canonical, says of the turned photograph.
+
+    Attributes:
+        mask: (H, W) bool, of the turned photograph.
+        expected: (H, W) bool, the mask of the upright photograph turned along.
+        iou: of these two, 0..1.
+    """
+
+    mask: np.ndarray
+    expected: np.ndarray
+    iou: float
+
+
+class Turner:
+    """The models, shared by all sessions; they keep nothing of any.
+
+    Args:
+        sam: a `Sam` in eval mode.
+        canonicalizer: in eval mode, on the same device; None for the embedded one.
+        multimask: whether a single click is answered by the likeliest of SAM's three masks, as
+            official checkpoints want it. The embedded SAM has one mask.
+    """
+
+    def __init__(self, sam, canonicalizer=None, multimask=False):
+        self.sam = sam
+        self.canonicalizer = canonicalizer_or_default(canonicalizer, sam.device)
+        self.multimask = multimask
+
+    def view(self, image, degrees=0.0):
+        """:class:`View` of an (H, W, 3) uint8 RGB image that is turned by ``degrees``."""
+        turned = np.ascontiguousarray(rotate_image(image, degrees))
+        predictors = (
+            CanonicalSamPredictor(self.sam, canonicalizer)
+            for canonicalizer in (IdentityCanonicalizer(), self.canonicalizer)
+        )
+        view = View(degrees, turned, *predictors)
+        view.plain.set_image(turned)
+        view.canonical.set_image(turned)
+        return view
+
+    def open(self, image, degrees, prompt=Prompt()):
+        """:class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
+        upright = self.view(image)
+        return self.turn(Session(upright, upright, prompt), degrees)
+
+    def turn(self, session, degrees):
+        """The session at another angle.
+
+        Raises:
+            InputError: if the angle is no finite number.
+        """
+        try:
+            degrees = normalise_angle(float(degrees))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the angle is {degrees!r}; give a number of degrees") from error
+        if degrees == session.turned.degrees:
+            return session
+        upright = session.upright
+        return replace(
+            session, turned=upright if degrees == 0 else self.view(upright.image, degrees)
+        )
+
+    def compare(self, session):
+        """Both ways on the turned photograph.
+
+        Returns:
+            (session, plain, canonical): the session with this angle among those visited, and an
+            :class:`Answer` of either way; answers are None where nothing is asked yet.
+        """
+        if not session.prompt:
+            return session, None, None
+        plain, canonical = (self._answer(session, way) for way in ("plain", "canonical"))
+        visited = {**session.visited, session.turned.degrees: (plain.iou, canonical.iou)}
+        return replace(session, visited=visited), plain, canonical
+
+    def _answer(self, session, way):
+        upright, turned = session.upright, session.turned
+        degrees, prompt = turned.degrees, session.prompt
+        expected = turn_mask(self._mask(getattr(upright, way), prompt), degrees)
+        mask = self._mask(getattr(turned, way), prompt.turned(degrees, *upright.image.shape[:2]))
+        return Answer(mask, expected, iou(mask, expected))
+
+    def _mask(self, predictor, prompt):
+        points = np.array([point[:2] for point in prompt.points], dtype=float)
+        labels = np.array([label for *_, label in prompt.points], dtype=int)
+        is_ambiguous = len(points) == 1 and prompt.box is None
+        masks, scores, _ = predictor.predict(
+            points if len(points) else None,
+            labels if len(points) else None,
+            None if prompt.box is None else np.array(prompt.box, dtype=float),
+            multimask_output=self.multimask and is_ambiguous,
+        )
+        return masks[int(np.argmax(scores))]
+
+
+def pose_of(session):
+    """The :class:`canon_seg.images.canonicalizer.Pose` found in the turned photograph."""
+    return session.turned.canonical.pose
+
+
+def click(session, tool, x, y):
+    """The session after a click on the upright photograph.
+
+    Args:
+        tool: one of ``TOOLS``.
+        x, y: pixel index.
+    Raises:
+        InputError: if the click is outside, the tool unknown, or there are too many clicks.
+    """
+    height, width = session.upright.image.shape[:2]
+    try:
+        x, y = math.floor(x), math.floor(y)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"click {x!r}, {y!r}: give two numbers") from error
+    if not (0 <= x < width and 0 <= y < height):
+        raise InputError(f"click {x}, {y} is outside the photo, {width} wide and {height} high")
+    prompt = session.prompt
+    if tool == BOX:
+        if session.corner is None:
+            return replace(session, corner=(x, y))
+        (left, right), (top, bottom) = (sorted(pair) for pair in zip(session.corner, (x, y)))
+        # The box holds both pixels that were clicked.
+        prompt = replace(prompt, box=(left, top, right + 1, bottom + 1))
+    elif tool in (OBJECT, BACKGROUND):
+        if len(prompt.points) == MAX_POINTS:
+            raise InputError(f"there are {MAX_POINTS} clicks already; clear them to go on")
+        prompt = replace(prompt, points=(*prompt.points, (x, y, int(tool == OBJECT))))
+    else:
+        raise InputError(f"tool {tool!r} is not known; take one of {', '.join(TOOLS)}")
+    return replace(session, prompt=prompt, corner=None, visited={})
+
+
+def clear(session):
+    """The session without prompts."""
+    return replace(session, prompt=Prompt(), corner=None, visited={})
+
+
+def turn_mask(mask, degrees):
+    """An (H, W) bool mask on the canvas of its turned photograph; exact at quarter turns."""
+    return decode_rle(rotate_rle(encode_mask(mask), degrees)).astype(bool)
+
+
+def iou(mask, other):
+    """Intersection over union of two bool masks, 0..1; two empty ones are the same."""
+    union = np.count_nonzero(mask | other)
+    return np.count_nonzero(mask & other) / union if union else 1.0

@@ -1,0 +1,1 @@
+"""Read, check, turn and encode COCO data sets and their masks."""

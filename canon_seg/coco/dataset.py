@@ -1,0 +1,339 @@
+"""COCO instance annotations, checked before anything runs on them."""
+
+import json
+import math
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pycocotools.mask as mask_util
+from tqdm import tqdm
+
+from canon_seg.errors import InputError
+from canon_seg.images.reading import image_size, read_image
+
+_MAX_LISTED = 10
+
+
+def load_coco(annotations_path, images_dir):
+    """Read a COCO instances file and check all that an evaluation or a training relies on.
+
+    pycocotools and Detectron2 check little of it: a polygon of four numbers is drawn as a box, an
+    RLE of the wrong size fills a mask with leftovers of the memory, annotations of unknown images
+    are dropped, and the rest ends in a KeyError that names no file.
+
+    Completed where something is absent: ``iscrowd`` is 0, ``area`` is the number of pixels of the
+    rasterised mask. If an annotation has the id 0, which COCO's evaluation takes for "no match",
+    all annotations are numbered again from 1.
+
+    Args:
+        annotations_path: str or path of the JSON file.
+        images_dir: str or path of the folder that ``file_name`` is relative to. Only its presence
+            is checked here; see :func:`check_images`.
+
+    Returns:
+        dict of the whole file, with the lists "images", "annotations" and "categories".
+
+    Raises:
+        InputError: anything is missing or contradictory; names the file, the ids, what to do.
+    """
+    path = Path(annotations_path)
+    dataset = _read_json(path)
+    if not Path(images_dir).is_dir():
+        raise InputError(f"{images_dir}: is not a folder; give the folder with the images")
+
+    _check_sections(dataset, path)
+    images, annotations = dataset["images"], dataset["annotations"]
+    for section in ("images", "annotations", "categories"):
+        _check_ids(dataset[section], section, path)
+    _raise_problems(path, "categories", map(_category_problem, dataset["categories"]))
+    _raise_problems(path, "images", map(_image_entry_problem, images))
+
+    images_by_id = {image["id"]: image for image in images}
+    category_ids = {category["id"] for category in dataset["categories"]}
+    _raise_problems(
+        path,
+        "annotations",
+        (_annotation_problem(entry, images_by_id, category_ids) for entry in annotations),
+    )
+    dataset["annotations"] = [
+        _completed(entry, images_by_id[entry["image_id"]]) for entry in annotations
+    ]
+    if any(entry["id"] == 0 for entry in annotations):
+        for number, entry in enumerate(dataset["annotations"], start=1):
+            entry["id"] = number
+    return dataset
+
+
+def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4):
+    """Open every image of a data set and compare its size, before hours are spent on the first.
+
+    Args:
+        dataset: dict as returned by :func:`load_coco`.
+        images_dir: str or path of the folder that ``file_name`` is relative to.
+        progress: whether to show a progress bar.
+        decode: whether to decode all pixels, which is what finds files that are cut short;
+            otherwise only the headers are read.
+        num_threads: files read at a time.
+
+    Raises:
+        InputError: some are missing, unreadable or of another size; names the first ten and how
+            many there are.
+    """
+
+    def problem(entry):
+        path = Path(images_dir) / entry["file_name"]
+        try:
+            size = read_image(path).shape[:2] if decode else image_size(path)
+        except InputError as error:
+            return str(error)
+        return _size_problem(path, size, entry)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        bar = tqdm(
+            pool.map(problem, dataset["images"]),
+            total=len(dataset["images"]),
+            desc="checking images",
+            unit="image",
+            disable=not progress,
+        )
+        problems = [found for found in bar if found]
+    if problems:
+        raise InputError(
+            f"{images_dir}: {len(problems)} of {len(dataset['images'])} images cannot be used:"
+            + _listed(problems)
+        )
+
+
+def register_coco(name, annotations_path, images_dir):
+    """Check a COCO instances file and register it with Detectron2 under ``name``.
+
+    Registering the same files under the same name again does nothing.
+
+    Raises:
+        InputError: the file fails :func:`load_coco`, or the name stands for other files.
+    """
+    from canon_seg.d2 import compat  # noqa: F401  (before any part of detectron2)
+
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import register_coco_instances
+
+    files = str(Path(annotations_path).resolve()), str(Path(images_dir).resolve())
+    if name in DatasetCatalog.list():
+        known = MetadataCatalog.get(name)
+        known_files = getattr(known, "json_file", None), getattr(known, "image_root", None)
+        if known_files != files:
+            raise InputError(
+                f"data set name {name!r} already stands for {known_files[0]} with images in "
+                f"{known_files[1]}; choose another name for {files[0]}"
+            )
+        return
+    load_coco(*files)
+    register_coco_instances(name, {}, *files)
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such annotation file; check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; give the JSON file with annotations") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: is not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
+            "it may be cut short, get or write it again"
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not a JSON text file; give COCO annotations") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check_sections(dataset, path):
+    if not isinstance(dataset, dict):
+        raise InputError(
+            f"{path}: holds a {type(dataset).__name__} where COCO's instances format has an "
+            "object with images, annotations and categories"
+            + (" (a results file?)" if isinstance(dataset, list) else "")
+        )
+    for section in ("images", "annotations", "categories"):
+        entries = dataset.get(section)
+        if section not in dataset:
+            raise InputError(f'{path}: has no "{section}"; give a file in COCO\'s instances format')
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise InputError(f'{path}: "{section}" must be a list of objects')
+        if not entries:
+            raise InputError(f'{path}: "{section}" is empty; give a data set with some')
+
+
+def _check_ids(entries, section, path):
+    for index, entry in enumerate(entries):
+        if not _is_integer(entry.get("id")):
+            raise InputError(
+                f"{path}: {section}[{index}] has the id {entry.get('id')!r}; every entry needs an "
+                "integer id"
+            )
+    repeated = [key for key, count in Counter(e["id"] for e in entries).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{path}: {section}: {len(repeated)} ids are used more than once, first "
+            f"{repeated[:_MAX_LISTED]}; give each entry an id of its own"
+        )
+
+
+def _raise_problems(path, section, problems):
+    """Raise an InputError if any of ``problems``, which are strings or None, is a string."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise InputError(
+            f"{path}: {len(found)} {section} cannot be used; mend or remove them:" + _listed(found)
+        )
+
+
+def _listed(problems):
+    lines = problems[:_MAX_LISTED]
+    if len(problems) > _MAX_LISTED:
+        lines = lines + [f"... and {len(problems) - _MAX_LISTED} more"]
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _category_problem(entry):
+    if not isinstance(entry.get("name"), str):
+        return f"category {entry['id']}: has no name"
+    return None
+
+
+def _image_entry_problem(entry):
+    name = f"image {entry['id']}"
+    if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+        return f"{name}: has no file_name"
+    for key in ("height", "width"):
+        if not _is_integer(entry.get(key)) or entry[key] < 1:
+            return f"{name} ({entry['file_name']}): {key} is {entry.get(key)!r}, not a size"
+    return None
+
+
+def _annotation_problem(entry, images_by_id, category_ids):
+    name = f"annotation {entry['id']}"
+    for key, known in (("image_id", images_by_id), ("category_id", category_ids)):
+        value = entry.get(key)
+        if not _is_integer(value) or value not in known:
+            return f"{name}: {key} {value!r} is not among the {key.replace('_id', '')} ids"
+    name += f" of image {entry['image_id']}"
+    if entry.get("iscrowd", 0) not in (0, 1):
+        return f"{name}: iscrowd is {entry['iscrowd']!r}, not 0 or 1"
+    if entry.get("ignore"):
+        return f'{name}: "ignore" is not supported; use "iscrowd"'
+    if "area" in entry and not (_is_number(entry["area"]) and entry["area"] >= 0):
+        return f"{name}: area is {entry['area']!r}"
+
+    box = entry.get("bbox")
+    if not _is_numbers(box) or len(box) != 4:
+        return f"{name}: bbox is {_shortened(box)}, not [x, y, width, height]"
+    if box[2] < 0 or box[3] < 0:
+        return f"{name}: bbox {box} has a negative width or height"
+
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, dict):
+        image = images_by_id[entry["image_id"]]
+        problem = _rle_problem(segmentation, [image["height"], image["width"]])
+    else:
+        problem = _polygons_problem(segmentation)
+    return problem and f"{name}: {problem}"
+
+
+def _polygons_problem(polygons):
+    if not isinstance(polygons, list) or not polygons:
+        return f"segmentation is {_shortened(polygons)}, neither polygons nor an RLE"
+    for polygon in polygons:
+        if not _is_numbers(polygon):
+            return f"polygon {_shortened(polygon)} is not a list of numbers"
+        if len(polygon) % 2 or len(polygon) < 6:
+            return (
+                f"polygon {_shortened(polygon)} has {len(polygon)} numbers; x and y of at least "
+                "three points are needed"
+            )
+    return None
+
+
+def _rle_problem(rle, image_size):
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != image_size:
+        return f"RLE size {size} is not the image's [height, width] {image_size}"
+    if isinstance(counts, str):
+        counts = _decompressed(counts)
+    if not isinstance(counts, list) or not all(_is_integer(c) and c >= 0 for c in counts):
+        return "RLE counts cannot be decoded"
+    if sum(counts) != size[0] * size[1]:
+        return f"RLE counts cover {sum(counts)} pixels, but the image has {size[0] * size[1]}"
+    return None
+
+
+def _decompressed(text):
+    """The run lengths in COCO's compressed RLE string, or None if it isn't one.
+
+    A run is written in groups of five bits, lowest first, each as the character 48 + group, with
+    32 added while more follow and 16 marking a negative number in the last; from the fourth run on
+    the difference to the run two before is stored.
+    """
+    counts, value, shift = [], 0, 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64:
+            return None
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    return None if shift else counts
+
+
+def _completed(entry, image):
+    entry = {"iscrowd": 0, **entry}
+    if "area" not in entry:
+        height, width = image["height"], image["width"]
+        rle = entry["segmentation"]
+        if not isinstance(rle, dict) or isinstance(rle["counts"], list):
+            rle = mask_util.frPyObjects(rle, height, width)
+        if isinstance(rle, list):
+            rle = mask_util.merge(rle)
+        entry["area"] = int(mask_util.area(rle))
+    return entry
+
+
+def _size_problem(path, size, entry):
+    expected = entry["height"], entry["width"]
+    if size == expected:
+        return None
+    message = (
+        f"{path}: is {size[0]} x {size[1]} (height x width), but image {entry['id']} of the "
+        f"annotations is {expected[0]} x {expected[1]}; "
+    )
+    if size[::-1] == expected:
+        return message + (
+            "height and width are swapped, so the annotations probably ignore the file's EXIF "
+            "orientation: annotate the upright image, or remove the tag"
+        )
+    return message + "use the image that was annotated"
+
+
+def _is_integer(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_numbers(value):
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _shortened(value, length=60):
+    text = json.dumps(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

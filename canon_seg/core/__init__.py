@@ -1,0 +1,1 @@
+"""Define poses without knowing what an image is: groups, turns, scorers, canonicalizers, frames."""

@@ -1,0 +1,64 @@
+"""Merging the results that a segmenter gave for several poses of one image.
+
+All results have to be in one frame. Pure functions: the same results in the same order give the
+same bytes, which is what keeps a vote over poses exactly equivariant.
+"""
+
+import torch
+
+from detectron2.layers import batched_nms
+from detectron2.structures import Boxes, Instances
+
+
+def merge_prompted(results):
+    """For each prompt the instance with the best predicted IoU; of equal ones the first result's.
+
+    Args:
+        results: non-empty list of `Instances`, one for each pose, each with one row per prompt in
+            the same order and the field ``pred_ious`` (N,); other fields are tensors or `Boxes`.
+    Returns:
+        new `Instances` of as many rows; nothing is shared with ``results``.
+    """
+    merged = {name: _copied(value) for name, value in results[0].get_fields().items()}
+    for result in results[1:]:
+        better = result.pred_ious > merged["pred_ious"]
+        for name, value in merged.items():
+            _tensor_of(value)[better] = _tensor_of(result.get(name))[better]
+    return Instances(results[0].image_size, **merged)
+
+
+def merge_detections(results, iou_threshold, max_detections):
+    """The detections of all results after non-maximum suppression within each class.
+
+    Args:
+        results: non-empty list of `Instances`, one for each pose, with ``pred_boxes``, ``scores``
+            and ``pred_classes``, any number of rows each.
+        iou_threshold: of two boxes of one class with a larger IoU, the one with the lower score
+            goes, 0..1.
+        max_detections: how many to keep, those with the highest scores.
+    Returns:
+        new `Instances`, by descending score.
+    """
+
+    def gathered(name):
+        return torch.cat([_tensor_of(result.get(name)) for result in results])
+
+    kept = batched_nms(
+        gathered("pred_boxes"), gathered("scores"), gathered("pred_classes"), iou_threshold
+    )[:max_detections]
+    # Rows are chosen before they are brought together: masks of all poses would take much memory.
+    chosen, order, first = [], [], 0
+    for result in results:
+        mine = (kept >= first) & (kept < first + len(result))
+        chosen.append(result[kept[mine] - first])
+        order.append(mine.nonzero()[:, 0])
+        first += len(result)
+    return Instances.cat(chosen)[torch.cat(order).argsort()]
+
+
+def _tensor_of(value):
+    return value.tensor if isinstance(value, Boxes) else value
+
+
+def _copied(value):
+    return Boxes(value.tensor.clone()) if isinstance(value, Boxes) else value.clone()

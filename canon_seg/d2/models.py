@@ -1,0 +1,88 @@
+"""The models that a sweep compares: one segmenter behind different canonicalizers."""
+
+from canon_seg.core.group import C4
+from canon_seg.d2.meta_arch import CanonicalizedSegmenter
+from canon_seg.errors import InputError
+from canon_seg.images.canonicalizer import (
+    AllPosesCanonicalizer,
+    FixedPoseCanonicalizer,
+    IdentityCanonicalizer,
+)
+
+from detectron2.modeling import build_model
+
+MODES = {
+    "vanilla": "the segmenter alone, behind the identity canonicalizer",
+    "canonical": "the segmenter behind the canonicalizer of the config",
+    "oracle": "the segmenter behind a canonicalizer that knows the true pose: the upper bound",
+    "tta": "the segmenter on all four turns of the given image, merged: test-time augmentation",
+}
+
+
+def build_models(cfg, modes):
+    """The model of each mode, on ``cfg.MODEL.DEVICE``, in eval mode; the segmenter is shared.
+
+    Args:
+        cfg: config; not changed. Its canonicalizer is built only if ``modes`` has "canonical".
+        modes: keys of ``MODES``.
+    Returns:
+        dict from mode to a function from the true pose (0..3) to the model for such images.
+    Raises:
+        InputError: naming the mode or the config key that cannot be used.
+    """
+    modes, cfg = check_modes(modes), cfg.clone()
+    cfg.defrost()
+    if cfg.MODEL.META_ARCHITECTURE != CanonicalizedSegmenter.__name__:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; what is wanted here is "
+            "CanonicalizedSegmenter, with the model itself as MODEL.SEGMENTER.META_ARCHITECTURE"
+        )
+    if not cfg.MODEL.SEGMENTER.META_ARCHITECTURE:
+        raise InputError(
+            "MODEL.SEGMENTER.META_ARCHITECTURE is empty: there is nothing to evaluate; name a "
+            "segmenter, such as SamSegmenter or GeneralizedRCNN"
+        )
+    cfg.MODEL.CANONICALIZER.TRAINABLE = False
+    if "canonical" not in modes:
+        cfg.MODEL.CANONICALIZER.NAME = "IdentityCanonicalizer"
+    return models_by_mode(build_model(cfg).eval(), modes)
+
+
+def models_by_mode(model, modes):
+    """As :func:`build_models`, around a :class:`CanonicalizedSegmenter` that is there already."""
+    known = {
+        "vanilla": lambda: _same_for_all(behind(IdentityCanonicalizer(), model)),
+        "canonical": lambda: _same_for_all(model),
+        "oracle": lambda: [behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements],
+        "tta": lambda: _same_for_all(behind(AllPosesCanonicalizer(), model)),
+    }
+    return {mode: known[mode]().__getitem__ for mode in check_modes(modes)}
+
+
+def check_modes(modes):
+    """The modes without repetition, or an :class:`InputError` that lists those there are."""
+    for mode in modes:
+        if mode not in MODES:
+            raise InputError(
+                f"--modes: {mode!r} is not a mode; known: {', '.join(MODES)} (config options KEY "
+                "VALUE come last, after --output)"
+            )
+    return list(dict.fromkeys(modes))
+
+
+def _same_for_all(model):
+    return [model] * C4.order
+
+
+def behind(canonicalizer, model):
+    """``model`` with another canonicalizer and no cache; all else is shared."""
+    return CanonicalizedSegmenter(
+        canonicalizer=canonicalizer,
+        segmenter=model.segmenter,
+        resize=model.resize,
+        prior=model.prior,
+        prior_weight=model.prior_weight,
+        task_weight=model.task_weight,
+        merge_nms_thresh=model.merge_nms_thresh,
+        max_detections=model.max_detections,
+    ).eval()

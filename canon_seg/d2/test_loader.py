@@ -1,0 +1,51 @@
+"""What ``tools/train_net.py --eval-only`` and evaluations during training run on."""
+
+from pathlib import Path
+
+import torch
+
+from canon_seg.coco.dataset import check_images, load_coco
+from canon_seg.d2.loaders import check_registered, has_sam
+from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.images.reading import read_image
+
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+
+
+def build_test_loader(cfg, name):
+    """The images of a registered COCO-format set, with SAM's prompts where SAM is to segment.
+
+    For a model that resizes by itself, images come **as read**: the pose has to be found on those.
+    Prompts come from where MODEL.SAM.PROMPTS says.
+
+    Raises:
+        InputError: naming the file or the key that cannot be used.
+    """
+    check_registered("DATASETS.TEST", [name])
+    if cfg.MODEL.META_ARCHITECTURE not in ("CanonicalizedSegmenter", "SamSegmenter"):
+        return build_detection_test_loader(cfg, name)
+    metadata = MetadataCatalog.get(name)
+    dataset = load_coco(metadata.json_file, metadata.image_root)
+    check_images(dataset, metadata.image_root, progress=False, decode=False)
+    prompts = None
+    if has_sam(cfg) and cfg.MODEL.SAM.PROMPTS != "detector":
+        prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
+
+    def read(entry):
+        path = Path(metadata.image_root) / entry["file_name"]
+        image = torch.from_numpy(read_image(path, cfg.INPUT.FORMAT)).permute(2, 0, 1).contiguous()
+        height, width = image.shape[1:]
+        inputs = {
+            "image": image,
+            "height": height,
+            "width": width,
+            "image_id": entry["id"],
+            "file_name": str(path),
+        }
+        if prompts is not None:
+            inputs["prompts"] = prompts[entry["id"]].turned(0, height, width, snapped=False)
+        return inputs
+
+    return build_detection_test_loader(
+        dataset["images"], mapper=read, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )

@@ -1,1 +1,0 @@
-"""What the demo is made of: inputs, segmentation, drawing, videos, results."""

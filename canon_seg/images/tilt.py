@@ -1,0 +1,198 @@
+"""Rotation by any angle: of images, and of the boxes, polygons and masks that belong to them.
+
+Angles are in degrees, counterclockwise as seen on screen, of any sign and size. An angle is split
+into a *tilt* of at most 45 degrees and the nearest quarter turn (:func:`split_angle`). The tilt
+comes first and goes by coordinates, about the centre (W/2, H/2) of the continuous frame, onto a
+canvas with a centre of its own; the quarter turn comes last and goes by index, as everywhere in
+:mod:`canon_seg.geometry`. Two things follow, both to the last bit: multiples of 90 degrees are the
+quarter turns of that package, and what is rotated by 15, 105, 195 and 285 degrees are the four
+turns of one tilted thing.
+
+Canvas
+    ``"expand"`` is just large enough to hold the whole picture, in whole pixels. ``"crop"`` is as
+    large as the picture and cuts off what leaves it; being a frame of the tilted picture, it turns
+    with the quarter turn: for 60 degrees it is W x H, as it is for 90.
+
+Images
+    Warped once, bilinear between pixel centres. The canvas around the picture is filled with
+    ``FILL``.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from canon_seg.errors import InputError
+from canon_seg.images.arrays import turn_image, turned_size
+from canon_seg.images.coordinates import ANNOTATION_STEP, snap, turn_boxes, turn_points
+
+CANVASES = ("expand", "crop")
+
+MAX_SIDE = 32_766
+"""Pixels of the longest side that OpenCV can warp."""
+
+FILL = 114
+"""Grey level around a tilted picture: the mean of ImageNet's three channel means, in RGB and BGR
+alike. Models subtract such means and pad with zeros, so that this is nearest to their own padding;
+black would draw an edge around the picture."""
+
+# In pixels: a canvas does not grow by a row for less than this.
+_SIZE_TOLERANCE = 1e-3
+
+
+def normalise_angle(degrees):
+    """The same angle as a float in [0, 360).
+
+    Raises:
+        ValueError: if it is not finite.
+    """
+    if not math.isfinite(degrees):
+        raise ValueError(f"an angle must be a finite number of degrees, got {degrees}")
+    return float(degrees) % 360 % 360  # the modulo of a tiny negative rounds to 360
+
+
+def split_angle(degrees):
+    """The nearest quarter turn, and what is left to it.
+
+    Returns:
+        (turns, tilt) with ``90 * turns + tilt`` equal to ``degrees`` modulo 360: ``turns`` in
+        0..3, ``tilt`` in (-45, 45] degrees. Halfway between two quarter turns the one before
+        counts, so that 45, 135, 225 and 315 all have the tilt 45.
+    """
+    # Rounded, so that 112.1 has the tilt of 22.1 to the last bit.
+    degrees = round(normalise_angle(degrees), 9)
+    steps = math.ceil((degrees - 45) / 90)
+    return steps % 4, round(degrees - 90 * steps, 9)
+
+
+def rotated_size(height, width, degrees, canvas="expand"):
+    """(height, width) of the canvas for a ``height`` x ``width`` picture."""
+    turns, tilt = split_angle(degrees)
+    return turned_size(*tilted_size(height, width, tilt, canvas), turns)
+
+
+def rotate_image(image, degrees, canvas="expand"):
+    """Rotate an image; see the module for interpolation and fill.
+
+    Args:
+        image: uint8 or float32 array, H x W or H x W x C with C of at most 4.
+        degrees, canvas: see the module.
+    Returns:
+        Array of the same dtype, of the size :func:`rotated_size`. It may be a view of ``image``.
+    """
+    turns, tilt = split_angle(degrees)
+    return turn_image(warp(image, tilt, canvas, cv2.INTER_LINEAR, FILL), turns)
+
+
+def rotate_points(points, degrees, height, width, canvas="expand"):
+    """Rotate points of the continuous frame.
+
+    Args:
+        points: (..., 2) array of x, y.
+        degrees, canvas: see the module.
+        height, width: of the picture before rotating.
+    Returns:
+        New array, in the frame of the canvas; points that are cut off lie outside it. Off the
+        quarter turns it is float64, on the grid of ``ANNOTATION_STEP``.
+    """
+    turns, tilt = split_angle(degrees)
+    points = tilt_points(points, tilt, height, width, canvas)
+    return turn_points(points, turns, *tilted_size(height, width, tilt, canvas))
+
+
+def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
+    """Rotate polygons, a list of flat arrays x0, y0, x1, y1, ..., as :func:`rotate_points` does."""
+    return [
+        rotate_points(polygon.reshape(-1, 2), degrees, height, width, canvas).reshape(-1)
+        for polygon in polygons
+    ]
+
+
+def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
+    """The upright boxes around rotated boxes; larger than these, if not at a quarter turn.
+
+    Args:
+        boxes: (..., 4) array of edges x0, y0, x1, y1.
+        degrees, height, width, canvas: see :func:`rotate_points`.
+    Returns:
+        New array, of the dtype that :func:`rotate_points` gives; not clipped, see
+        :func:`clip_boxes`.
+    """
+    turns, tilt = split_angle(degrees)
+    if tilt:
+        corners = boxes[..., [[0, 1], [2, 1], [2, 3], [0, 3]]]
+        corners = tilt_points(corners, tilt, height, width, canvas)
+        boxes = np.concatenate([corners.min(axis=-2), corners.max(axis=-2)], axis=-1)
+    return turn_boxes(boxes, turns, *tilted_size(height, width, tilt, canvas))
+
+
+def clip_boxes(boxes, height, width):
+    """The parts of boxes that lie in a frame.
+
+    Args:
+        boxes: (N, 4) array of edges x0, y0, x1, y1.
+        height, width: of the frame.
+    Returns:
+        (the clipped boxes of which some area is left, (N,) bool array of which these are).
+    """
+    clipped = np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
+    kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    return clipped[kept], kept
+
+
+def tilted_size(height, width, tilt, canvas):
+    if canvas not in CANVASES:
+        raise ValueError(f"canvas must be one of {', '.join(CANVASES)}, got {canvas!r}")
+    if tilt == 0 or canvas == "crop":
+        return height, width
+    cos, sin = _cos_sin(tilt)
+    spans = height * cos + width * abs(sin), width * cos + height * abs(sin)
+    return tuple(math.ceil(span - _SIZE_TOLERANCE) for span in spans)
+
+
+def _cos_sin(degrees):
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+
+def tilt_points(points, tilt, height, width, canvas):
+    if tilt == 0:
+        return points
+    tilted_height, tilted_width = tilted_size(height, width, tilt, canvas)
+    cos, sin = _cos_sin(tilt)
+    x, y = np.moveaxis(points.astype(np.float64), -1, 0)
+    x, y = x - width / 2, y - height / 2
+    tilted = np.stack(
+        [cos * x + sin * y + tilted_width / 2, cos * y - sin * x + tilted_height / 2], axis=-1
+    )
+    return snap(tilted, ANNOTATION_STEP)
+
+
+def warp(image, tilt, canvas, interpolation, fill):
+    """Tilt an H x W (x C) array; each pixel of the canvas asks what is at its centre."""
+    if tilt == 0:
+        return image
+    height, width = image.shape[:2]
+    tilted_height, tilted_width = tilted_size(height, width, tilt, canvas)
+    if max(height, width, tilted_height, tilted_width) > MAX_SIDE:
+        raise InputError(
+            f"an image of height {height} and width {width} cannot be rotated by {tilt:g} degrees: "
+            f"{MAX_SIDE} px are the most for a side; make it smaller, or take quarter turns"
+        )
+    cos, sin = _cos_sin(tilt)
+    # From pixel indices of the canvas to those of the picture: centres are at (size - 1) / 2.
+    x, y = (tilted_width - 1) / 2, (tilted_height - 1) / 2
+    to_picture = np.array(
+        [
+            [cos, -sin, (width - 1) / 2 - cos * x + sin * y],
+            [sin, cos, (height - 1) / 2 - sin * x - cos * y],
+        ]
+    )
+    return cv2.warpAffine(
+        np.ascontiguousarray(image),
+        to_picture,
+        (tilted_width, tilted_height),
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(fill,) * 4,
+    )

@@ -1,0 +1,114 @@
+"""Output files that are either complete or absent, and output folders that can be written."""
+
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from canon_seg.errors import InputError
+
+
+@contextmanager
+def write_atomically(path):
+    """Give a temporary path to write to, and move it to ``path`` when the block has ended well.
+
+    The temporary file lies in the folder of ``path``, which is created if needed, and has the
+    same suffix, so that libraries that choose a format by the suffix choose the right one. If the
+    block raises, the temporary file is removed and what was at ``path`` before stays.
+    An OSError of the block that is about no other file is taken for one of writing this one.
+
+    Args:
+        path: str or path of the file to write.
+
+    Yields:
+        pathlib.Path of the temporary file, which doesn't exist yet.
+
+    Raises:
+        InputError: the folder can't be created, ``path`` can't be replaced, or writing failed, as
+            on a full disk.
+    """
+    path = Path(path)
+    _create_folder(path.parent)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
+        raise _not_writable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value, indent=2):
+    """Write ``value`` as JSON atomically.
+
+    NaN and infinity, which JSON doesn't have, raise ValueError before anything is written.
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def save_torch(path, contents):
+    """Write tensors and plain containers of them as a PyTorch file, atomically.
+
+    Raises:
+        InputError: naming the file, where it can't be written.
+    """
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:
+            # PyTorch complains of the size of what a failed write has left; the reason lies below.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error
+
+
+def check_output_dir(path):
+    """Create an output folder if needed and prove that files can be written there.
+
+    A file is really created and removed: permission bits say nothing about read-only file systems,
+    and mean nothing to root.
+
+    Returns:
+        pathlib.Path of the folder.
+
+    Raises:
+        InputError: it is a file, can't be created, or can't be written.
+    """
+    path = Path(path)
+    _create_folder(path)
+    probe = path / f".probe.{secrets.token_hex(4)}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    return path
+
+
+def _create_folder(path):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"{path}: cannot be used as an output folder, since it or a part of its path is "
+            "a file; give another folder"
+        ) from error
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path, error):
+    return InputError(
+        f"{path}: cannot be written ({error.strerror or error}); give a place that you may write "
+        "to and that has space left"
+    )

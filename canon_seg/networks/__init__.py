@@ -1,0 +1,1 @@
+"""Score poses by networks: their layers, training views, weights files and export."""

@@ -1,0 +1,216 @@
+"""The networks that predict an image's pose: equivariant by construction, written once.
+
+Both networks are written over a layer class that exists twice:
+
+* :class:`canon_seg.networks.escnn_layers.ConvBlock` keeps the free parameters of the
+  equivariant filters; it is trained and needs escnn;
+* :class:`PlainConvBlock` holds one ordinary convolution with the batch norm folded in; it is what
+  a trained network is exported to, and what inference uses.
+
+A network maps images (B, 3, h, w) to logits (B, N) over the poses of the cyclic group of order N
+and satisfies ``logits(turn(x, a)) == roll(logits(x), a)`` up to floating-point noise, for any h and
+w. Sources: Cohen and Welling, "Group Equivariant Convolutional Networks" (ICML 2016); Weiler and
+Cesa, "General E(2)-Equivariant Steerable CNNs" (NeurIPS 2019); sizes as in Mondal et al. 2023.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Tuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from canon_seg.errors import InputError
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What has to be known to build a network again.
+
+    Attributes:
+        name: key of :data:`NETWORKS`.
+        group_order: N of the cyclic group.
+        fields: number of regular feature fields (N channels each) of the stem and of every stage.
+        depth: blocks in each stage (GCNN: convolutions, GWRN: residual blocks).
+    """
+
+    name: str
+    group_order: int
+    fields: Tuple[int, ...]
+    depth: int
+
+    def __post_init__(self):
+        if self.name not in NETWORKS:
+            raise InputError(
+                f"MODEL.CANONICALIZER.NETWORK.NAME is {self.name!r}; known: {sorted(NETWORKS)}"
+            )
+        if len(self.fields) < 2 or min(self.fields) < 1 or self.depth < 1:
+            raise InputError(
+                "MODEL.CANONICALIZER.NETWORK needs at least two positive FIELDS and a DEPTH of at "
+                f"least 1, got FIELDS {self.fields} and DEPTH {self.depth}"
+            )
+
+    def to_dict(self):
+        return {**asdict(self), "fields": list(self.fields)}
+
+    @classmethod
+    def from_dict(cls, values):
+        return cls(
+            name=str(values["name"]),
+            group_order=int(values["group_order"]),
+            fields=tuple(int(count) for count in values["fields"]),
+            depth=int(values["depth"]),
+        )
+
+
+def make_odd(x):
+    """Average neighbours along every even axis, so that (..., h, w) has odd sizes.
+
+    A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
+    odd; on even sizes it would break equivariance (by 8.6 % at 96 px). Averaging two neighbours is
+    symmetric and takes one pixel away. Sizes 2^k m + 1 pass through k strides untouched.
+    """
+    even = [1 - size % 2 for size in x.shape[-2:]]
+    if any(even):
+        x = F.avg_pool2d(x, kernel_size=[1 + e for e in even], stride=1)
+    return x
+
+
+class PlainConvBlock(nn.Module):
+    """One convolution with bias (batch norm folded in) and an optional ReLU.
+
+    With a stride, even sizes are made odd first: see :func:`make_odd`.
+
+    Args:
+        in_fields: regular fields that come in; None for the 3 colour channels of an image.
+        out_fields: regular fields that go out, ``group_order`` channels each.
+    """
+
+    def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            3 if in_fields is None else in_fields * group_order,
+            out_fields * group_order,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+        )
+        self.stride = stride
+        self.relu = relu
+
+    def forward(self, x):
+        x = self.conv(make_odd(x) if self.stride > 1 else x)
+        return F.relu_(x) if self.relu else x
+
+
+class GCNN(nn.Module):
+    """Plain stack of group convolutions, the small network of the paper (about 0.2 M parameters).
+
+    A 5 x 5 stem and then one stage for each further entry of ``fields``; each stage halves the
+    resolution and has ``depth`` 3 x 3 convolutions. The pose logits are one regular field, averaged
+    over the image.
+    """
+
+    def __init__(self, spec, block):
+        super().__init__()
+        self.spec = spec
+        order = spec.group_order
+        self.stem = block(order, None, spec.fields[0], 5, stride=2)
+        stages = []
+        for before, after in zip(spec.fields, spec.fields[1:]):
+            stages.append(block(order, before, after, 3, stride=2))
+            stages += [block(order, after, after, 3) for _ in range(spec.depth - 1)]
+        self.stages = nn.Sequential(*stages)
+        self.head = block(order, spec.fields[-1], 1, 1, relu=False)
+
+    def forward(self, x):
+        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 group convolutions beside a shortcut (1 x 1 where the shape changes)."""
+
+    def __init__(self, order, before, after, stride, block):
+        super().__init__()
+        self.conv1 = block(order, before, after, 3, stride=stride)
+        self.conv2 = block(order, after, after, 3, relu=False)
+        same = before == after and stride == 1
+        self.shortcut = None if same else block(order, before, after, 1, stride=stride, relu=False)
+
+    def forward(self, x):
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+
+
+class GWRN(nn.Module):
+    """Wide residual network of group convolutions (about 1.9 M parameters in the paper).
+
+    Zagoruyko and Komodakis, "Wide Residual Networks" (BMVC 2016), with a strided stem, since a pose
+    is a global property; ``depth`` residual blocks a stage.
+    """
+
+    def __init__(self, spec, block):
+        super().__init__()
+        self.spec = spec
+        order = spec.group_order
+        self.stem = block(order, None, spec.fields[0], 5, stride=2)
+        stages = []
+        for before, after in zip(spec.fields, spec.fields[1:]):
+            stages.append(ResidualBlock(order, before, after, 2, block))
+            stages += [ResidualBlock(order, after, after, 1, block) for _ in range(spec.depth - 1)]
+        self.stages = nn.Sequential(*stages)
+        self.head = block(order, spec.fields[-1], 1, 1, relu=False)
+
+    def forward(self, x):
+        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
+
+
+NETWORKS = {"GCNN": GCNN, "GWRN": GWRN}
+
+
+def build_plain_network(spec):
+    """The exported form of a network: ordinary convolutions, no escnn.
+
+    Args:
+        spec: :class:`NetworkSpec`.
+    Returns:
+        nn.Module from (B, 3, h, w) float to logits (B, N); weights are random until loaded.
+    """
+    return NETWORKS[spec.name](spec, PlainConvBlock)
+
+
+def build_trainable_network(spec):
+    """The equivariant form of a network with escnn's free parameters, in training mode.
+
+    Raises:
+        InputError: if escnn is not installed.
+    """
+    try:
+        from canon_seg.networks.escnn_layers import ConvBlock
+    except ImportError as error:
+        raise InputError(
+            f"training a canonicalizer needs escnn ({error}); see the section on training in the "
+            "README for how to install it, or load exported weights with "
+            "MODEL.CANONICALIZER.TRAINABLE False"
+        ) from error
+    # A new escnn network holds filters made from its weights; they go when training mode is set.
+    return NETWORKS[spec.name](spec, ConvBlock).train()
+
+
+@torch.no_grad()
+def export_network(trainable):
+    """Turn a trained equivariant network into ordinary convolutions with equal outputs.
+
+    Args:
+        trainable: network of :func:`build_trainable_network`; it is left in the mode it was in.
+    Returns:
+        the plain network in eval mode, on the CPU, in float32.
+    """
+    plain = build_plain_network(trainable.spec)
+    exported = dict(plain.named_modules())
+    for name, module in trainable.named_modules():
+        if isinstance(exported.get(name), PlainConvBlock):
+            weight, bias = module.folded()
+            exported[name].conv.weight.copy_(weight.cpu())
+            exported[name].conv.bias.copy_(bias.cpu())
+    return plain.eval()

@@ -1,0 +1,243 @@
+"""Folders of upright photographs without labels: all that the prior loss needs."""
+
+import os
+import zlib
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from canon_seg.errors import InputError
+from canon_seg.images.arrays import turn_image, turned_size
+from canon_seg.images.reading import read_image
+from canon_seg.images.tilt import FILL
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_TILT = 8.0  # degrees; upright photographs are that much off
+MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
+
+
+def list_photos(folder, key="DATASETS.PHOTOS"):
+    """All photographs below a folder, sorted by path; hidden files are left out.
+
+    Args:
+        folder: path.
+        key: config key or option that the path came from, for messages.
+    Raises:
+        InputError: if there is no such folder or no photograph in it.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"{key}: there is no folder {folder}; give one with photographs")
+    files = sorted(
+        os.path.join(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"{key}: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
+    return files
+
+
+def folder_weights(files, power):
+    """Probability of drawing each file, so that large folders do not drown the small ones.
+
+    Args:
+        files: paths.
+        power: a folder with n photos is drawn in proportion to n ** power.
+    Returns:
+        (len(files),) float64 array that sums to 1.
+    """
+    folders, members, counts = np.unique(
+        [os.path.dirname(file) for file in files], return_inverse=True, return_counts=True
+    )
+    weights = counts[members] ** (power - 1.0)
+    return weights / weights.sum()
+
+
+def draw_turns(files, fraction, turns):
+    """Quarter turns of photographs of which some are not upright; the same for the same file names.
+
+    Args:
+        files: paths.
+        fraction: of the photographs that are turned, 0..1.
+        turns: 1, 2 or 3 quarter turns counterclockwise; 0 draws one of the three for each.
+    Returns:
+        (len(files),) int64 array.
+    """
+    drawn = np.zeros(len(files), np.int64)
+    for index, file in enumerate(files):
+        rng = np.random.default_rng(zlib.crc32(os.path.basename(file).encode()))
+        if rng.random() < fraction:
+            drawn[index] = turns or rng.integers(1, 4)
+    return drawn
+
+
+def augment(image, shape, rng, min_scale, on_canvas=0.0):
+    """A random upright view of a photograph: everything may change but which side is up.
+
+    Args:
+        image: H x W x 3 uint8.
+        shape: (height, width) of the result.
+        rng: numpy Generator.
+        min_scale: smallest side of the crop as a fraction of the largest possible crop.
+        on_canvas: probability that the view is shown tilted by up to 42 degrees, with plain corners
+            around it: as photographs look that were rotated by no quarter turn.
+    Returns:
+        height x width x 3 uint8.
+    """
+    height, width = shape
+    largest = min(image.shape[0] / height, image.shape[1] / width)
+    # The crop's aspect ratio is the result's, up to a stretch that photographs bear easily.
+    scale = largest * rng.uniform(min_scale, 1.0)
+    stretch = np.exp(rng.uniform(-0.15, 0.15))
+    crop_height = int(np.clip(round(scale * height * stretch), 1, image.shape[0]))
+    crop_width = int(np.clip(round(scale * width / stretch), 1, image.shape[1]))
+    top = rng.integers(image.shape[0] - crop_height + 1)
+    left = rng.integers(image.shape[1] - crop_width + 1)
+    view = image[top : top + crop_height, left : left + crop_width]
+    shrinks = crop_height > height
+    view = cv2.resize(
+        view, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    if rng.random() < 0.5:
+        view = view[:, ::-1]
+    if on_canvas and rng.random() < on_canvas:
+        view = _tilt_on_canvas(view, rng.uniform(-MAX_CANVAS_TILT, MAX_CANVAS_TILT), rng)
+    elif rng.random() < 0.5:
+        view = _tilt(view, rng.uniform(-MAX_TILT, MAX_TILT))
+    return disturb_pixels(view.astype(np.float32), rng)
+
+
+def _tilt(view, degrees):
+    """As a camera that is not held quite level; mirrored borders fill the corners."""
+    height, width = view.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(
+        np.ascontiguousarray(view), matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101
+    )
+
+
+def _tilt_on_canvas(view, degrees, rng):
+    """Tilted, between just filling the frame and lying in it as a whole; plain corners."""
+    height, width = view.shape[:2]
+    cos, sin = np.cos(np.radians(degrees)), abs(np.sin(np.radians(degrees)))
+    whole = min(height / (height * cos + width * sin), width / (width * cos + height * sin))
+    grey = FILL if rng.random() < 0.5 else rng.uniform(0, 255)
+    matrix = cv2.getRotationMatrix2D(
+        ((width - 1) / 2, (height - 1) / 2), degrees, rng.uniform(whole, 1.0)
+    )
+    return cv2.warpAffine(
+        np.ascontiguousarray(view), matrix, (width, height), borderValue=(grey,) * 3
+    )
+
+
+def disturb_pixels(view, rng):
+    """Random colours, contrast, blur and noise.
+
+    Args:
+        view: H x W x 3 float32, values 0..255.
+        rng: numpy Generator, or anything with its ``random``, ``uniform`` and ``normal``.
+    Returns:
+        H x W x 3 uint8.
+    """
+    if rng.random() < 0.15:
+        view = view.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    elif rng.random() < 0.8:
+        grey = view.mean(axis=2, keepdims=True)
+        view = grey + (view - grey) * rng.uniform(0.5, 1.5)
+        view = view * rng.uniform(0.85, 1.15, size=3).astype(np.float32)
+    view = (view - 128) * rng.uniform(0.7, 1.3) + 128 + rng.uniform(-30, 30)
+    if rng.random() < 0.2:
+        view = cv2.GaussianBlur(np.ascontiguousarray(view), (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.3:
+        view = view + rng.normal(0, rng.uniform(2, 10), view.shape)
+    return np.clip(view, 0, 255).astype(np.uint8)
+
+
+class PhotoStream(IterableDataset):
+    """An endless stream of batches of augmented photographs, one shape for each batch.
+
+    The shape (landscape, portrait or square) is drawn apart from the photographs, so that the
+    network cannot take the aspect ratio for a hint.
+
+    Args:
+        files: paths of upright photographs.
+        weights: probability of each.
+        batch_size: photographs in a batch.
+        shapes: sequence of (height, width).
+        min_scale, on_canvas: see :func:`augment`.
+        image_format: "RGB" or "BGR".
+        seed: int. The same seed gives the same stream; each worker draws its own part of it. A
+            resumed training needs another seed, or it sees the same photographs again.
+        turns: (len(files),) quarter turns by which each photograph is turned, always the same:
+            for studies of what happens where not all are upright. None for none.
+    """
+
+    def __init__(
+        self,
+        files,
+        weights,
+        *,
+        batch_size,
+        shapes,
+        min_scale,
+        image_format,
+        seed,
+        turns=None,
+        on_canvas=0.0,
+    ):
+        self.files, self.weights = files, weights
+        self.turns = np.zeros(len(files), np.int64) if turns is None else turns
+        self.batch_size, self.shapes = batch_size, shapes
+        self.min_scale, self.on_canvas = min_scale, on_canvas
+        self.image_format, self.seed = image_format, seed
+
+    def __iter__(self):
+        info = get_worker_info()
+        rng = np.random.default_rng((self.seed, info.id if info else 0))
+        if info:
+            cv2.setNumThreads(0)  # the workers are the threads
+        while True:
+            shape = self.shapes[rng.integers(len(self.shapes))]
+            chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
+            try:
+                batch = [self._load(index, shape, rng) for index in chosen]
+            except InputError as error:
+                if info is None:
+                    raise
+                batch = error  # raised in a worker, it would arrive as the text of a traceback
+            yield batch
+
+    def _load(self, index, shape, rng):
+        file, turns = self.files[index], int(self.turns[index])
+        shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
+        image = read_image(file, self.image_format)
+        view = augment(image, shape, rng, self.min_scale, self.on_canvas)
+        view = turn_image(view, turns)
+        return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
+
+
+class _PhotoLoader(DataLoader):
+    """Raises the errors that workers of a :class:`PhotoStream` hand on."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def build_photo_loader(stream, num_workers):
+    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
+
+    An unreadable photograph is an :class:`InputError` that names it, with workers as without.
+    """
+    return _PhotoLoader(
+        stream,
+        batch_size=None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+    )

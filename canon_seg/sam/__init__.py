@@ -1,0 +1,1 @@
+"""Build Segment Anything models of all sizes, prompt them and train them."""

@@ -1,0 +1,84 @@
+"""Prompts of a promptable segmenter: boxes and clicks, and how they turn with their image."""
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import torch
+
+from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
+class Prompts:
+    """N prompts for one image, each a box, some clicks, or both.
+
+    Attributes:
+        boxes: (N, 4) float32 XYXY edges in pixels of the image, or None.
+        points: (N, P, 2) float32 (x, y) clicks as pixel indices, or None.
+        point_labels: (N, P) int64, 1 for foreground, 0 for background, -1 for a padding click;
+            there if and only if ``points`` are.
+        classes: (N,) int64 contiguous class of each prompt, or None for class 0.
+        scores: (N,) float32 in 0..1, the detector's, or None.
+    """
+
+    boxes: Optional[torch.Tensor] = None
+    points: Optional[torch.Tensor] = None
+    point_labels: Optional[torch.Tensor] = None
+    classes: Optional[torch.Tensor] = None
+    scores: Optional[torch.Tensor] = None
+
+    def __post_init__(self):
+        if self.boxes is None and self.points is None:
+            raise ValueError("prompts need boxes, points, or both")
+        if (self.points is None) != (self.point_labels is None):
+            raise ValueError("points and point_labels belong together")
+        shapes = {"boxes": (4,), "points": (None, 2), "point_labels": (None,)}
+        for name, shape in {**shapes, "classes": (), "scores": ()}.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            fits = value.dim() == 1 + len(shape) and all(
+                want in (None, have) for want, have in zip(shape, value.shape[1:])
+            )
+            if not fits or len(value) != len(self):
+                raise ValueError(f"{name} of {len(self)} prompts have shape {tuple(value.shape)}")
+            if name in ("boxes", "points") and not value.is_floating_point():
+                raise ValueError(f"{name} must be floating point, got {value.dtype}")
+
+    def __len__(self):
+        return len(self.boxes if self.boxes is not None else self.points)
+
+    def snapped(self):
+        """On the grid of 1/256 px, where turning is exact in float32."""
+        return replace(
+            self,
+            boxes=None if self.boxes is None else snap(self.boxes, PIXEL_STEP),
+            points=None if self.points is None else snap(self.points, PIXEL_STEP),
+        )
+
+    def turned(self, turns, height, width):
+        """The same prompts on the turned image.
+
+        Args:
+            turns: quarter turns counterclockwise.
+            height, width: of the image before turning.
+        """
+        boxes, points = self.boxes, self.points
+        return replace(
+            self,
+            boxes=None if boxes is None else turn_boxes(boxes, turns, height, width),
+            points=None if points is None else turn_pixels(points, turns, height, width),
+        )
+
+    def key(self):
+        """The coordinates as nested tuples: an order among the turns of one set of prompts."""
+        return tuple(
+            tuple(value.flatten().tolist())
+            for value in (self.boxes, self.points)
+            if value is not None
+        )
+
+    def to(self, device):
+        """The same prompts on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)

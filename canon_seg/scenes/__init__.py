@@ -1,0 +1,1 @@
+"""Draw procedural scenes with COCO annotations, where there are no photographs."""

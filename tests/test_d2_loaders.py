@@ -1,0 +1,537 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy_coco import write_toy_coco
+
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.dataset import register_coco
+from canon_seg.d2.config import load_config
+from canon_seg.d2.loaders import (
+    RegionMapper,
+    build_train_loader,
+    check_registered,
+    split_photos,
+)
+from canon_seg.d2.test_loader import build_test_loader
+from canon_seg.errors import InputError
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BitMasks, BoxMode
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Name of a registered COCO-format set."""
+    register_coco("toy_training", *write_toy_coco(tmp_path_factory.mktemp("toy")))
+    yield "toy_training"
+    DatasetCatalog.remove("toy_training")
+    MetadataCatalog.remove("toy_training")
+
+
+def write_photos(folder, count, size=(60, 80)):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03}.png")
+    return str(folder)
+
+
+def photo_config(*options):
+    return load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "CanonicalizedSegmenter",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "4",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "33",
+            *options,
+        ],
+    )
+
+
+def sam_config(*options):
+    return load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "SamSegmenter",
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "4",
+            *options,
+        ],
+    )
+
+
+def labelled(folder, size=(60, 90), boxes=((10, 8, 40, 30),), crowd=False, masks=True):
+    """One image in detectron2's standard format, its instances painted brighter than the rest."""
+    height, width = size
+    pixels = np.full((height, width, 3), 40, np.uint8)
+    annotations = []
+    for x, y, w, h in boxes:
+        pixels[y : y + h, x : x + w] = 230
+        annotation = {
+            "bbox": [x, y, w, h],
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": 0,
+            "iscrowd": int(crowd),
+        }
+        if masks:
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        annotations.append(annotation)
+    path = folder / "labelled.png"
+    Image.fromarray(pixels).save(path)
+    return {
+        "file_name": str(path),
+        "image_id": 1,
+        "height": height,
+        "width": width,
+        "annotations": annotations,
+    }
+
+
+# --- views for SAM --------------------------------------------------------------------------------
+
+
+def undisturbed(monkeypatch):
+    monkeypatch.setattr(
+        "canon_seg.d2.loaders.disturb_pixels", lambda view, rng: view.astype(np.uint8)
+    )
+
+
+def test_masks_move_with_the_image(tmp_path, monkeypatch):
+    undisturbed(monkeypatch)
+    np.random.seed(0)
+    mapper, example = RegionMapper(64, "RGB"), labelled(tmp_path)
+    for _ in range(40):
+        view = mapper(example)
+        bright = view["image"][0] > 135
+        mask = view["instances"].gt_masks.tensor[0]
+        assert isinstance(view["instances"].gt_masks, BitMasks)
+        assert (bright == mask).float().mean() > 0.985  # but for interpolated edges
+        assert max(view["image"].shape[1:]) == 64
+        y, x = np.nonzero(mask.numpy())
+        box = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        assert view["instances"].gt_boxes.tensor[0].tolist() == box
+
+
+def test_views_are_mirrored_but_never_turned(tmp_path, monkeypatch):
+    undisturbed(monkeypatch)
+    np.random.seed(0)
+    example = labelled(tmp_path)
+    y, x = np.mgrid[0:60, 0:90]
+    gradient = np.stack([4 * y, 2 * x, 0 * x], axis=2).astype(np.uint8)
+    Image.fromarray(gradient).save(example["file_name"])
+    directions = set()
+    for _ in range(30):
+        red, green, _ = RegionMapper(64, "RGB")(example)["image"].float()
+        assert (red.diff(dim=0) >= 0).all() and red[-1].mean() > red[0].mean() + 20
+        assert red.diff(dim=1).abs().max() <= 1
+        directions.add(bool(green[:, -1].mean() > green[:, 0].mean()))
+    assert directions == {True, False}
+
+
+def test_views_are_turned_where_that_is_asked_for(tmp_path, monkeypatch):
+    undisturbed(monkeypatch)
+    np.random.seed(0)
+    mapper, example = RegionMapper(64, "RGB", quarter_turns=True), labelled(tmp_path)
+    for _ in range(40):
+        view = mapper(example)
+        bright, mask = view["image"][0] > 135, view["instances"].gt_masks.tensor[0]
+        assert mask.shape == bright.shape and (bright == mask).float().mean() > 0.985
+        y, x = np.nonzero(mask.numpy())
+        box = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        assert view["instances"].gt_boxes.tensor[0].tolist() == box
+    y, x = np.mgrid[0:60, 0:90]
+    Image.fromarray(np.stack([4 * y, 2 * x, 0 * x], axis=2).astype(np.uint8)).save(
+        example["file_name"]
+    )
+    directions = set()
+    for _ in range(40):
+        red, _, _ = mapper(example)["image"].float()
+        assert min(red.diff(dim=0).abs().max(), red.diff(dim=1).abs().max()) <= 1  # along one axis
+        down, right = red[-1].mean() - red[0].mean(), red[:, -1].mean() - red[:, 0].mean()
+        steep = [abs(down) > 20, abs(right) > 20]
+        assert steep[0] != steep[1]
+        directions.add((bool(steep[0]), bool(down + right > 0)))
+    assert len(directions) == 4  # red grows downwards, upwards, rightwards, leftwards
+
+
+def test_image_format(tmp_path, monkeypatch):
+    undisturbed(monkeypatch)
+    example = labelled(tmp_path)
+    Image.new("RGB", (90, 60), (200, 100, 0)).save(example["file_name"])
+    assert RegionMapper(64, "RGB")(example)["image"][:, 5, 5].tolist() == [200, 100, 0]
+    assert RegionMapper(64, "BGR")(example)["image"][:, 5, 5].tolist() == [0, 100, 200]
+
+
+@pytest.mark.parametrize(
+    "kwargs, count",
+    [
+        ({"boxes": ()}, 0),
+        ({"crowd": True}, 0),
+        ({"masks": False}, 0),
+        ({"boxes": ((3, 4, 2, 2),)}, 1),
+        ({"boxes": ((0, 0, 1, 1),), "size": (600, 900)}, None),
+        ({"size": (1, 90), "boxes": ((10, 0, 60, 1),)}, None),
+        ({"size": (90, 1), "boxes": ((0, 10, 1, 60),)}, None),
+        ({"boxes": ((80, 50, 40, 30),)}, None),
+    ],
+)
+def test_unusual_images(tmp_path, kwargs, count):
+    np.random.seed(0)
+    example = labelled(tmp_path, **kwargs)
+    for _ in range(10):
+        view = RegionMapper(64, "RGB")(example)
+        masks = view["instances"].gt_masks.tensor
+        assert masks.shape[1:] == view["image"].shape[1:] == view["instances"].image_size
+        assert len(masks) == len(view["instances"].gt_boxes)
+        assert (masks.flatten(1).sum(dim=1) > 0).all()
+        assert count is None or len(masks) == count
+        assert example["annotations"] or count == 0  # the data set's own dict is left alone
+
+
+def test_many_instances_are_bounded(tmp_path):
+    boxes = [(x, y, 8, 8) for x in range(0, 80, 10) for y in range(0, 50, 9)]
+    view = RegionMapper(640, "RGB")(labelled(tmp_path, boxes=boxes))
+    assert 1 <= len(view["instances"]) <= RegionMapper.MAX_INSTANCES
+
+
+def test_an_image_of_another_size_is_named(tmp_path):
+    example = labelled(tmp_path)
+    example["height"] = 61
+    with pytest.raises(InputError, match="labelled.png.*height 60.*61"):
+        RegionMapper(64, "RGB")(example)
+
+
+# --- loaders --------------------------------------------------------------------------------------
+
+
+def test_photos_alone(tmp_path):
+    cfg = photo_config("DATASETS.PHOTOS", f"['{write_photos(tmp_path, 3)}']")
+    batch = next(iter(build_train_loader(cfg)))
+    assert len(batch) == 4
+    shapes = {tuple(example["image"].shape) for example in batch}
+    assert len(shapes) == 1 and min(shapes.pop()[1:]) == 33
+
+
+def test_photos_are_drawn_by_the_seed(tmp_path):
+    cfg = photo_config("DATASETS.PHOTOS", f"['{write_photos(tmp_path, 3)}']")
+
+    def draw(seed):
+        np.random.seed(seed)
+        return torch.cat([e["image"].flatten() for e in next(iter(build_train_loader(cfg)))])
+
+    first, again, other = draw(1), draw(1), draw(2)
+    assert torch.equal(first, again)
+    assert first.shape != other.shape or not torch.equal(first, other)
+
+
+def test_images_of_annotated_sets_are_photos_too(tmp_path, toy):
+    photos = write_photos(tmp_path, 30)
+    cfg = photo_config("DATASETS.PHOTOS", f"['{photos}']", "DATASETS.TRAIN", f"('{toy}', '{toy}')")
+    training, held_out = split_photos(cfg)
+    assert len(training) + len(held_out) == 34 and len(held_out) == 1
+    assert len({*training, *held_out}) == 34
+    assert split_photos(cfg) == (training, held_out)
+
+
+def test_a_handful_of_photos_is_all_used(tmp_path):
+    cfg = photo_config("DATASETS.PHOTOS", f"['{write_photos(tmp_path, 24)}']")
+    training, held_out = split_photos(cfg)
+    assert len(training) == 24 and held_out == []
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((), "DATASETS.PHOTOS.*DATASETS.TRAIN"),
+        (("DATASETS.TRAIN", "('nowhere_registered',)"), "DATASETS.TRAIN.*nowhere_registered"),
+        (("DATASETS.TRAIN", "('coco_2017_val_panoptic_stuffonly',)"), "DATASETS.TRAIN"),
+        (("DATASETS.TRAIN", "('coco_2017_val',)"), "coco_2017_val.*DETECTRON2_DATASETS"),
+        (("DATASETS.PHOTOS", "['no/such/folder']"), "no/such/folder"),
+        (
+            ("DATASETS.PHOTOS", "['.']", "MODEL.CANONICALIZER.TASK_WEIGHT", "1.0"),
+            "annotated.*DATASETS.TRAIN",
+        ),
+        (
+            ("DATASETS.PHOTOS", "['.']", "MODEL.META_ARCHITECTURE", "SamSegmenter"),
+            "annotated.*DATASETS.TRAIN",
+        ),
+    ],
+)
+def test_nothing_to_train_on(options, message):
+    with pytest.raises(InputError, match=message):
+        build_train_loader(photo_config(*options))
+
+
+def test_sam_trains_on_views(toy):
+    cfg = sam_config("DATASETS.TRAIN", f"('{toy}',)")
+    batch = next(iter(build_train_loader(cfg)))
+    assert len(batch) == 4
+    for example in batch:
+        assert max(example["image"].shape[1:]) == 64
+        assert len(example["instances"]) > 0
+        assert isinstance(example["instances"].gt_masks, BitMasks)
+
+
+def test_sam_needs_masks(tmp_path):
+    annotations, images = write_toy_coco(tmp_path)
+    dataset = json.loads(annotations.read_text())
+    for entry in dataset["annotations"]:
+        entry.pop("segmentation")
+    annotations.write_text(json.dumps(dataset))
+    from detectron2.data.datasets import register_coco_instances
+
+    register_coco_instances("toy_boxes", {}, str(annotations), str(images))
+    try:
+        with pytest.raises(InputError, match="toy_boxes.*no masks"):
+            build_train_loader(sam_config("DATASETS.TRAIN", "('toy_boxes',)"))
+    finally:
+        DatasetCatalog.remove("toy_boxes")
+        MetadataCatalog.remove("toy_boxes")
+
+
+def test_other_models_train_as_in_detectron2(toy):
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TRAIN",
+            f"('{toy}',)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+        ],
+    )
+    example = next(iter(build_train_loader(cfg)))[0]
+    assert min(example["image"].shape[1:]) == 64
+    assert example["instances"].has("gt_classes")
+
+
+# --- testing --------------------------------------------------------------------------------------
+
+
+def test_test_images_come_as_read_with_prompts(toy):
+    cfg = photo_config("DATASETS.TEST", f"('{toy}',)")
+    loader = build_test_loader(cfg, toy)
+    entries = {entry["image_id"]: entry for entry in DatasetCatalog.get(toy)}
+    assert len(loader) == len(entries) == 4
+    for (inputs,) in loader:
+        entry = entries[inputs["image_id"]]
+        pixels = np.asarray(Image.open(entry["file_name"]).convert("RGB"))[..., ::-1]  # BGR
+        assert np.array_equal(inputs["image"].permute(1, 2, 0).numpy(), pixels)
+        assert (inputs["height"], inputs["width"]) == pixels.shape[:2]
+        annotations = [a for a in entry["annotations"] if not a["iscrowd"]]
+        boxes = BoxMode.convert(
+            torch.tensor([a["bbox"] for a in annotations]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS
+        )
+        torch.testing.assert_close(inputs["prompts"].boxes, boxes, atol=1e-4, rtol=0)
+        assert inputs["prompts"].classes.tolist() == [a["category_id"] for a in annotations]
+
+
+def test_other_models_are_tested_as_in_detectron2(toy):
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TEST",
+            f"('{toy}',)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "INPUT.MIN_SIZE_TEST",
+            "96",
+        ],
+    )
+    (inputs,) = next(iter(build_test_loader(cfg, toy)))
+    assert min(inputs["image"].shape[1:]) == 96 and "prompts" not in inputs
+
+
+def test_no_prompts_without_sam(toy):
+    cfg = photo_config("MODEL.SEGMENTER.META_ARCHITECTURE", "GeneralizedRCNN")
+    (inputs,) = next(iter(build_test_loader(cfg, toy)))
+    assert "prompts" not in inputs and inputs["image"].shape[1:] == (60, 83)
+
+
+def test_unknown_test_sets():
+    with pytest.raises(InputError, match="DATASETS.TEST.*nowhere"):
+        build_test_loader(photo_config(), "nowhere")
+    with pytest.raises(InputError, match="MY.KEY"):
+        check_registered("MY.KEY", ["nowhere"])
+
+
+def test_pasted_objects_hide_what_is_behind_them(tmp_path, monkeypatch):
+    (tmp_path / "donor").mkdir()
+    donor = labelled(tmp_path / "donor", size=(120, 160), boxes=((20, 20, 60, 60),))
+    mapper = RegionMapper(96, "RGB", [donor])
+    np.random.seed(0)
+    pixels, masks = np.zeros((96, 96, 3), np.uint8), np.ones((1, 96, 96), bool)
+    before = pixels.copy()
+    pasted, seen = mapper._paste(pixels, masks)
+    assert np.array_equal(pixels, before) and masks.all()  # what was given is left alone
+    assert len(seen) >= 2 and all(mask.sum() >= RegionMapper.MIN_AREA for mask in seen)
+    assert (seen.sum(axis=0) <= 1).all()  # each pixel belongs to one object
+    assert pasted[~seen[0]].mean() > 100  # the donor's object is bright
+
+
+def test_detectors_train_on_turned_and_disturbed_images(toy):
+    cfg = load_config(
+        "",
+        [
+            "DATASETS.TRAIN",
+            "('toy_training',)",
+            "INPUT.QUARTER_TURNS",
+            "True",
+            "INPUT.COLOR_JITTER",
+            "0.5",
+            "MODEL.MASK_ON",
+            "False",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "DATALOADER.ASPECT_RATIO_GROUPING",
+            "False",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+            "SEED",
+            "3",
+        ],
+    )
+    batches = iter(build_train_loader(cfg))
+    examples = [example for _ in range(12) for example in next(batches)]
+    # The 48 x 97 image of the set comes in both orientations.
+    shapes = {e["image"].shape[1] > e["image"].shape[2] for e in examples if e["image_id"] == 14}
+    assert shapes == {True, False}
+
+
+def test_sam_trains_on_turned_images(toy):
+    options = [
+        "MODEL.META_ARCHITECTURE",
+        "SamSegmenter",
+        "MODEL.SAM.SIZE",
+        "tiny",
+        "SEED",
+        "3",
+        "MODEL.SAM.TINY.IMAGE_SIZE",
+        "64",
+        "DATASETS.TRAIN",
+        "('toy_training',)",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "DATALOADER.ASPECT_RATIO_GROUPING",
+        "False",
+    ]
+    shapes = []
+    for turns in (False, True):
+        batches = iter(
+            build_train_loader(load_config("", [*options, "INPUT.QUARTER_TURNS", turns]))
+        )
+        examples = [example for _ in range(20) for example in next(batches)]
+        shapes.append(
+            {
+                np.sign(e["image"].shape[2] - e["image"].shape[1])
+                for e in examples
+                if e["image_id"] == 14  # 48 x 97: views are wide, or square crops
+            }
+        )
+    assert -1 not in shapes[0] and -1 in shapes[1]
+
+
+@pytest.mark.parametrize("task_weight", [0.0, 1.0])
+def test_canonicalizers_do_not_train_on_turned_images(toy, task_weight):
+    cfg = photo_config(
+        "MODEL.CANONICALIZER.TASK_WEIGHT",
+        task_weight,
+        "INPUT.QUARTER_TURNS",
+        True,
+        "DATASETS.TRAIN",
+        "('toy_training',)",
+    )
+    with pytest.raises(InputError, match="INPUT.QUARTER_TURNS.*canonicalizer"):
+        build_train_loader(cfg)
+
+
+# --- bad input in the midst of a training ---------------------------------------------------------
+
+
+def register_broken(tmp_path, name, change):
+    """A registered set of one image; ``change`` takes its file and its annotation dict."""
+    annotations, images = write_toy_coco(tmp_path)
+    dataset = json.loads(Path(annotations).read_text())
+    change(Path(images, dataset["images"][0]["file_name"]), dataset)
+    Path(annotations).write_text(json.dumps(dataset))
+    register_coco(name, annotations, images)
+    return name, dataset["images"][0]["file_name"]
+
+
+@pytest.fixture
+def broken_image(tmp_path):
+    name, file = register_broken(tmp_path, "toy_broken", lambda file, _: file.write_bytes(b"none"))
+    yield name, file
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("architecture", ["SamSegmenter", "GeneralizedRCNN"])
+def test_an_unreadable_annotated_image_is_named_without_a_traceback(
+    broken_image, architecture, workers
+):
+    name, file = broken_image
+    loader = build_train_loader(
+        sam_config(
+            "MODEL.META_ARCHITECTURE",
+            architecture,
+            "DATALOADER.NUM_WORKERS",
+            str(workers),
+            "DATASETS.TRAIN",
+            f"('{name}',)",
+            "INPUT.MASK_FORMAT",
+            "bitmask",
+        )
+    )
+    with pytest.raises(InputError) as caught:
+        for batch, _ in zip(loader, range(100)):
+            assert batch
+    assert file in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_masks_that_the_mask_format_cannot_hold_are_named(tmp_path):
+    def as_rle(file, dataset):
+        crowd = next(a for a in dataset["annotations"] if a["iscrowd"])
+        crowd["iscrowd"] = 0
+
+    name, _ = register_broken(tmp_path, "toy_rle", as_rle)
+    options = [
+        "MODEL.META_ARCHITECTURE",
+        "GeneralizedRCNN",
+        "MODEL.MASK_ON",
+        "True",
+        "DATASETS.TRAIN",
+        f"('{name}',)",
+    ]
+    try:
+        with pytest.raises(InputError, match="INPUT.MASK_FORMAT.*toy_rle.*bitmask"):
+            build_train_loader(sam_config(*options))
+        build_train_loader(sam_config(*options, "INPUT.MASK_FORMAT", "bitmask"))
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -1,0 +1,425 @@
+import copy
+import json
+import logging
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_d2_loaders import write_photos
+from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
+from torch import nn
+from toy_coco import write_toy_coco
+
+import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.dataset import register_coco
+from canon_seg.config.assets import resolve_asset
+from canon_seg.d2.config import load_config
+from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged
+from canon_seg.errors import InputError
+from canon_seg.networks.weights import load_canonicalizer
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    name = "toy_trainer"
+    register_coco(name, *write_toy_coco(tmp_path_factory.mktemp("toy")))
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), 26)
+
+
+def config(folder, *options):
+    """A canonicalizer that trains in no time, in front of the tiny SAM."""
+    cfg = load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "CanonicalizedSegmenter",
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "33",
+            "MODEL.CANONICALIZER.NETWORK.FIELDS",
+            "[2, 2]",
+            "MODEL.CANONICALIZER.NETWORK.DEPTH",
+            "1",
+            "MODEL.CANONICALIZER.PRIOR_WEIGHT",
+            "1.0",
+            "MODEL.SAM.SIZE",
+            "tiny",
+            "MODEL.SAM.TINY.IMAGE_SIZE",
+            "64",
+            "MODEL.SAM.TINY.CHANNELS",
+            "[8, 8, 16, 64]",
+            "MODEL.SAM.TINY.BLOCKS",
+            "[1, 1, 1, 1]",
+            "MODEL.SAM.TINY.EMBED_DIM",
+            "32",
+            "INPUT.FORMAT",
+            "RGB",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "SOLVER.MAX_ITER",
+            "2",
+            "SOLVER.CHECKPOINT_PERIOD",
+            "2",
+            "SEED",
+            "1",
+            "OUTPUT_DIR",
+            str(folder),
+            *options,
+        ],
+    )
+    cfg.freeze()
+    folder.mkdir(exist_ok=True)
+    return cfg
+
+
+def metrics(folder):
+    """All that was logged, the last value of each."""
+    merged = {}
+    for line in (folder / "metrics.json").read_text().splitlines():
+        merged.update(json.loads(line))
+    return merged
+
+
+# --- optimizers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer, kind", [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)]
+)
+def test_a_frozen_segmenter_is_not_in_the_optimizer(tmp_path, optimizer, kind):
+    model = canonicalized(tiny_segmenter("sam"), random_canonicalizer(), task_weight=1.0)
+    built = Trainer.build_optimizer(config(tmp_path, "SOLVER.OPTIMIZER", optimizer), model)
+    assert isinstance(built, kind)
+    inside = {id(p) for group in built.param_groups for p in group["params"]}
+    assert inside == {id(p) for p in model.canonicalizer.parameters()}
+
+
+def test_normalisation_layers_do_not_decay(tmp_path):
+    model = tiny_segmenter("sam").requires_grad_(True)
+    cfg = config(tmp_path, "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", "0.05")
+    decay = {}
+    for group in Trainer.build_optimizer(cfg, model).param_groups:
+        decay.update({id(p): group["weight_decay"] for p in group["params"]})
+    for module in model.modules():
+        norm = isinstance(module, (nn.BatchNorm2d, nn.LayerNorm))
+        if norm or isinstance(module, nn.Conv2d):
+            assert decay[id(module.weight)] == (0 if norm else 0.05)
+
+
+def test_unknown_optimizers(tmp_path):
+    with pytest.raises(InputError, match="SOLVER.OPTIMIZER.*LION"):
+        Trainer.build_optimizer(
+            config(tmp_path, "SOLVER.OPTIMIZER", "LION"), random_canonicalizer()
+        )
+
+
+def test_nothing_to_train(tmp_path, photos):
+    model = tiny_segmenter("sam").requires_grad_(False)
+    with pytest.raises(InputError, match="nothing to train"):
+        Trainer.build_optimizer(config(tmp_path), model)
+    cfg = config(
+        tmp_path,
+        "MODEL.CANONICALIZER.NAME",
+        "IdentityCanonicalizer",
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+    )
+    with pytest.raises(InputError, match="IdentityCanonicalizer"):
+        Trainer(cfg)
+
+
+# --- averaged weights -----------------------------------------------------------------------------
+
+
+class Holds:
+    def __init__(self, model):
+        self.model = model
+
+
+def test_weights_are_averaged_and_batch_statistics_copied():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    averaged = build_averaged(model, 0.9)
+    hook = AverageWeights(averaged)
+    hook.trainer = Holds(model)
+    history = []
+    for _ in range(3):
+        with torch.no_grad():
+            model[0].weight.normal_()
+        model(torch.randn(4, 3))
+        hook.after_step()
+        history.append(model[0].weight.detach().clone())
+    expected = 0.9 * (0.9 * history[0] + 0.1 * history[1]) + 0.1 * history[2]
+    torch.testing.assert_close(averaged.module[0].weight, expected)
+    assert torch.equal(averaged.module[1].running_mean, model[1].running_mean)
+    assert averaged.module[1].num_batches_tracked == 3
+
+
+def test_no_averaging():
+    model = nn.Linear(2, 2)
+    assert build_averaged(model, 0) is model
+
+
+# --- whole trainings ------------------------------------------------------------------------------
+
+
+@needs_escnn
+def test_training_on_photos(tmp_path, photos):
+    cfg = config(
+        tmp_path,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.EMA_DECAY",
+        "0.5",
+        "MODEL.SEGMENTER.WEIGHTS",
+        "no_such_file.pth",
+        "SOLVER.BFLOAT16",
+        "True",
+        "TEST.EVAL_PERIOD",
+        "1",
+    )
+    trainer = Trainer(cfg)
+    assert trainer.model.segmenter is None and trainer.averaged.module.segmenter is None
+    assert cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter"  # the user's config is kept
+    before = copy.deepcopy(trainer.model.canonicalizer.state_dict())
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    after = trainer.model.canonicalizer.state_dict()
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    logged = metrics(tmp_path)
+    for name in (
+        "total_loss",
+        "canonicalizer/kl",
+        "canonicalizer/identity_rate",
+        "canonicalizer/wasserstein",
+        "held_out/pose_accuracy",
+        "held_out/pose_loss",
+    ):
+        assert np.isfinite(logged[name])
+    assert any(file.name.startswith("events.out.tfevents") for file in tmp_path.iterdir())
+    assert not (tmp_path / "segmenter.pth").exists()
+    # The file holds the averaged weights, for training and exported.
+    path = str(tmp_path / "canonicalizer.pth")
+    written = dict(load_canonicalizer(path, trainable=True)[0].named_parameters())
+    averaged, last = trainer.averaged.module, trainer.model
+    for name, value in averaged.canonicalizer.network.named_parameters():
+        assert torch.equal(written[name], value.half().float())
+    assert not all(
+        torch.equal(written[name], value.half().float())
+        for name, value in last.canonicalizer.network.named_parameters()
+    )
+    network, input_size = load_canonicalizer(path)
+    image = torch.rand(1, 3, 33, 33)
+    with torch.no_grad():
+        expected = averaged.canonicalizer.network.eval()(image)
+        torch.testing.assert_close(network(image), expected, atol=2e-2, rtol=0)  # half precision
+    assert input_size == 33
+
+
+@needs_escnn
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
+    photos = write_photos(tmp_path / "photos", 2)
+    Path(photos, "bad.jpg").write_bytes(b"no image")
+    trainer = Trainer(
+        config(
+            tmp_path,
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "SOLVER.IMS_PER_BATCH",
+            "64",
+            "DATALOADER.NUM_WORKERS",
+            str(workers),
+        )
+    )
+    logger, records = logging.getLogger("detectron2.engine.train_loop"), []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(InputError) as caught:
+            trainer.train()
+    finally:
+        logger.removeHandler(handler)
+    assert str(caught.value).startswith(f"{photos}/bad.jpg: is not an image")
+    assert "Traceback" not in str(caught.value)
+    assert not any(record.exc_info for record in records)
+    assert not logger.filters
+
+
+@needs_escnn
+def test_resuming_restores_everything(tmp_path, photos):
+    options = [
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "SOLVER.EMA_DECAY",
+        "0.5",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
+    ]
+    first = Trainer(config(tmp_path, *options))
+    first.resume_or_load(resume=True)  # nothing there yet: a fresh start
+    assert first.start_iter == 0
+    first.train()
+    second = Trainer(config(tmp_path, *options, "SOLVER.MAX_ITER", "3"))
+    second.resume_or_load(resume=True)
+    assert second.start_iter == 2
+    for part in ("model", "averaged"):
+        theirs = getattr(first, part).state_dict()
+        for name, value in getattr(second, part).state_dict().items():
+            assert torch.equal(value, theirs[name]), (part, name)
+    ours, theirs = second.optimizer.state_dict(), first.optimizer.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys() and len(ours["state"]) > 0
+    for index, state in theirs["state"].items():
+        for name, value in state.items():
+            assert torch.equal(ours["state"][index][name], value)
+    second.train()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@needs_escnn
+def test_training_through_the_segmenter(tmp_path, toy):
+    cfg = config(
+        tmp_path,
+        "DATASETS.TRAIN",
+        f"('{toy}',)",
+        "MODEL.CANONICALIZER.TASK_WEIGHT",
+        "0.1",
+    )
+    trainer = Trainer(cfg)
+    before = copy.deepcopy(trainer.model.segmenter.state_dict())
+    trainer.train()
+    for name, value in trainer.model.segmenter.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert {"loss_prior", "loss_mask", "loss_dice", "loss_iou"} <= metrics(tmp_path).keys()
+    assert (tmp_path / "canonicalizer.pth").exists()
+    assert not (tmp_path / "segmenter.pth").exists()
+
+
+def test_training_sam_alone(tmp_path, toy):
+    cfg = config(
+        tmp_path,
+        "MODEL.META_ARCHITECTURE",
+        "SamSegmenter",
+        "DATASETS.TRAIN",
+        f"('{toy}',)",
+        "DATASETS.TEST",
+        f"('{toy}',)",
+        "SOLVER.OPTIMIZER",
+        "ADAMW",
+        "SOLVER.EMA_DECAY",
+        "0.9",
+    )
+    trainer = Trainer(cfg)
+    trainer.train()
+    logged = metrics(tmp_path)
+    assert {"loss_mask", "loss_dice", "loss_iou", "segm/AP", "bbox/AP"} <= logged.keys()
+    assert not (tmp_path / "canonicalizer.pth").exists()
+    state = torch.load(tmp_path / "segmenter.pth", weights_only=True)
+    assert state.keys() == trainer.model.sam.state_dict().keys()
+    assert trainer.model.training  # testing gave the mode back
+
+
+@needs_escnn
+def test_weights_are_a_start(tmp_path, photos):
+    options = ["DATASETS.PHOTOS", f"['{photos}']"]
+    first = Trainer(config(tmp_path / "first", *options))
+    first.train()
+    weights = str(tmp_path / "first" / "canonicalizer.pth")
+    options += ["MODEL.CANONICALIZER.WEIGHTS", weights]
+    # Network and input size are the file's, whatever the config says.
+    second = Trainer(
+        config(
+            tmp_path / "second",
+            *options,
+            "MODEL.CANONICALIZER.NETWORK.FIELDS",
+            "[4, 4]",
+            "MODEL.CANONICALIZER.INPUT_SIZE",
+            "65",
+        )
+    )
+    assert second.cfg.MODEL.CANONICALIZER.INPUT_SIZE == 33
+    for (name, ours), theirs in zip(
+        second.model.canonicalizer.named_parameters(), first.model.canonicalizer.parameters()
+    ):
+        assert torch.equal(ours, theirs.half().float()), name  # what the file holds
+
+
+@needs_escnn
+def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, photos):
+    cfg = load_config(
+        "configs/sam_c4.yaml",
+        [
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "MODEL.DEVICE",
+            "cpu",
+            "SOLVER.MAX_ITER",
+            "1",
+            "SOLVER.IMS_PER_BATCH",
+            "2",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "OUTPUT_DIR",
+            str(tmp_path),
+        ],
+    )
+    assert not os.path.exists(cfg.MODEL.SEGMENTER.WEIGHTS)
+    trainer = Trainer(cfg)
+    embedded, _ = load_canonicalizer(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS), trainable=True)
+    ours = dict(trainer.model.canonicalizer.network.named_parameters())
+    for name, value in embedded.named_parameters():
+        assert torch.equal(ours[name], value), name
+    trainer.train()
+    assert (tmp_path / "canonicalizer.pth").exists()
+
+
+@needs_escnn
+def test_poses_of_upright_photos(tmp_path, photos):
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+    assert len(trainer.held_out) == 1
+    canonicalizer = trainer.model.canonicalizer
+    canonicalizer.logits = lambda images: torch.tensor([[0.0, 9.0, 0.0, 0.0]])
+    result = trainer.test_poses(trainer.held_out * 3)
+    assert result["pose_accuracy"] == 0 and result["pose_loss"] == pytest.approx(9, abs=0.01)
+    assert canonicalizer.training
+
+
+@needs_escnn
+def test_log_lines_and_the_bar_share_the_terminal(tmp_path, photos):
+    # While the bar is there, lines go through it and not to the terminal directly.
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+    bar = next(hook for hook in trainer._hooks if type(hook).__name__ == "ProgressBar")
+    log = logging.getLogger("detectron2")
+    console, before = logging.StreamHandler(sys.stdout), list(log.handlers)
+    log.handlers = [console]
+    try:
+        trainer.iter = trainer.start_iter
+        bar.before_train()
+        assert all("Tqdm" in type(handler).__name__ for handler in log.handlers)
+        bar.after_step()
+        bar.after_train()
+        assert log.handlers == [console]
+    finally:
+        log.handlers = before

@@ -1,0 +1,258 @@
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from canon_seg.errors import InputError
+from canon_seg.images.reading import count_pixels, image_size, read_image
+
+HEIGHT, WIDTH = 5, 8
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detectron2_utils():
+    pytest.importorskip("detectron2")
+    import canon_seg.d2.compat  # noqa: F401
+
+    from detectron2.data import detection_utils
+
+    return detection_utils
+
+
+def _smooth(height, width):
+    """A picture that JPEG compresses with little loss."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 3, columns * 2, rows + columns], axis=2).astype(np.uint8)
+
+
+def _write_png(path, width, height, bit_depth, colour_type, rows):
+    """A PNG of a kind that Pillow can't write."""
+
+    def chunk(kind, data):
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def _save(path, pixels, orientation=None, **options):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif, **options)
+
+
+# Agreement with Detectron2 -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["BGR", "RGB"])
+@pytest.mark.parametrize("orientation", [None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_same_pixels_as_detectron2(detectron2_utils, tmp_path, suffix, orientation, format):
+    path = tmp_path / f"photo.{suffix}"
+    _save(path, _smooth(37, 52), orientation)
+    image = read_image(path, format)
+    np.testing.assert_array_equal(image, detectron2_utils.read_image(str(path), format))
+    assert image.dtype == np.uint8
+    assert image.flags["C_CONTIGUOUS"] and image.flags["WRITEABLE"]
+    assert image_size(path) == image.shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_same_pixels_as_detectron2_in_other_modes(detectron2_utils, tmp_path, pixels, mode):
+    path = tmp_path / ("photo.jpg" if mode in ("CMYK", "YCbCr") else "photo.png")
+    Image.fromarray(pixels).convert(mode).save(path)
+    image = read_image(path)
+    np.testing.assert_array_equal(image, detectron2_utils.read_image(str(path), "BGR"))
+    assert image.shape == (HEIGHT, WIDTH, 3)
+
+
+# Orientation -------------------------------------------------------------------------------------
+
+# Where the first row and the first column of the stored pixels are to be seen (EXIF standard).
+STORED_EDGES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+EDGES = {
+    "top": lambda image: image[0],
+    "bottom": lambda image: image[-1],
+    "left": lambda image: image[:, 0],
+    "right": lambda image: image[:, -1],
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", STORED_EDGES)
+def test_orientation_by_the_standard(tmp_path, pixels, orientation, suffix):
+    path = tmp_path / f"photo.{suffix}"
+    _save(path, pixels, orientation, **({"lossless": True} if suffix == "webp" else {}))
+    image = read_image(path, "RGB")
+    row_edge, column_edge = (EDGES[name] for name in STORED_EDGES[orientation])
+    assert sorted(map(tuple, row_edge(image))) == sorted(map(tuple, pixels[0]))
+    assert sorted(map(tuple, column_edge(image))) == sorted(map(tuple, pixels[:, 0]))
+    assert image_size(path) == image.shape[:2]
+
+
+def test_broken_exif_is_ignored(tmp_path, pixels):
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path, exif=b"Exif\0\0no such thing")
+    np.testing.assert_array_equal(read_image(path, "RGB"), pixels)
+
+
+# Pixel formats -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    path = tmp_path / f"scan.{suffix}"
+    Image.fromarray(np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)).save(path)
+    grey = read_image(path)
+    np.testing.assert_array_equal(grey[:, :, 0], [[0, 0, 1], [128, 254, 255]])
+    assert (grey == grey[:, :, :1]).all()
+
+
+def test_16_bit_grey_with_orientation(tmp_path):
+    path = tmp_path / "scan.png"
+    _save(path, np.array([[0, 65535]], np.uint16), 6)
+    np.testing.assert_array_equal(read_image(path)[:, :, 0], [[0], [255]])
+
+
+def test_16_bit_colour(tmp_path):
+    path = tmp_path / "scan.png"
+    values = np.array([[[0, 32768, 65535], [256, 255, 4660]]], ">u2")
+    _write_png(path, 2, 1, 16, 2, [values[0].tobytes()])
+    np.testing.assert_array_equal(read_image(path, "RGB"), (values >> 8).astype(np.uint8))
+
+
+def test_transparency_is_dropped(tmp_path, pixels):
+    path = tmp_path / "logo.png"
+    alpha = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+    Image.fromarray(np.concatenate([pixels, alpha], axis=2)).save(path)
+    np.testing.assert_array_equal(read_image(path, "RGB"), pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_one_pixel(tmp_path, mode):
+    path = tmp_path / "dot.png"
+    Image.new(mode, (1, 1)).save(path)
+    assert read_image(path).shape == (1, 1, 3)
+    assert image_size(path) == (1, 1)
+
+
+@pytest.mark.parametrize("dtype, kind", [(np.float32, "floating-point"), (np.int32, "32-bit")])
+def test_pixels_of_unknown_range(tmp_path, dtype, kind):
+    path = tmp_path / "depth.tif"
+    Image.fromarray(np.ones((2, 3), dtype)).save(path)
+    with pytest.raises(InputError, match=f"depth.tif: has {kind}.*8 or 16 bits"):
+        read_image(path)
+
+
+def test_channel_order_is_checked(tmp_path):
+    with pytest.raises(ValueError, match="'L'"):
+        read_image(tmp_path / "photo.png", "L")
+
+
+# Unusable files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg", "webp"])
+def test_pixels_are_counted_without_decoding_any(tmp_path, pixels, suffix, monkeypatch):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert count_pixels(path) == pixels.shape[0] * pixels.shape[1]
+
+
+@pytest.fixture(params=[read_image, image_size, count_pixels])
+def reader(request):
+    return request.param
+
+
+def test_missing(tmp_path, reader):
+    with pytest.raises(InputError, match="none.jpg: no such image file"):
+        reader(tmp_path / "none.jpg")
+
+
+def test_folder(tmp_path, reader):
+    with pytest.raises(InputError, match="is a folder"):
+        reader(tmp_path)
+
+
+def test_empty(tmp_path, reader):
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InputError, match=r"empty.jpg: is empty \(0 bytes\)"):
+        reader(tmp_path / "empty.jpg")
+
+
+def test_not_an_image(tmp_path, reader):
+    (tmp_path / "page.jpg").write_text("<html>404 Not Found</html>")
+    with pytest.raises(InputError, match="page.jpg: is not an image"):
+        reader(tmp_path / "page.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif"])
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9])
+def test_cut_short(tmp_path, suffix, kept):
+    path = tmp_path / f"photo.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(InputError, match=f"photo.{suffix}: "):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "gif"])
+def test_no_damage_escapes_as_another_error(tmp_path, suffix):
+    path = tmp_path / f"photo.{suffix}"
+    rng = np.random.default_rng(0)
+    _save(path, rng.integers(0, 256, (16, 12, 3), dtype=np.uint8), 6)
+    whole = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(int(rng.integers(1, 6))):
+            damaged[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        for read in (read_image, image_size):
+            try:
+                read(path)
+            except InputError as error:
+                assert str(path) in str(error)
+
+
+def test_decompression_bomb(tmp_path, reader):
+    path = tmp_path / "bomb.png"
+    _write_png(path, 60_000, 60_000, 8, 2, [])
+    with pytest.raises(InputError, match="bomb.png: claims more pixels"):
+        reader(path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_forbidden(tmp_path, pixels, reader):
+    path = tmp_path / "secret.png"
+    Image.fromarray(pixels).save(path)
+    path.chmod(0)
+    with pytest.raises(InputError, match="secret.png: may not be read"):
+        reader(path)

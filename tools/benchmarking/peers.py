@@ -1,0 +1,124 @@
+"""equiadapt's canonicalizer, configured as its own segmentation example configures it.
+
+Its images are floats in 0..1 and square; its G-WRN has 1.86 M parameters with the values below.
+"""
+
+import importlib
+import warnings
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from canon_seg.core.group import C4
+
+HYPERPARAMETERS = {"beta": 1.0, "input_crop_ratio": 0.8, "resize_shape": 128}
+NETWORK = {"out_channels": 64, "kernel_size": 5, "num_layers": 12}
+_TOY_NETWORK = {"out_channels": 4, "kernel_size": 3, "num_layers": 3}
+NEEDED = ("equiadapt", "kornia", "e2cnn")
+
+
+def find_equiadapt():
+    """(True, versions as text), or (False, why equiadapt cannot be used)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in NEEDED:
+                importlib.import_module(name)
+    except ImportError as error:
+        return False, f"not installed ({error}); pip install -e .[benchmark]"
+    return True, ", ".join(f"{name} {version(name)}" for name in NEEDED)
+
+
+class Equiadapt:
+    """Its canonicalizer around a network, its own G-WRN or another.
+
+    Args:
+        settings: :class:`benchmarking.ways.Settings`.
+        network: module from (B, 3, s, s) to (B, 4) activations, or None for its own.
+        input_size: side of what the network sees.
+    """
+
+    def __init__(self, settings, network=None, input_size=None):
+        from equiadapt.images import (
+            ESCNNWRNEquivariantNetwork,
+            GroupEquivariantImageCanonicalization,
+        )
+
+        input_size = input_size or (32 if settings.quick else HYPERPARAMETERS["resize_shape"])
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if network is None:
+                network = ESCNNWRNEquivariantNetwork(
+                    (3, input_size, input_size),
+                    group_type="rotation",
+                    num_rotations=C4.order,
+                    **(_TOY_NETWORK if settings.quick else NETWORK),
+                )
+            else:
+                network = _AsItsOwn(network)
+            self.parameters = sum(parameter.numel() for parameter in network.parameters())
+            self.module = (
+                GroupEquivariantImageCanonicalization(
+                    network,
+                    SimpleNamespace(**{**HYPERPARAMETERS, "resize_shape": input_size}),
+                    (3, settings.image_size, settings.image_size),
+                )
+                .to(settings.device)
+                .eval()
+            )
+        self.device = settings.device
+
+    def floats(self, image):
+        """(1, 3, H, W) floats in 0..1 of a (3, H, W) uint8 image."""
+        return image.to(self.device)[None].float() / 255
+
+    @torch.no_grad()
+    def canonicalize(self, floats):
+        """The canonical image, floats as well."""
+        return self.module(floats)
+
+    @torch.no_grad()
+    def segment(self, model, inputs):
+        """Canonicalize, segment with one of our models, turn the masks back as features.
+
+        Prompts are given as they are, and boxes are not turned back: the least that it costs.
+        """
+        canonical = self.canonicalize(self.floats(inputs["image"]))
+        pixels = (canonical[0] * 255).round().to(torch.uint8)
+        instances = model([{**inputs, "image": pixels}])[0]["instances"]
+        if not len(instances):
+            return instances.pred_masks
+        return (
+            self.module.invert_canonicalization(
+                instances.pred_masks[None].float(), induced_rep_type="scalar"
+            )[0]
+            > 0.5
+        )
+
+    def training_step(self, optimizer, batch):
+        """The example's training step for a task weight of 0, without targets.
+
+        Args:
+            batch: (B, 3, H, W) floats.
+        """
+        self.module(batch)
+        loss = 100 * self.module.get_prior_regularization_loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+class _AsItsOwn(nn.Module):
+    """Another network with the two attributes that equiadapt asks its networks for."""
+
+    group_type, num_rotations = "rotation", C4.order
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)
