@@ -1,6 +1,8 @@
 """How bad input reaches the user: one exception, one way for scripts to end on it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -8,6 +10,25 @@ class InputError(ValueError):
 
     The message names the file or the config key, what was wrong with it, and what to do.
     """
+
+
+@contextmanager
+def of_key(name: str) -> Iterator[None]:
+    """Turn a ValueError of the block into an InputError that names a config key or a flag.
+
+    Args:
+        name: the key or flag; the message follows it, after a colon unless ``name`` ends with a
+            dot.
+
+    Raises:
+        InputError: for a ValueError of the block; one that is an InputError already stays.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name}{'' if name.endswith('.') else ': '}{error}") from error
 
 
 def without_detectron2(what):

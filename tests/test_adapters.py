@@ -7,10 +7,10 @@ from segment_anything import SamPredictor
 from tiny_models import random_canonicalizer, random_image, tiny_segmenter
 
 from canon_seg import CanonicalImagePredictor, CanonicalSamPredictor, TransformersSam
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
-from canon_seg.images.canonicalizer import IdentityCanonicalizer
 from canon_seg.images.coordinates import turn_boxes, turn_pixels
 
 SIZE = 40, 61

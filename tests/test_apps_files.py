@@ -39,11 +39,11 @@ from canon_seg.apps.files.segment import (
 )
 from canon_seg.cli import demo
 from canon_seg.config.assets import resolve_config
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError, run_main
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator

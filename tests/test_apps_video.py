@@ -15,8 +15,8 @@ from canon_seg.apps.files.video import (
     video_size,
     write_video,
 )
+from canon_seg.core.pose import Pose, UncertainPoses
 from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import Pose, UncertainPoses
 
 
 def coloured(height, width, value):

@@ -29,8 +29,8 @@ from canon_seg.apps.web.turning import (
     pose_of,
 )
 from canon_seg.cli import app
+from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import Pose
 from canon_seg.images.tilt import rotate_image
 from canon_seg.sam.models import build_tiny_sam
 from canon_seg.scenes.dataset import make_scene

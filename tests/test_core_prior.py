@@ -14,7 +14,6 @@ from canon_seg.core.prior import (
     cyclic_wasserstein,
     prior_loss,
 )
-from canon_seg.errors import InputError
 
 UPRIGHT = torch.tensor([1.0, 0.0, 0.0, 0.0])
 MIXED = torch.tensor([0.5, 0.25, 0.25, 0.0])
@@ -165,12 +164,12 @@ def test_good_priors():
     ],
 )
 def test_bad_priors(prior):
-    with pytest.raises(InputError, match="MODEL.CANONICALIZER.PRIOR must be 4"):
+    with pytest.raises(ValueError, match="PRIOR must be 4"):
         check_prior(prior, 4)
 
 
 def test_label_smoothing_has_a_range():
     assert [check_label_smoothing(value) for value in (0, 0.1, 0.999)] == [0.0, 0.1, 0.999]
     for value in (-0.1, 1.0, 1, 2.5, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="MODEL.CANONICALIZER.LABEL_SMOOTHING is"):
+        with pytest.raises(ValueError, match="LABEL_SMOOTHING is"):
             check_label_smoothing(value)

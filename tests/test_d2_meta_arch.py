@@ -16,20 +16,24 @@ from torch import nn
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.panoptic import turn_panoptic
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import (
+    AllPosesCanonicalizer,
+    Canonicalizer,
+    FixedPoseCanonicalizer,
+    IdentityCanonicalizer,
+)
+from canon_seg.core.group import C4 as CORE_C4
+from canon_seg.core.pose import UncertainPoses
+from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.cache import ResultCache
 from canon_seg.d2.config import load_config
-from canon_seg.d2.instances import turn_instances
-from canon_seg.d2.meta_arch import CanonicalizedSegmenter, turn_own_instances
+from canon_seg.d2.instances import turn_instances, turn_own_instances
+from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
-from canon_seg.images.canonicalizer import (
-    AllPosesCanonicalizer,
-    FixedPoseCanonicalizer,
-    GroupCanonicalizer,
-    IdentityCanonicalizer,
-    UncertainPoses,
-)
+from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.data.transforms import ResizeShortestEdge
@@ -261,10 +265,7 @@ class Corner(nn.Module):
 def voting(canonicalizer, vote_poses):
     """It, which now takes every pose for uncertain."""
     return GroupCanonicalizer(
-        canonicalizer.network,
-        input_size=canonicalizer.input_size,
-        image_format=canonicalizer.image_format,
-        uncertain=UncertainPoses("vote", 1.0, vote_poses),
+        canonicalizer.scorer, uncertain=UncertainPoses("vote", 1.0, vote_poses)
     )
 
 
@@ -272,9 +273,7 @@ def voting(canonicalizer, vote_poses):
 @pytest.mark.parametrize("with_prompts", [True, False])
 def test_ties_of_a_vote_are_resolved_in_the_canonical_frame(with_prompts, vote_poses):
     canonicalizer = GroupCanonicalizer(
-        Undecided(),
-        input_size=33,
-        image_format="RGB",
+        NetworkScorer(Undecided(), input_size=33, group=CORE_C4),
         uncertain=UncertainPoses("vote", 0.5, vote_poses),
     )
     model = canonicalized(Corner(), canonicalizer)
@@ -592,7 +591,7 @@ def test_task_weight_0_never_calls_the_segmenter():
 def test_the_prior_loss_is_weighted():
     batch = [{"image": random_image(40, 61)}]
     canonicalizer = trainable_canonicalizer()
-    logits = canonicalizer.logits([batch[0]["image"]])
+    logits = canonicalizer.scores([batch[0]["image"]]).logits
     model = canonicalized(None, canonicalizer).train()
     model.prior_weight = 100.0
     with EventStorage():
@@ -634,17 +633,15 @@ def test_task_losses_of_other_models(kind):
     assert_same_state(model.segmenter, state)
 
 
-class Says(nn.Module):
+class Says(Canonicalizer):
     """A canonicalizer that finds the same pose in every image."""
-
-    snaps = True
 
     def __init__(self, pose):
         super().__init__()
         self.row = nn.Parameter(torch.eye(4)[pose])
 
-    def logits(self, images):
-        return self.row.expand(len(images), 4)
+    def scores(self, images):
+        return GridDistribution(CORE_C4, self.row.expand(len(images), 4))
 
 
 @pytest.mark.parametrize("pose", C4.elements)

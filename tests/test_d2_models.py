@@ -8,15 +8,15 @@ from tiny_models import (
     tiny_segmenter,
 )
 
-from canon_seg.core.group import C4
-from canon_seg.d2.cache import ResultCache
-from canon_seg.d2.models import MODES, check_modes, models_by_mode
-from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import (
+from canon_seg.core.canonicalizer import (
     AllPosesCanonicalizer,
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
+from canon_seg.d2.cache import ResultCache
+from canon_seg.d2.models import MODES, check_modes, models_by_mode
+from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_modes_share_the_segmenter_and_nothing_that_keeps_results(model):
     assert isinstance(models["tta"](1).canonicalizer, AllPosesCanonicalizer)
     oracles = [models["oracle"](turns).canonicalizer for turns in C4.elements]
     assert all(isinstance(oracle, FixedPoseCanonicalizer) for oracle in oracles)
-    assert [oracle.turns for oracle in oracles] == [0, 1, 2, 3]
+    assert [oracle.turn.quarters for oracle in oracles] == [0, 1, 2, 3]
 
 
 def test_only_the_canonical_mode_uses_the_cache(model):

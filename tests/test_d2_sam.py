@@ -8,9 +8,9 @@ from segment_anything import SamPredictor
 from tiny_models import canonicalized, random_image, random_prompts, tiny_segmenter
 
 import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.d2 import sam as sam_meta_arch
 from canon_seg.d2.sam import SamSegmenter
-from canon_seg.images.canonicalizer import IdentityCanonicalizer
 from canon_seg.sam.models import build_tiny_sam
 from canon_seg.sam.prompts import Prompts
 

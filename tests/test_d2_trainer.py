@@ -17,6 +17,8 @@ from toy_coco import write_toy_coco
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.dataset import register_coco
 from canon_seg.config.assets import resolve_asset
+from canon_seg.core.group import C4
+from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.config import load_config
 from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged
 from canon_seg.errors import InputError
@@ -400,7 +402,7 @@ def test_poses_of_upright_photos(tmp_path, photos):
     trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
     assert len(trainer.held_out) == 1
     canonicalizer = trainer.model.canonicalizer
-    canonicalizer.logits = lambda images: torch.tensor([[0.0, 9.0, 0.0, 0.0]])
+    canonicalizer.scores = lambda images: GridDistribution(C4, torch.tensor([[0.0, 9.0, 0.0, 0.0]]))
     result = trainer.test_poses(trainer.held_out * 3)
     assert result["pose_accuracy"] == 0 and result["pose_loss"] == pytest.approx(9, abs=0.01)
     assert canonicalizer.training

@@ -14,7 +14,7 @@ import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.annotations import turn_coco
 from canon_seg.coco.dataset import load_coco, register_coco
 from canon_seg.coco.masks import decode_rle
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.d2.config import load_config
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.models import build_models, models_by_mode
@@ -31,12 +31,10 @@ from canon_seg.evaluation.sweep import (
     with_average,
 )
 from canon_seg.evaluation.views import View
-from canon_seg.images.canonicalizer import (
-    FixedPoseCanonicalizer,
-    GroupCanonicalizer,
-    IdentityCanonicalizer,
-)
+from canon_seg.geometry.group import C4
+from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.models import build_tiny_sam
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
@@ -89,7 +87,7 @@ def canonicalized(segmenter, canonicalizer):
 def random_canonicalizer(image_format="RGB"):
     torch.manual_seed(2)
     network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
-    return GroupCanonicalizer(network, input_size=33, image_format=image_format)
+    return GroupCanonicalizer(NetworkScorer(network, input_size=33, image_format=image_format))
 
 
 def tiny_sam():

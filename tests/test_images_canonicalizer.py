@@ -4,19 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4
-from canon_seg.errors import InputError
-from canon_seg.images.arrays import turn_maps
-from canon_seg.images.canonicalizer import (
+from canon_seg.core.canonicalizer import (
     AllPosesCanonicalizer,
     FixedPoseCanonicalizer,
-    GroupCanonicalizer,
     IdentityCanonicalizer,
-    Pose,
-    UncertainPoses,
-    straight_through,
 )
+from canon_seg.core.group import C4 as CORE_C4
+from canon_seg.core.group import C
+from canon_seg.core.pose import Pose, UncertainPoses
+from canon_seg.core.scorer import GridDistribution
+from canon_seg.core.turn import Turn
+from canon_seg.geometry.group import C4
+from canon_seg.images.arrays import turn_maps
+from canon_seg.images.canonicalizer import GroupCanonicalizer, straight_through
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
 
 SIZES = [(40, 40), (41, 41), (37, 52), (33, 33), (90, 64), (7, 3), (1, 60), (2, 1), (1, 1)]
@@ -55,7 +57,9 @@ NETWORKS = [random_network, NotEquivariant, NearTie, Tie]
 
 
 def canonicalizer_of(network, image_format="RGB"):
-    return GroupCanonicalizer(network, input_size=33, image_format=image_format).eval()
+    return GroupCanonicalizer(
+        NetworkScorer(network, input_size=33, image_format=image_format, group=CORE_C4)
+    ).eval()
 
 
 def random_image(height, width, dtype=torch.uint8):
@@ -96,7 +100,7 @@ def test_the_chaotic_network_is_chaotic():
     # Else the test above would say little.
     canonicalizer = canonicalizer_of(NotEquivariant())
     image = random_image(37, 52)
-    logits = canonicalizer.logits([turn_maps(image, turns) for turns in C4.elements])
+    logits = canonicalizer.scores([turn_maps(image, turns) for turns in C4.elements]).logits
     for turns in C4.elements[1:]:
         assert not torch.allclose(logits[turns], logits[0].roll(turns), atol=0.01)
     poses = {canonicalizer.pose(random_image(20, width)).turns for width in range(20, 40)}
@@ -116,7 +120,7 @@ def test_pose_follows_an_equivariant_network():
     canonicalizer = canonicalizer_of(BrightSide())
     for size in SIZES[:5]:
         image = random_image(*size)
-        logits = canonicalizer.logits([image.float()])[0].softmax(0)
+        logits = canonicalizer.scores([image.float()]).logits[0].softmax(0)
         pose = canonicalizer.pose(image.float())
         torch.testing.assert_close(torch.tensor(pose.probabilities), logits, atol=1e-3, rtol=0)
         assert pose.probability == max(pose.probabilities)
@@ -141,12 +145,13 @@ def test_the_poses_that_vote_turn_with_the_image_in_the_same_order(network, vote
         image = random_image(*size)
         pose = canonicalizer.pose(image)
         likeliest = sorted(pose.probabilities, reverse=True)[:vote_poses]
-        voters = (pose.turns, *pose.others)
+        voters = tuple(turn.quarters for turn in (pose.turn, *pose.others))
         assert [pose.probabilities[turns] for turns in voters] == likeliest
         assert len(set(voters)) == vote_poses and pose.policy == "vote"
         for turns in C4.elements:
             other = canonicalizer.pose(turn_maps(image, turns))
-            assert (other.turns, *other.others) == tuple(C4.compose(v, turns) for v in voters)
+            turned = tuple(turn.quarters for turn in (other.turn, *other.others))
+            assert turned == tuple(C4.compose(v, turns) for v in voters)
 
 
 @pytest.mark.parametrize("policy", UncertainPoses.POLICIES)
@@ -177,7 +182,7 @@ def test_the_policy_is_for_poses_below_the_threshold(policy):
     ],
 )
 def test_policies_that_are_not_there(arguments, key):
-    with pytest.raises(InputError, match=f"MODEL.CANONICALIZER.{key}"):
+    with pytest.raises(ValueError, match=key):
         UncertainPoses(*arguments)
 
 
@@ -255,24 +260,26 @@ def test_the_image_is_not_changed():
 
 def test_channel_order():
     image = random_image(37, 52)
-    rgb = canonicalizer_of(random_network()).logits([image])
-    bgr = canonicalizer_of(random_network(), "BGR").logits([image.flip(0)])
+    rgb = canonicalizer_of(random_network()).scores([image]).logits
+    bgr = canonicalizer_of(random_network(), "BGR").scores([image.flip(0)]).logits
     assert torch.equal(rgb, bgr)
-    assert not torch.equal(rgb, canonicalizer_of(random_network(), "BGR").logits([image]))
+    assert not torch.equal(rgb, canonicalizer_of(random_network(), "BGR").scores([image]).logits)
 
 
 def test_logits_of_many_sizes_keep_their_order():
     canonicalizer = canonicalizer_of(random_network())
     images = [random_image(*size) for size in [(40, 40), (37, 90), (41, 41), (90, 37), (37, 90)]]
-    together = canonicalizer.logits(images)
+    together = canonicalizer.scores(images).logits
     assert together.shape == (5, 4)
     for image, logits in zip(images, together):
-        torch.testing.assert_close(canonicalizer.logits([image])[0], logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            canonicalizer.scores([image]).logits[0], logits, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_logits_carry_gradients_and_poses_do_not():
     canonicalizer = canonicalizer_of(random_network())
-    canonicalizer.logits([random_image(40, 40)])[0, 1].backward()
+    canonicalizer.scores([random_image(40, 40)]).logits[0, 1].backward()
     gradients = [parameter.grad.abs().max() for parameter in canonicalizer.parameters()]
     assert all(torch.isfinite(g) for g in gradients) and max(gradients) > 0
 
@@ -297,9 +304,68 @@ def test_fixed_poses():
     assert FixedPoseCanonicalizer(1).snaps
 
 
+@pytest.mark.parametrize("turn", [90, 4, -1, Turn.by(45), Turn(0, mirrored=True)])
+def test_a_fixed_pose_is_an_element(turn):
+    with pytest.raises(ValueError, match="degrees|no mirrors|no angle"):
+        FixedPoseCanonicalizer(turn)
+
+
+@pytest.mark.parametrize("canonicalizer", [FixedPoseCanonicalizer(1), AllPosesCanonicalizer()])
+def test_what_looks_at_no_image_has_no_scores(canonicalizer):
+    with pytest.raises(TypeError, match="looks at no image"):
+        canonicalizer.scores([random_image(5, 8)])
+
+
+@pytest.mark.parametrize("image_format", ["bgr", "L", "", None])
+def test_channel_orders_that_are_not_there(image_format):
+    with pytest.raises(ValueError, match="image_format is"):
+        NetworkScorer(random_network(), input_size=33, image_format=image_format)
+
+
+def test_scores_of_another_group_are_refused():
+    torch.manual_seed(0)
+    network = build_plain_network(NetworkSpec("GCNN", 8, (2, 4), 1))
+    with pytest.raises(ValueError, match="poses of C8, of which only those of C4 act by index"):
+        GroupCanonicalizer(NetworkScorer(network, input_size=33))
+    lying = canonicalizer_of(network)  # a network of eight scores for a group of four poses
+    with pytest.raises(ValueError, match="C4 needs 4 scores for each image"):
+        lying.pose(random_image(40, 50))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images(dtype):
+    canonicalizer = canonicalizer_of(random_network())
+    image = random_image(37, 52).to(dtype)
+    pose = canonicalizer.pose(image)
+    for turns in C4.elements:
+        other = canonicalizer.pose(turn_maps(image, turns))
+        assert other.turns == C4.compose(pose.turns, turns)
+        assert bits(other) == [bits(pose)[(k - turns) % 4] for k in C4.elements]
+
+
+def test_groups_with_fewer_turns():
+    """A scorer of half turns leaves quarter turns alone, and is exact for half turns."""
+    torch.manual_seed(0)
+    network = build_plain_network(NetworkSpec("GCNN", 2, (2, 4), 1)).eval()
+    canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=33))
+    image = random_image(40, 50)
+    pose, turned = canonicalizer.pose(image), canonicalizer.pose(turn_maps(image, 2))
+    assert canonicalizer.group == C(2) and len(pose.probabilities) == 2
+    assert turned.turns == (pose.turns + 2) % 4
+    assert turned.probabilities == pose.probabilities[::-1]
+
+
+def test_the_plain_forward_can_be_exported():
+    canonicalizer = canonicalizer_of(random_network())
+    image = random_image(64, 96).float()
+    program = torch.export.export(canonicalizer, (image,))
+    exported = program.module()(image)
+    torch.testing.assert_close(exported, canonicalizer(image), rtol=1e-5, atol=1e-5)
+
+
 def test_all_poses():
     pose = AllPosesCanonicalizer().pose(random_image(5, 8))
-    assert (pose.turns, pose.others, pose.probability) == (0, (1, 2, 3), 0.25)
+    assert (pose.turns, pose.others, pose.probability) == (0, (Turn(1), Turn(2), Turn(3)), 0.25)
     assert AllPosesCanonicalizer.snaps
 
 
@@ -308,7 +374,7 @@ def test_identity_turns_nothing_and_never_snaps():
     assert identity.snaps is False
     for turns in C4.elements:
         pose = identity.pose(turn_maps(random_image(5, 8), turns))
-        assert pose == Pose(0, (1.0, 0.0, 0.0, 0.0)) and pose.turns_to_canonical == 0
+        assert pose == Pose(0, (1.0, 0.0, 0.0, 0.0), 1.0) and pose.turns_to_canonical == 0
 
 
 def test_identity_leaves_prompts_to_the_last_bit():
@@ -343,8 +409,8 @@ def test_straight_through_of_a_square_image(likeliest):
     logits = torch.randn(4)
     logits[likeliest] += 5
     logits.requires_grad_()
-    turns, canonical = straight_through(image, logits)
-    assert turns == likeliest
+    pose, canonical = straight_through(image, GridDistribution(CORE_C4, logits[None]))
+    assert pose == Turn(likeliest)
     assert torch.equal(canonical, turn_maps(image, C4.inverse(likeliest)))
     loss_weights = torch.randn(3, 9, 9)
     (ours,) = torch.autograd.grad((canonical * loss_weights).sum(), logits)
@@ -358,8 +424,8 @@ def test_straight_through_of_other_images(size):
     torch.manual_seed(1)
     image = 255 * torch.rand(3, *size)
     logits = torch.tensor([0.1, 0.9, 0.3, -0.5], requires_grad=True)
-    turns, canonical = straight_through(image, logits)
-    assert turns == 1
+    pose, canonical = straight_through(image, GridDistribution(CORE_C4, logits[None]))
+    assert pose == Turn(1)
     assert torch.equal(canonical, turn_maps(image, 3))
     (gradient,) = torch.autograd.grad((canonical * torch.randn_like(canonical)).sum(), logits)
     assert torch.isfinite(gradient).all() and gradient.abs().min() > 0
@@ -367,7 +433,9 @@ def test_straight_through_of_other_images(size):
 
 def test_straight_through_passes_the_gradient_of_the_image():
     image = torch.rand(3, 4, 6, requires_grad=True)
-    _, canonical = straight_through(image, torch.tensor([0.0, 2.0, 0.0, 0.0]))
+    _, canonical = straight_through(
+        image, GridDistribution(CORE_C4, torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
+    )
     weights = torch.randn_like(canonical)
     (gradient,) = torch.autograd.grad((canonical * weights).sum(), image)
     assert torch.equal(gradient, turn_maps(weights, 1))

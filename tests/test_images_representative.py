@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canon_seg.core.group import C4
-from canon_seg.images import representative as orbit
-from canon_seg.images.arrays import turn_image
-from canon_seg.images.representative import representative_turns, turned_copy
+from canon_seg.geometry.group import C4
+from canon_seg.images import representative
+from canon_seg.images.arrays import turn_image, turned_copy
+from canon_seg.images.representative import representative_turns
 
 FEW_VALUES = {
     "uint8": [0, 1, 255],
@@ -118,8 +118,14 @@ def test_number_of_candidates(image, count):
 
 def test_a_photograph_is_hardly_read(monkeypatch):
     read = []
-    ordered = orbit._ordered
-    monkeypatch.setattr(orbit, "_ordered", lambda rows: read.append(rows.size) or ordered(rows))
+    rows = representative._rows
+
+    def counted(*args):
+        block = rows(*args)
+        read.append(block.size)
+        return block
+
+    monkeypatch.setattr(representative, "_rows", counted)
     image = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
     assert len(representative_turns(image)) == 1
     assert sum(read) < 0.02 * image.size

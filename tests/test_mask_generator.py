@@ -9,13 +9,10 @@ from segment_anything.utils.amg import batched_mask_to_box
 from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
 
 from canon_seg import CanonicalSamPredictor
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.core.pose import UncertainPoses
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
-from canon_seg.images.canonicalizer import (
-    FixedPoseCanonicalizer,
-    IdentityCanonicalizer,
-    UncertainPoses,
-)
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator, turn_record
 
 SIZES = [(48, 48), (47, 47), (40, 61), (61, 40), (33, 80), (1, 30)]

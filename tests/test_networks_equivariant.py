@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
 from canon_seg.networks import equivariant as networks
 from canon_seg.networks.equivariant import (

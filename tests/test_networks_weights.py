@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import GroupCanonicalizer, IdentityCanonicalizer
+from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.equivariant import (
     NetworkSpec,
@@ -236,6 +237,7 @@ def config(**changes):
         UNCERTAIN="argmax",
         UNCERTAIN_BELOW=0.5,
         VOTE_POSES=2,
+        SCORER=SimpleNamespace(NAME="NetworkScorer"),
     )
     return SimpleNamespace(
         MODEL=SimpleNamespace(CANONICALIZER=SimpleNamespace(**{**keys, **changes})),
@@ -246,14 +248,14 @@ def config(**changes):
 def test_build_from_a_file(file):
     canonicalizer = build_canonicalizer(config(WEIGHTS=str(file)))
     assert isinstance(canonicalizer, GroupCanonicalizer)
-    assert canonicalizer.input_size == 65 and canonicalizer.image_format == "BGR"
-    assert canonicalizer.network.spec == SPEC
+    assert canonicalizer.scorer.input_size == 65 and canonicalizer.image_format == "BGR"
+    assert canonicalizer.scorer.network.spec == SPEC
 
 
 def test_build_from_scratch():
     canonicalizer = build_canonicalizer(config(TRAINABLE=True))
-    assert canonicalizer.input_size == 97
-    assert canonicalizer.network.spec == NetworkSpec("GCNN", 4, (2, 2), 1)
+    assert canonicalizer.scorer.input_size == 97
+    assert canonicalizer.scorer.network.spec == NetworkSpec("GCNN", 4, (2, 2), 1)
 
 
 def test_build_the_identity():
@@ -300,9 +302,10 @@ def test_inference_imports_neither_escnn_nor_detectron2(file):
             sys.modules[name] = None  # importing it raises ImportError
         import torch
         from canon_seg.images.canonicalizer import GroupCanonicalizer
+        from canon_seg.networks.scorer import NetworkScorer
         from canon_seg.networks.weights import load_canonicalizer
         network, size = load_canonicalizer({str(file)!r})
-        canonicalizer = GroupCanonicalizer(network, input_size=size, image_format="RGB")
+        canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=size))
         image = torch.arange(3 * 40 * 50).reshape(3, 40, 50).to(torch.uint8)
         first = canonicalizer.pose(image).turns
         poses = [canonicalizer.pose(torch.rot90(image, k, (1, 2))).turns for k in range(4)]

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from tiny_models import random_canonicalizer, random_image
 
+from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 from canon_seg.evaluation.pose_report import caption
 from canon_seg.evaluation.poses import (
@@ -15,7 +16,6 @@ from canon_seg.evaluation.poses import (
     reliability,
 )
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.canonicalizer import Pose
 
 UPRIGHT = torch.tensor([1.0, 0.0, 0.0, 0.0])
 

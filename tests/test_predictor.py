@@ -5,9 +5,9 @@ import torch
 from tiny_models import random_image, random_prompts, tiny_config
 
 from canon_seg import CanonicalPredictor, load_config
-from canon_seg.core.group import C4
 from canon_seg.d2.instances import turn_instances
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
 from canon_seg.sam.prompts import Prompts
 

@@ -15,11 +15,11 @@ from canon_seg import (
     load_default_canonicalizer,
     load_default_sam,
 )
-from canon_seg.core.group import C4
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
-from canon_seg.images.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.images.coordinates import turn_boxes, turn_pixels
 from canon_seg.predictors import defaults
 from canon_seg.sam.prompts import Prompts

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import random_prompts
 
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 from canon_seg.sam.prompts import Prompts
 
 SIZES = st.integers(1, 4000)

@@ -9,6 +9,7 @@ from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.models import build_tiny_sam
 from canon_seg.sam.prompts import Prompts
 
@@ -73,7 +74,9 @@ def random_canonicalizer(image_format="RGB", seed=0, **options):
     """A canonicalizer that finds some pose or other, in its exported form."""
     torch.manual_seed(seed)
     network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
-    return GroupCanonicalizer(network, input_size=33, image_format=image_format, **options)
+    return GroupCanonicalizer(
+        NetworkScorer(network, input_size=33, image_format=image_format), **options
+    )
 
 
 def canonicalized(segmenter, canonicalizer, task_weight=0.0, **kwargs):

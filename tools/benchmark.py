@@ -18,8 +18,6 @@ from dataclasses import replace
 import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.errors import InputError, run_main
-from canon_seg.io.files import check_output_dir, write_json, write_text
 from benchmarking.memory import memory_of_ways
 from benchmarking.parts import time_canonicalizers, time_parts
 from benchmarking.peers import HYPERPARAMETERS, NETWORK, Equiadapt, find_equiadapt
@@ -28,6 +26,8 @@ from benchmarking.sweeps import time_sweeps
 from benchmarking.tables import describe_machine, format_table, split_ratios
 from benchmarking.training import time_training
 from benchmarking.ways import SEGMENTERS, Settings, time_numerics, time_ways
+from canon_seg.errors import InputError, run_main
+from canon_seg.io.files import check_output_dir, write_json, write_text
 
 SECTIONS = ("ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "training", "memory")
 

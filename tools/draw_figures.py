@@ -15,9 +15,9 @@ import numpy as np
 
 from canon_seg import CanonicalSamPredictor, load_default_canonicalizer, load_default_sam
 from canon_seg.apps.drawing import draw_masks
+from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.errors import run_main
 from canon_seg.geometry import C4, turn_boxes, turn_image, turn_maps
-from canon_seg.images.canonicalizer import IdentityCanonicalizer
 from canon_seg.io.files import write_atomically
 
 matplotlib.use("Agg")
@@ -61,11 +61,12 @@ def draw_turns(image, predictors):
     figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
     height, width = image.shape[:2]
     for (name, predictor, color), row in zip(predictors, rows):
+        upright = None
         for turns, axes in zip(C4.elements, row):
             turned = np.ascontiguousarray(turn_image(image, turns))
             box = turn_boxes(BOX, turns, height, width)
             _, mask = segment(predictor, turned, box)
-            upright = mask if turns == 0 else upright
+            upright = mask if upright is None else upright
             back = turn_maps(mask, C4.inverse(turns))
             title = (
                 "upright"

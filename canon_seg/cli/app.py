@@ -16,6 +16,7 @@ from canon_seg.apps.web.turning import Turner
 from canon_seg.errors import InputError
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.io.checkpoint import load_state, load_torch_file
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
 from canon_seg.predictors.defaults import load_default_canonicalizer, load_default_sam
 from canon_seg.sam.models import OFFICIAL_SIZES, build_official_sam
@@ -124,7 +125,7 @@ def build_turner(args):
         sam = load_default_sam()
     if args.canonicalizer:
         network, input_size = load_canonicalizer(args.canonicalizer)
-        canonicalizer = GroupCanonicalizer(network, input_size=input_size, image_format="RGB")
+        canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=input_size))
     else:
         canonicalizer = load_default_canonicalizer()
     return Turner(

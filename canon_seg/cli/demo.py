@@ -40,12 +40,11 @@ from canon_seg.apps.files.video import (
     write_video,
 )
 from canon_seg.config.device import resolve_device
-from canon_seg.core.group import C4
 from canon_seg.d2.config import load_config
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.canonicalizer import UncertainPoses
 from canon_seg.images.reading import read_image
 from canon_seg.io.files import check_output_dir
 
@@ -284,7 +283,7 @@ def process_video(args, path, target, segment, prompts, results):
     """Segment the frames of a video, write them as one, and return the line to print."""
     start = time.perf_counter()
     if not args.pose_per_frame:
-        uncertain = getattr(segment.model.canonicalizer, "uncertain", UncertainPoses())
+        uncertain = segment.model.canonicalizer.uncertain
         frames = islice(read_frames(path), args.frames)
 
         def find_pose(frame):

@@ -23,10 +23,9 @@ from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.core.prior import check_prior
 from canon_seg.d2.config import load_config
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
-from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
@@ -84,12 +83,13 @@ def main():
     keys = cfg.MODEL.CANONICALIZER
     keys.TRAINABLE = False
     canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
-    if not isinstance(canonicalizer, GroupCanonicalizer):
+    if not canonicalizer.finds_poses:
         raise InputError(
             f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}, which looks for no pose; set "
             "GroupCanonicalizer"
         )
-    prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
+    with of_key("MODEL.CANONICALIZER."):
+        prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
     probabilities, agreeing = find_poses(
         canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, num_turned=NUM_TURNED
     )
@@ -152,14 +152,14 @@ def check_outputs(output, details):
 
 def describe_network(canonicalizer, weights):
     """What was evaluated: ``parameters`` are those that were trained, as papers count them."""
-    spec = canonicalizer.network.spec
+    spec = canonicalizer.scorer.network.spec
     return {
         "name": spec.name,
         "fields": list(spec.fields),
         "depth": spec.depth,
-        "input_size": canonicalizer.input_size,
+        "input_size": canonicalizer.scorer.input_size,
         "parameters": count_free_parameters(weights),
-        "exported_parameters": sum(p.numel() for p in canonicalizer.network.parameters()),
+        "exported_parameters": sum(p.numel() for p in canonicalizer.scorer.network.parameters()),
     }
 
 

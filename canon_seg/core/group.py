@@ -1,74 +1,188 @@
-"""Cyclic rotation groups: the elements that act on images and on all that belongs to them.
+"""Define the groups of turns that a pose may come from: C(n), D(n), SO2 and O2.
 
-Nothing here knows about pixels; the files beside this one say how an element acts on each kind of
-data. Signs are those of the convention in :mod:`canon_seg.geometry`.
+A group is a list of turns, or all turns with or without mirrors. Its *exact* part is what acts by
+index on every image; the rest interpolates.
 """
 
+import math
 import operator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from canon_seg.core import turn as turns
+from canon_seg.core.turn import Turn, as_turn
+
+_TOLERANCE = 1e-5  # degrees; angles of C(n) are rounded to the grid of tilts
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Describe what canonicalization asks of a group, whatever its elements are.
+
+    Attributes:
+        name: how it is called, such as "C4".
+        elements: all elements, the identity first, or None for a continuous group.
+        exact: the subgroup that acts by index.
+        identity: the neutral element.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def elements(self) -> "tuple[Any, ...] | None": ...
+
+    @property
+    def exact(self) -> "Group": ...
+
+    @property
+    def identity(self) -> Any: ...
+
+    def compose(self, a: Any, b: Any) -> Any:
+        """Return the element that acts as ``b`` after ``a``."""
+        ...
+
+    def inverse(self, a: Any) -> Any:
+        """Return the element that undoes ``a``."""
+        ...
+
+    def distance(self, a: Any, b: Any) -> float:
+        """Measure how far two elements are apart, in degrees; bi-invariant."""
+        ...
 
 
 @dataclass(frozen=True)
-class CyclicGroup:
-    """Rotations by multiples of 360 / ``order`` degrees, counterclockwise on screen.
+class PlanarGroup:
+    """Hold a group of turns of the plane.
 
-    An element is an int in ``0 .. order - 1``: how many such steps. ``0`` is the identity.
+    >>> C(4).elements[1], C(4).compose(Turn(3), Turn(2))
+    (Turn(quarters=1, tilt=0.0, mirrored=False), Turn(quarters=1, tilt=0.0, mirrored=False))
+    >>> C(8).exact.name, D(6).exact.name, O2.exact.name
+    ('C4', 'D2', 'D4')
+
+    Attributes:
+        order: number of rotations by multiples of 360 / ``order`` degrees; None for all angles.
+        mirrors: whether mirrored turns belong to it.
+
+    Raises:
+        ValueError: for an order below 1.
     """
 
-    order: int
+    order: "int | None"
+    mirrors: bool = False
 
-    def __post_init__(self):
-        if operator.index(self.order) < 1:
-            raise ValueError(f"a cyclic group needs an order of 1 or more, got {self.order}")
+    def __post_init__(self) -> None:
+        if self.order is not None and operator.index(self.order) < 1:
+            raise ValueError(f"a group of turns needs an order of 1 or more, got {self.order}")
 
     @property
-    def elements(self):
-        """All elements, identity first: ``range(order)``."""
-        return range(self.order)
+    def name(self) -> str:
+        """Return "C4", "D4", "SO2", "O2"."""
+        if self.order is None:
+            return "O2" if self.mirrors else "SO2"
+        return f"{'D' if self.mirrors else 'C'}{self.order}"
 
-    def element(self, value):
-        """``value`` as a plain int, once it is known to be an element.
+    @property
+    def identity(self) -> Turn:
+        """Return the turn that changes nothing."""
+        return turns.IDENTITY
 
-        Degrees passed by mistake (90 for one quarter turn) must not wrap around silently, so
-        there is no modulo here.
+    @cached_property
+    def elements(self) -> "tuple[Turn, ...] | None":
+        """Return all turns by ascending angle, those without a mirror first; None for all angles."""
+        if self.order is None:
+            return None
+        angles = [360 * step / self.order for step in range(self.order)]
+        kinds = (False, True) if self.mirrors else (False,)
+        return tuple(Turn.by(angle, mirrored) for mirrored in kinds for angle in angles)
+
+    @property
+    def exact(self) -> "PlanarGroup":
+        """Return the subgroup that acts by index: quarter turns, and mirrors where there are any."""
+        return PlanarGroup(4 if self.order is None else math.gcd(self.order, 4), self.mirrors)
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether all of it acts by index."""
+        return self == self.exact
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            self.element(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    def element(self, value: "Turn | int") -> Turn:
+        """Return a value as the element that it is; an integer stands for quarter turns.
 
         Raises:
-            ValueError: if it is outside ``0 .. order - 1``.
-            TypeError: if it is no integer.
+            ValueError: if it is no element of this group.
+            TypeError: if it is neither a turn nor an integer.
         """
-        element = operator.index(value)
-        if element not in self.elements:
+        turn = as_turn(value)
+        if turn.mirrored and not self.mirrors:
+            raise ValueError(f"{turn} is mirrored, and {self.name} has no mirrors")
+        if self.order is None:
+            return turn
+        assert self.elements is not None
+        step = round(turn.degrees * self.order / 360) % self.order
+        nearest = self.elements[step + self.order * turn.mirrored]
+        if turns.distance(turn, nearest) > _TOLERANCE:
             raise ValueError(
-                f"{element} is no element of the cyclic group of order {self.order}: "
-                f"give a number of steps in 0..{self.order - 1}, not degrees"
+                f"{turn.degrees:g} degrees is no angle of {self.name}: give a multiple of "
+                f"{360 / self.order:g}"
             )
-        return element
+        return nearest
 
-    def compose(self, a, b):
-        """The element that acts as ``b`` after ``a`` (cyclic groups commute: the order is free)."""
-        return (self.element(a) + self.element(b)) % self.order
-
-    def inverse(self, a):
-        """The element that undoes ``a``."""
-        return -self.element(a) % self.order
-
-    def degrees(self, a):
-        """The counterclockwise angle of ``a``, a float in [0, 360)."""
-        return 360.0 * self.element(a) / self.order
-
-    def element_at(self, degrees):
-        """The element that turns by ``degrees`` counterclockwise; any sign, any number of turns.
+    def index(self, value: "Turn | int") -> int:
+        """Return the place of an element among ``elements``.
 
         Raises:
-            ValueError: if no element has that angle.
+            ValueError: if it is no element, or the group has no list of them.
         """
-        for a in self.elements:
-            if degrees % 360 == self.degrees(a):
-                return a
-        raise ValueError(
-            f"{degrees} degrees is not on the grid of the cyclic group of order {self.order}: "
-            f"give a multiple of {360 / self.order:g}"
-        )
+        if self.elements is None:
+            raise ValueError(f"{self.name} is continuous: its elements have no numbers")
+        return self.elements.index(self.element(value))
+
+    def compose(self, a: "Turn | int", b: "Turn | int") -> Turn:
+        """Return the element that acts as ``b`` after ``a``."""
+        return self.element(turns.compose(self.element(a), self.element(b)))
+
+    def inverse(self, a: "Turn | int") -> Turn:
+        """Return the element that undoes ``a``."""
+        return self.element(turns.inverse(self.element(a)))
+
+    def distance(self, a: "Turn | int", b: "Turn | int") -> float:
+        """Measure the angle between two elements in [0, 180] degrees; 180 across a mirror."""
+        return turns.distance(self.element(a), self.element(b))
 
 
-C4 = CyclicGroup(4)
+def permutation(group: PlanarGroup, turn: "Turn | int") -> list[int]:
+    """Return where each element goes when ``turn`` acts after it, as indices of elements."""
+    assert group.elements is not None
+    return [group.index(turns.compose(element, group.element(turn))) for element in group.elements]
+
+
+def C(order: int) -> PlanarGroup:  # noqa: N802 - the group's name
+    """Return the cyclic group of rotations by multiples of 360 / ``order`` degrees."""
+    return PlanarGroup(order)
+
+
+def D(order: int) -> PlanarGroup:  # noqa: N802 - the group's name
+    """Return the dihedral group: the rotations of C(``order``), and each of them after a mirror."""
+    return PlanarGroup(order, mirrors=True)
+
+
+C4 = C(4)
+"""Quarter turns."""
+
+D4 = D(4)
+"""Quarter turns and mirrors: all that acts by index on images."""
+
+SO2 = PlanarGroup(None)
+"""Rotations by any angle."""
+
+O2 = PlanarGroup(None, mirrors=True)
+"""Rotations by any angle and mirrors."""

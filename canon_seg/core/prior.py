@@ -10,8 +10,6 @@ import math
 import torch
 from torch.nn import functional as F
 
-from canon_seg.errors import InputError
-
 
 def check_prior(prior, order):
     """A prior from the config as a tensor.
@@ -30,10 +28,7 @@ def check_prior(prior, order):
         values = torch.tensor([])
     # NaN fails every comparison, so that these are written the way that it has to pass.
     if not (len(values) == order and bool((values >= 0).all()) and abs(values.sum() - 1) <= 1e-6):
-        raise InputError(
-            f"MODEL.CANONICALIZER.PRIOR must be {order} non-negative numbers that sum to 1, "
-            f"got {prior}"
-        )
+        raise ValueError(f"PRIOR must be {order} non-negative numbers that sum to 1, got {prior}")
     return values.float()
 
 
@@ -44,9 +39,7 @@ def check_label_smoothing(value):
         InputError: naming ``MODEL.CANONICALIZER.LABEL_SMOOTHING``.
     """
     if not 0 <= value < 1:
-        raise InputError(
-            f"MODEL.CANONICALIZER.LABEL_SMOOTHING is {value}; it must be at least 0 and below 1"
-        )
+        raise ValueError(f"LABEL_SMOOTHING is {value}; it must be at least 0 and below 1")
     return float(value)
 
 

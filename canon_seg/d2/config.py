@@ -50,6 +50,11 @@ def add_canon_seg_config(cfg):
     # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
     cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5
 
+    # What says how likely each pose is.
+    cfg.MODEL.CANONICALIZER.SCORER = CN()
+    # "NetworkScorer": the equivariant network of WEIGHTS or NETWORK; or one that was registered.
+    cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
     # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (8, 16, 32, 64, 160) and DEPTH 1).

@@ -4,30 +4,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from canon_seg.coco.panoptic import turn_panoptic
-from canon_seg.core.group import C4
-from canon_seg.core.prior import (
-    alignment,
-    check_label_smoothing,
-    check_prior,
-    prior_loss,
-)
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.prior import alignment, check_label_smoothing, check_prior, prior_loss
+from canon_seg.core.turn import inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
-from canon_seg.d2.instances import turn_instances
+from canon_seg.d2.instances import snap_instances, turn_instances
 from canon_seg.d2.merging import merge_detections, merge_prompted
 from canon_seg.d2.numerics import used_numerics
 from canon_seg.d2.segmenters import build_segmenter
-from canon_seg.errors import InputError
-from canon_seg.images.arrays import turn_maps, turned_size
+from canon_seg.errors import InputError, of_key
+from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import straight_through
-from canon_seg.images.coordinates import PIXEL_STEP, snap
-from canon_seg.images.representative import turned_copy
 from canon_seg.networks.build import build_canonicalizer
 
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 
 
@@ -104,6 +96,9 @@ class CanonicalizedSegmenter(nn.Module):
                 f"MODEL.CANONICALIZER.TASK_WEIGHT is {keys.TASK_WEIGHT}, but there is no segmenter "
                 "to have losses; set MODEL.SEGMENTER.META_ARCHITECTURE, or the weight to 0"
             )
+        with of_key("MODEL.CANONICALIZER."):
+            prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
+            label_smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
         resize = None
         if not getattr(segmenter, "resizes_itself", False):
             resize = ResizeShortestEdge(
@@ -113,10 +108,10 @@ class CanonicalizedSegmenter(nn.Module):
             "canonicalizer": build_canonicalizer(cfg),
             "segmenter": segmenter,
             "resize": resize,
-            "prior": check_prior(keys.PRIOR, keys.GROUP_ORDER),
+            "prior": prior,
             "prior_weight": keys.PRIOR_WEIGHT,
             "task_weight": keys.TASK_WEIGHT,
-            "label_smoothing": check_label_smoothing(keys.LABEL_SMOOTHING),
+            "label_smoothing": label_smoothing,
             "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
             "evaluation_only": bool(used_numerics(cfg)),
             "cache": _build_cache(keys.CACHE),
@@ -169,39 +164,34 @@ class CanonicalizedSegmenter(nn.Module):
 
     @torch.no_grad()
     def inference(self, batched_inputs):
-        """Canonicalize, segment, turn back. Arguments and result as for :meth:`forward`."""
-        posed = [self._posed(inputs) for inputs in batched_inputs]
+        """Canonicalize, segment, and turn back; arguments and result are those of :meth:`forward`."""
+        batch = [self._framed(inputs) for inputs in batched_inputs]
         if self.segmenter is None:
-            return [{"pose": pose} for pose, _ in posed]
-        results = self._segment([_in_pose(inputs, pose.turns) for pose, inputs in posed])
+            return [{"pose": frame.pose} for frame, _ in batch]
+        results = self._segment([_canonical_inputs(frame, inputs) for frame, inputs in batch])
         return [
-            {"pose": pose, **_turned(self._with_votes(result, pose, inputs), pose.turns)}
-            for result, (pose, inputs) in zip(results, posed)
+            {"pose": frame.pose, **_back(frame, self._with_votes(result, frame, inputs))}
+            for result, (frame, inputs) in zip(results, batch, strict=True)
         ]
 
     @torch.no_grad()
     def canonicalize(self, inputs):
-        """The pose of one image, and the segmenter's input in the canonical frame.
+        """Find the pose of one image, and bring the segmenter's input to the canonical frame.
 
         Args:
             inputs: one of the dicts that :meth:`forward` takes.
+
         Returns:
             (pose, inputs for the segmenter).
         """
-        pose, inputs = self._posed(inputs)
-        return pose, self._resized(_in_pose(inputs, pose.turns))
+        frame, inputs = self._framed(inputs)
+        return frame.pose, self._resized(_canonical_inputs(frame, inputs))
 
-    def _posed(self, inputs):
-        """The pose, and the inputs that a segmenter may see, still in the given frame."""
-        inputs, prompt_key = _without_ground_truth(inputs), None
-        if inputs.get("prompts") is not None:
-            if self.canonicalizer.snaps:
-                inputs["prompts"] = inputs["prompts"].snapped()
-
-            def prompt_key(turns):
-                return inputs["prompts"].turned(turns, *inputs["image"].shape[-2:]).key()
-
-        return self.canonicalizer.pose(inputs["image"], prompt_key), inputs
+    def _framed(self, inputs):
+        """Return the frame of an image, and the inputs that a segmenter may see of it."""
+        inputs = _without_ground_truth(inputs)
+        frame = CanonicalFrame(self.canonicalizer, inputs["image"], inputs.get("prompts"))
+        return frame, inputs
 
     def _resized(self, inputs):
         """The inputs with their image at the segmenter's size."""
@@ -228,20 +218,20 @@ class CanonicalizedSegmenter(nn.Module):
         return [self._on_grid(result) for result in results]
 
     def _on_grid(self, result):
-        """Predictions with their coordinates on the grid on which turning is exact in float32."""
+        """Return predictions with coordinates on the grid on which turning is exact in float32."""
         return {
-            key: _snapped(value)
+            key: snap_instances(value)
             if key in ("instances", "proposals") and self.canonicalizer.snaps
             else value
             for key, value in result.items()
         }
 
-    def _with_votes(self, result, pose, inputs):
-        """A result merged with those of the other poses of a vote, in its own frame.
+    def _with_votes(self, result, frame, inputs):
+        """Merge a result with those of the other poses of a vote, in the canonical frame.
 
-        That is the canonical frame: what comes out depends on the canonical image alone.
+        What comes out depends on the canonical image alone.
         """
-        if not pose.others:
+        if not frame.pose.others:
             return result
         for key in result:
             if key != "instances":
@@ -250,11 +240,10 @@ class CanonicalizedSegmenter(nn.Module):
                     f"gives {key}; set MODEL.CANONICALIZER.UNCERTAIN to argmax or keep, and leave "
                     "out the mode tta"
                 )
-        results = [result]
-        for other in pose.others:
-            turns = C4.compose(other, pose.turns_to_canonical)
-            results += [_turned(voted, turns) for voted in self._segment([_in_pose(inputs, other)])]
-        instances = [voted["instances"] for voted in results]
+        instances = [result["instances"]]
+        for other in frame.pose.others:
+            (voted,) = self._segment([_canonical_inputs(frame.in_pose(other), inputs)])
+            instances.append(frame.from_pose(other, voted["instances"], "instances"))
         if inputs.get("prompts") is not None:
             return {"instances": merge_prompted(instances)}
         return {
@@ -263,7 +252,8 @@ class CanonicalizedSegmenter(nn.Module):
 
     def _losses(self, batched_inputs):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
-        logits = self.canonicalizer.logits(images)
+        found = self.canonicalizer.scores(images)
+        logits = found.logits
         losses = {
             "loss_prior": self.prior_weight * prior_loss(logits, self.prior, self.label_smoothing)
         }
@@ -275,13 +265,13 @@ class CanonicalizedSegmenter(nn.Module):
         weight = self.task_weight / len(images)
         with _losses_in_eval_mode(self.segmenter, self.freeze_segmenter):
             # One by one: detectron2 v0.6 cannot batch images that carry gradients.
-            for inputs, image, image_logits in zip(batched_inputs, images, logits):
-                turns, canonical = straight_through(image.float(), image_logits)
+            for inputs, image, own in zip(batched_inputs, images, found, strict=True):
+                pose, canonical = straight_through(image.float(), own)
                 task_losses = self.segmenter(
                     [
                         {
                             **_without_ground_truth(inputs),
-                            **_turned_ground_truth(inputs, C4.inverse(turns)),
+                            **_turned_ground_truth(inputs, inverse(pose)),
                             "image": canonical,
                             "height": canonical.shape[-2],
                             "width": canonical.shape[-1],
@@ -324,66 +314,24 @@ def _build_cache(mebibytes):
     return ResultCache(mebibytes * 2**20) if mebibytes else None
 
 
-def _in_pose(inputs, pose):
-    """Inputs of the segmenter on the image without that pose; still to be resized."""
-    image, turns = inputs["image"], C4.inverse(pose)
-    size = image.shape[-2:]
-    posed = {**inputs, "image": turned_copy(image, turns) if turns else image}
-    posed["height"], posed["width"] = turned_size(
-        inputs.get("height", size[0]), inputs.get("width", size[1]), turns
-    )
+def _canonical_inputs(frame, inputs):
+    """Return the inputs of the segmenter in the canonical frame; still to be resized."""
+    height, width = inputs.get("height", frame.size[0]), inputs.get("width", frame.size[1])
+    posed = {**inputs, "image": frame.image}
+    posed["height"], posed["width"] = turned_size(height, width, frame.pose.to_canonical)
     if inputs.get("prompts") is not None:
-        posed["prompts"] = inputs["prompts"].turned(turns, *size)
+        posed["prompts"] = frame.prompts
     return posed
 
 
-def turn_own_instances(instances, turns):
-    """As turn_instances, but masks on the CPU are turned in their own memory.
-
-    They must belong to nobody else: a segmenter's are its result, and the cache gives copies. New
-    memory for masks costs several times as much as turning them.
-
-    Args:
-        instances: ``detectron2.structures.Instances``, of no use afterwards.
-        turns: quarter turns counterclockwise.
-    Returns:
-        new ``Instances``.
-    """
-    fields = instances.get_fields()
-    masks, turns = fields.get("pred_masks"), C4.element(turns)
-    if (
-        not turns
-        or not isinstance(masks, torch.Tensor)
-        or masks.device.type != "cpu"
-        or not masks.is_contiguous()
-        or masks.shape[1:] != torch.Size(instances.image_size)
-    ):
-        return turn_instances(instances, turns)
-    # A turn is a flip and, if it is not by 180 degrees, an exchange of the axes, which is a view.
-    flipped = {1: (-1,), 2: (-2, -1), 3: (-2,)}[turns]
-    for mask in masks:
-        mask.copy_(mask.flip(flipped))
-    others = {name: value for name, value in fields.items() if value is not masks}
-    turned = turn_instances(Instances(instances.image_size, **others), turns)
-    turned.pred_masks = masks if turns == 2 else masks.transpose(-2, -1)
-    return turned
-
-
-def _turned(result, turns):
-    """A segmenter's result, turned; it is of no use afterwards."""
+def _back(frame, result):
+    """Bring a segmenter's result back to the given frame; it is of no use afterwards."""
     turned = {}
     for key, value in result.items():
-        if key in ("instances", "proposals"):
-            turned[key] = turn_own_instances(value, turns)
-        elif key == "sem_seg":
-            turned[key] = turn_maps(value, turns)
-        elif key == "panoptic_seg":
-            turned[key] = turn_panoptic(*value, turns)
-        else:
-            raise ValueError(
-                f"the segmenter returned {key!r}, which CanonicalizedSegmenter does not know how "
-                "to turn"
-            )
+        try:
+            turned[key] = frame.back(value, key)
+        except TypeError as error:
+            raise ValueError(f"the segmenter returned {key!r}: {error}") from error
     return turned
 
 
@@ -404,14 +352,3 @@ def _turned_ground_truth(inputs, turns):
     if "sem_seg" in inputs:
         turned["sem_seg"] = turn_maps(inputs["sem_seg"], turns)
     return turned
-
-
-def _snapped(instances):
-    snapped = Instances(instances.image_size)
-    for name, value in instances.get_fields().items():
-        if isinstance(value, Boxes):  # rotated ones too
-            value = type(value)(snap(value.tensor, PIXEL_STEP))
-        elif name == "pred_keypoints":
-            value = torch.cat([snap(value[..., :2], PIXEL_STEP), value[..., 2:]], dim=-1)
-        snapped.set(name, value)
-    return snapped

@@ -1,13 +1,13 @@
 """The models that a sweep compares: one segmenter behind different canonicalizers."""
 
-from canon_seg.core.group import C4
-from canon_seg.d2.meta_arch import CanonicalizedSegmenter
-from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import (
+from canon_seg.core.canonicalizer import (
     AllPosesCanonicalizer,
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
+from canon_seg.core.group import C4
+from canon_seg.d2.meta_arch import CanonicalizedSegmenter
+from canon_seg.errors import InputError
 
 from detectron2.modeling import build_model
 
@@ -26,7 +26,8 @@ def build_models(cfg, modes):
         cfg: config; not changed. Its canonicalizer is built only if ``modes`` has "canonical".
         modes: keys of ``MODES``.
     Returns:
-        dict from mode to a function from the true pose (0..3) to the model for such images.
+        dict from mode to a function from the true pose (a turn, or a number of quarter turns) to
+        the model for such images.
     Raises:
         InputError: naming the mode or the config key that cannot be used.
     """
@@ -51,12 +52,12 @@ def build_models(cfg, modes):
 def models_by_mode(model, modes):
     """As :func:`build_models`, around a :class:`CanonicalizedSegmenter` that is there already."""
     known = {
-        "vanilla": lambda: _same_for_all(behind(IdentityCanonicalizer(), model)),
-        "canonical": lambda: _same_for_all(model),
-        "oracle": lambda: [behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements],
-        "tta": lambda: _same_for_all(behind(AllPosesCanonicalizer(), model)),
+        "vanilla": lambda: _for_all_poses(behind(IdentityCanonicalizer(), model)),
+        "canonical": lambda: _for_all_poses(model),
+        "oracle": lambda: _for_each_pose(model),
+        "tta": lambda: _for_all_poses(behind(AllPosesCanonicalizer(), model)),
     }
-    return {mode: known[mode]().__getitem__ for mode in check_modes(modes)}
+    return {mode: known[mode]() for mode in check_modes(modes)}
 
 
 def check_modes(modes):
@@ -70,8 +71,13 @@ def check_modes(modes):
     return list(dict.fromkeys(modes))
 
 
-def _same_for_all(model):
-    return [model] * C4.order
+def _for_all_poses(model):
+    return lambda pose: model
+
+
+def _for_each_pose(model):
+    oracles = {pose: behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements}
+    return lambda pose: oracles[C4.element(pose)]
 
 
 def behind(canonicalizer, model):

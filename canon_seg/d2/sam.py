@@ -15,7 +15,6 @@ from canon_seg.sam.models import (
     build_official_sam,
     build_tiny_sam,
 )
-from canon_seg.sam.prompts import Prompts
 from canon_seg.sam.training import PromptBatch, coverage, training_losses
 
 from detectron2.config import configurable

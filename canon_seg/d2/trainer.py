@@ -21,7 +21,6 @@ from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
 from canon_seg.io.files import save_torch
-from canon_seg.networks.weights import save_canonicalizer
 
 from detectron2.engine import (
     AMPTrainer,
@@ -63,7 +62,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         if hasattr(model, "canonicalizer"):  # its weights file may have brought its own
             cfg.defrost()
-            cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.input_size
+            cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.scorer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -199,7 +198,7 @@ class Trainer(DefaultTrainer):
         was_training = canonicalizer.training
         canonicalizer.eval()
         try:
-            logits = torch.cat([canonicalizer.logits([self._read(file)]) for file in files])
+            logits = torch.cat([canonicalizer.scores([self._read(file)]).logits for file in files])
         finally:
             canonicalizer.train(was_training)
         return {
@@ -273,11 +272,7 @@ class WriteResults(HookBase):
     def _write(self):
         cfg, model = self.trainer.cfg, self.trainer.trained
         if hasattr(model, "canonicalizer"):
-            save_canonicalizer(
-                os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth"),
-                model.canonicalizer.network,
-                model.canonicalizer.input_size,
-            )
+            model.canonicalizer.save(os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth"))
         segmenter = getattr(model, "segmenter", model)
         if segmenter is not None and any(p.requires_grad for p in segmenter.parameters()):
             save_segmenter(os.path.join(cfg.OUTPUT_DIR, "segmenter.pth"), segmenter)

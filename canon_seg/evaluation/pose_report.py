@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 from canon_seg.io.files import write_atomically
 
 _BLUE, _GREY = "#0072B2", "0.75"

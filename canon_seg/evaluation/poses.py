@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg.core.group import C4
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.representative import representative_turns

@@ -11,7 +11,6 @@ import torch
 from tqdm import tqdm
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.core.group import C4
 from canon_seg.d2.distributed import SharedCounter
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
@@ -21,6 +20,7 @@ from canon_seg.evaluation.rotated_coco import (
     coco_results,
     contiguous_ids,
 )
+from canon_seg.geometry.group import C4
 from canon_seg.images.reading import read_image
 
 from detectron2.utils import comm

@@ -6,7 +6,7 @@ Masks and annotations in COCO's formats are turned by :mod:`canon_seg.coco`.
 from canon_seg.coco.annotations import turn_annotation, turn_coco, turn_polygon_annotation
 from canon_seg.coco.masks import annotation_to_rle, decode_rle, encode_mask, turn_rle
 from canon_seg.coco.panoptic import turn_panoptic
-from canon_seg.core.group import C4, CyclicGroup
+from canon_seg.geometry.group import C4, CyclicGroup
 from canon_seg.images.arrays import turn_image, turn_maps, turned_size
 from canon_seg.images.coordinates import (
     ANNOTATION_STEP,

@@ -6,9 +6,10 @@ Frame
     x runs to the right and y down; an image is H x W, rows first.
 
 Sign
-    An element of C4 is an int ``turns`` in 0..3: quarter turns *counterclockwise* as seen on
-    screen, ``numpy.rot90``'s direction. One turn makes a W x H image of an H x W image: what was
-    at its right edge is then at the top.
+    Turns (:class:`canon_seg.core.turn.Turn`) are *counterclockwise* as seen on screen,
+    ``numpy.rot90``'s direction. One quarter turn makes a W x H image of an H x W image: what was at
+    its right edge is then at the top. A mirror exchanges left and right, and comes before the
+    quarter turns. Where a turn is asked for, an integer 0..3 stands for quarter turns.
 
 Pixel edges and pixel centres
     Boxes, polygons, and points are *continuous*: pixel i covers [i, i + 1), the image covers
@@ -25,7 +26,8 @@ Pixel edges and pixel centres
     3            (H - y, x)               (H - 1 - y, x)
     ===========  =======================  ===============================
 
-    H and W are those of the frame before turning.
+    H and W are those of the frame before turning. The mirror takes x to W - x, and the index x to
+    W - 1 - x.
 
 SAM's half pixel
     segment_anything takes clicks as pixel indices and adds the half pixel itself:
@@ -37,6 +39,8 @@ Exactness
     Pixels move by index. Coordinates are exact on dyadic grids (``snap``). So a turn is undone by
     its inverse, and two turns are their composition, bit for bit.
 
-``canon_seg.d2.instances`` turns detectron2's ``Instances``. It is not imported here: all
-else works without detectron2.
+What belongs to other rooms is turned there: COCO's masks and annotations in :mod:`canon_seg.coco`,
+detectron2's ``Instances`` in ``canon_seg.d2.instances``.
 """
+
+from canon_seg.images import actions  # noqa: F401 - registers how turns act

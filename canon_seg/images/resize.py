@@ -1,4 +1,4 @@
-"""From an image as read to the small float image that a canonicalizer's network takes."""
+"""Shrink an image as read to the small float image that a canonicalizer's network takes."""
 
 import torch
 from torch.nn import functional as F
@@ -10,8 +10,8 @@ STRIDE = 32  # sizes are 32 k + 1: five stride-2 convolutions pass them symmetri
 MAX_ASPECT = 4  # a longer image is squeezed to it: bounds the network's cost
 
 
-def network_size(height, width, input_size):
-    """The size at which the network sees an image of a given size.
+def network_size(height: int, width: int, input_size: int) -> tuple[int, int]:
+    """Return the size at which the network sees an image of a given size.
 
     Args:
         input_size: shorter side in pixels, of the form 32 k + 1.
@@ -24,7 +24,7 @@ def network_size(height, width, input_size):
     return (input_size, longer) if height <= width else (longer, input_size)
 
 
-def resize_for_network(image, input_size):
+def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
     """Shrink an image to the network's input, with anti-aliasing.
 
     Args:
@@ -37,15 +37,17 @@ def resize_for_network(image, input_size):
     size = network_size(*image.shape[-2:], input_size)
     if tuple(image.shape[-2:]) == size:
         return image
-    if image.dtype == torch.uint8 and image.device.type != "cpu":
-        image = image.float()  # the uint8 kernel exists for CPUs only
+    if image.dtype in (torch.float16, torch.bfloat16) or (
+        image.dtype == torch.uint8 and image.device.type != "cpu"
+    ):
+        image = image.float()  # the kernels of these types exist for CPUs, or not at all
     return F.interpolate(
         image[None], size=size, mode="bilinear", align_corners=False, antialias=True
     )[0]
 
 
-def normalize(images):
-    """(B, 3, h, w) RGB values of 0..255, any dtype, to the float32 values that networks take."""
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Bring (B, 3, h, w) RGB values of 0..255 of any type to the float32 values that networks take."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std

@@ -1,33 +1,37 @@
-"""Canonicalizers from a config."""
+"""Build canonicalizers and scorers from a config."""
+
+from typing import Any
 
 from canon_seg.config.assets import resolve_asset
-from canon_seg.core.group import C4
-from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import (
-    GroupCanonicalizer,
-    IdentityCanonicalizer,
-    UncertainPoses,
-)
-from canon_seg.images.resize import STRIDE
+from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
+from canon_seg.core.scorer import SCORERS, Scorer
+from canon_seg.errors import InputError, of_key
+from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
 
 
-def build_canonicalizer(cfg):
-    """The canonicalizer that ``cfg.MODEL.CANONICALIZER`` describes.
+def build_canonicalizer(cfg: Any) -> Canonicalizer:
+    """Build the canonicalizer that ``cfg.MODEL.CANONICALIZER`` describes.
+
+    Raises:
+        InputError: naming the key that cannot be used.
+    """
+    with of_key("MODEL.CANONICALIZER.NAME"):
+        kind = CANONICALIZERS.get(cfg.MODEL.CANONICALIZER.NAME)
+    return kind.from_config(cfg)
+
+
+@SCORERS.register("NetworkScorer")
+def build_network_scorer(cfg: Any) -> Scorer:
+    """Build the scorer whose equivariant network is in a weights file, or is to be trained.
 
     Raises:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER
-    if keys.NAME == "IdentityCanonicalizer":
-        return IdentityCanonicalizer()
-    if keys.NAME != "GroupCanonicalizer":
-        raise InputError(
-            f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}; known: GroupCanonicalizer, "
-            "IdentityCanonicalizer"
-        )
-    _check_order(keys.GROUP_ORDER, "")
+    _check_order(keys.GROUP_ORDER, keys.GROUP_ORDER, "")
     if keys.WEIGHTS:
         network, input_size = load_canonicalizer(
             resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
@@ -41,30 +45,19 @@ def build_canonicalizer(cfg):
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
             "MODEL.CANONICALIZER.TRAINABLE True to train from scratch"
         )
-    _check_order(network.spec.group_order, origin)
-    if input_size % STRIDE != 1 or input_size <= STRIDE:
-        raise InputError(
-            f"MODEL.CANONICALIZER.INPUT_SIZE is {input_size}{origin}; it must be of the form "
-            f"{STRIDE} k + 1 (65, 97, 129, ...)"
-        )
-    return GroupCanonicalizer(
-        network,
-        input_size=input_size,
-        image_format=cfg.INPUT.FORMAT,
-        uncertain=UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES),
-    )
+    _check_order(network.spec.group_order, keys.GROUP_ORDER, origin)
+    with of_key(f"MODEL.CANONICALIZER.INPUT_SIZE{origin}"):
+        return NetworkScorer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
 
 
-def network_spec(cfg):
-    """The :class:`NetworkSpec` that ``cfg.MODEL.CANONICALIZER`` describes."""
+def network_spec(cfg: Any) -> NetworkSpec:
+    """Return the :class:`NetworkSpec` that ``cfg.MODEL.CANONICALIZER`` describes."""
     keys = cfg.MODEL.CANONICALIZER
     return NetworkSpec(
         keys.NETWORK.NAME, keys.GROUP_ORDER, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
     )
 
 
-def _check_order(order, origin):
-    if order != C4.order:
-        raise InputError(
-            f"MODEL.CANONICALIZER.GROUP_ORDER is {order}{origin}; only {C4.order} is supported"
-        )
+def _check_order(order: int, wanted: int, origin: str) -> None:
+    if order != wanted or order != 4:
+        raise InputError(f"MODEL.CANONICALIZER.GROUP_ORDER is {order}{origin}; only 4 is supported")

@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 
+from canon_seg.core.frame import CanonicalFrame
 from canon_seg.errors import InputError
+from canon_seg.images.arrays import contiguous
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
-from canon_seg.predictors.frame import CanonicalFrame, as_canonicalizer_takes_it, turn_back
+from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_takes_it
 
 
 class CanonicalImagePredictor:
@@ -55,9 +57,9 @@ class CanonicalImagePredictor:
             raise InputError(problem)
         self._frame = self.pose = None
         frame = CanonicalFrame(
-            self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer)
+            self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
         )
-        self.predictor.set_image(frame.canonical_image(image))
+        self.predictor.set_image(contiguous(frame.there(image, "image")))
         self._frame, self.pose = frame, frame.pose
 
     def predict(
@@ -97,18 +99,18 @@ class CanonicalImagePredictor:
             problem = problem or boxes_problem(edges, self._frame.size)
         if problem:
             raise InputError(problem)
-        pose, points, edges, mask = self._frame.to_canonical(
-            points, edges, None if mask_input is None else np.asarray(mask_input)
+        frame = self._frame.with_prompts(
+            PredictorPrompts(points, edges, None if mask_input is None else np.asarray(mask_input))
         )
         masks, scores, logits = self.predictor.predict(
-            point_coords=points,
+            point_coords=frame.prompts.points,
             point_labels=point_labels,
-            box=edges,
-            mask_input=mask,
+            box=frame.prompts.boxes,
+            mask_input=frame.prompts.logits,
             multimask_output=multimask_output,
             return_logits=return_logits,
         )
-        return turn_back(masks, pose), scores, turn_back(logits, pose)
+        return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
 
 
 class TransformersSam:

@@ -3,6 +3,7 @@
 from canon_seg.config.assets import resolve_asset
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.io.checkpoint import load_state, load_torch_file
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
 from canon_seg.sam.models import build_tiny_sam
 
@@ -28,7 +29,9 @@ def load_default_canonicalizer(image_format="RGB"):
         :class:`canon_seg.images.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
     """
     network, input_size = load_canonicalizer(resolve_asset(CANONICALIZER))
-    return GroupCanonicalizer(network, input_size=input_size, image_format=image_format).eval()
+    return GroupCanonicalizer(
+        NetworkScorer(network, input_size=input_size, image_format=image_format)
+    ).eval()
 
 
 def load_default_sam():

@@ -8,7 +8,7 @@ from canon_seg.config.device import resolve_device
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
-from canon_seg.predictors.frame import to_numpy
+from canon_seg.predictors.prompts import to_numpy
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.config import get_cfg

@@ -6,8 +6,11 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import mask_to_rle_pytorch
 
 from canon_seg.coco.masks import decode_rle, turn_rle
+from canon_seg.core import action
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.turn import Turn
 from canon_seg.errors import InputError
-from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.images.arrays import contiguous, turn_maps
 from canon_seg.images.coordinates import (
     ANNOTATION_STEP,
     snap,
@@ -16,7 +19,7 @@ from canon_seg.images.coordinates import (
 )
 from canon_seg.predictors.checks import image_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
-from canon_seg.predictors.frame import as_canonicalizer_takes_it
+from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.models import LongestSide
 
 
@@ -63,16 +66,17 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         if problem := image_problem(image):
             super().generate(image)  # segment_anything's own error, where it has one
             raise InputError(problem)
-        pose = self.canonicalizer.pose(as_canonicalizer_takes_it(image, self.canonicalizer)).alone()
-        canonical = np.ascontiguousarray(turn_image(image, pose.turns_to_canonical))
-        records = super().generate(canonical)
+        frame = CanonicalFrame(
+            self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
+        )
+        records = super().generate(contiguous(frame.there(image, "image")))
         if self.canonicalizer.snaps:
             records = [_snapped(record) for record in records]
-        height, width = canonical.shape[:2]
-        return pose, [turn_record(record, pose.turns, height, width) for record in records]
+        return frame.pose, [frame.back(record, "mask_record") for record in records]
 
 
-def turn_record(record, turns, height, width):
+@action.register(dict, "mask_record")
+def turn_record(record: dict, turn: "Turn | int", height: int, width: int) -> dict:
     """Turn one record of segment_anything's automatic mask generator.
 
     Args:
@@ -81,33 +85,36 @@ def turn_record(record, turns, height, width):
             so: a mask of one pixel has w = h = 0), zeros for an empty mask; ``area``;
             ``point_coords``: list of x, y clicks, pixel indices; ``crop_box``: x, y, w, h in pixel
             edges; other values don't depend on the frame.
-        turns: quarter turns counterclockwise.
+        turn: by index; an integer stands for quarter turns counterclockwise.
         height, width: of the image before turning, in pixels.
     Returns:
         new dict with the same keys and types.
     """
-    frame = turns, height, width
+    frame = turn, height, width
     turned = {
-        "segmentation": _turn_segmentation(record["segmentation"], turns),
+        "segmentation": _turn_segmentation(record["segmentation"], turn),
         "point_coords": turn_pixels(np.array(record["point_coords"]), *frame).tolist(),
         "crop_box": turn_boxes_xywh(np.array(record["crop_box"]), *frame).tolist(),
     }
     if record["area"]:
         # An extent in pixel indices: the image's own goes from 0 to size - 1.
         turned["bbox"] = turn_boxes_xywh(
-            np.array(record["bbox"]), turns, height - 1, width - 1
+            np.array(record["bbox"]), turn, height - 1, width - 1
         ).tolist()
     return {**record, **turned}
 
 
-def _turn_segmentation(segmentation, turns):
+def _turn_segmentation(segmentation, turn):
     if isinstance(segmentation, np.ndarray):
-        return np.ascontiguousarray(turn_maps(segmentation, turns))
+        return np.ascontiguousarray(turn_maps(segmentation, turn))
     if isinstance(segmentation["counts"], list):  # segment_anything's uncompressed RLE
-        mask = np.ascontiguousarray(turn_maps(decode_rle(segmentation), turns))
+        mask = np.ascontiguousarray(turn_maps(decode_rle(segmentation), turn))
         return mask_to_rle_pytorch(torch.from_numpy(mask)[None].bool())[0]
-    return turn_rle(segmentation, turns)
+    return turn_rle(segmentation, turn)
 
 
 def _snapped(record):
-    return {**record, "point_coords": snap(np.array(record["point_coords"]), ANNOTATION_STEP)}
+    return {
+        **record,
+        "point_coords": snap(np.array(record["point_coords"]), ANNOTATION_STEP).tolist(),
+    }

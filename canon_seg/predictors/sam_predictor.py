@@ -4,15 +4,16 @@ import numpy as np
 import torch
 from segment_anything import SamPredictor
 
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.turn import IDENTITY, turned_size
 from canon_seg.errors import InputError
-from canon_seg.images.arrays import turn_maps, turned_size
+from canon_seg.images.arrays import contiguous
 from canon_seg.predictors.checks import boxes_problem, image_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
-from canon_seg.predictors.frame import (
-    CanonicalFrame,
+from canon_seg.predictors.prompts import (
+    PredictorPrompts,
     as_canonicalizer_takes_it,
     to_numpy,
-    turn_back,
 )
 from canon_seg.sam.models import LongestSide
 
@@ -46,7 +47,7 @@ class CanonicalSamPredictor(SamPredictor):
     - ``features`` hold no pose, so that they cannot be kept and set again: keep a predictor for
       each image.
     - For images that equal a turn of themselves see
-      :class:`canon_seg.predictors.frame.CanonicalFrame`.
+      :class:`canon_seg.core.frame.CanonicalFrame`.
     - Where segment_anything computes something from bad prompts (points or boxes outside the image,
       empty ones, boxes without area, labels other than 1, 0 and -1 for padding, masks of another
       size) there is an :class:`canon_seg.errors.InputError`.
@@ -85,9 +86,10 @@ class CanonicalSamPredictor(SamPredictor):
         frame = CanonicalFrame(
             self.canonicalizer,
             as_canonicalizer_takes_it(image, self.canonicalizer, image_format),
+            votes=False,
         )
         self.reset_image()
-        self._official.set_image(frame.canonical_image(image), image_format)
+        self._official.set_image(contiguous(frame.there(image, "image")), image_format)
         self._set(frame)
 
     def set_torch_image(self, transformed_image, original_image_size):
@@ -111,15 +113,13 @@ class CanonicalSamPredictor(SamPredictor):
                 f"transformed_image has shape {tuple(transformed_image.shape)}; give one image"
             )
         image = transformed_image[0]
-        theirs = getattr(self.canonicalizer, "image_format", self.model.image_format)
-        if theirs != self.model.image_format:
+        if self.canonicalizer.image_format != self.model.image_format:
             image = image.flip(0)
-        frame = CanonicalFrame(self.canonicalizer, image, original_image_size)
-        turns = frame.pose.turns_to_canonical
-        if not self._is_plain(frame.pose):
-            transformed_image = turn_maps(transformed_image, turns).contiguous()
+        frame = CanonicalFrame(self.canonicalizer, image, size=original_image_size, votes=False)
+        if not self._is_plain(frame):
+            transformed_image = frame.there(transformed_image, "masks")
         self.reset_image()
-        self._official.set_torch_image(transformed_image, turned_size(*frame.size, turns))
+        self._official.set_torch_image(transformed_image, frame.canonical_size)
         self._set(frame)
 
     def predict(
@@ -147,13 +147,17 @@ class CanonicalSamPredictor(SamPredictor):
         if problem := self._problem(point_coords, point_labels, box, mask_input, batched=False):
             self._official.predict(point_coords, point_labels, box, mask_input, **options)
             raise InputError(problem)
-        pose, points, boxes, mask = self._frame.to_canonical(
-            None if point_coords is None else point_coords.astype(float),
-            None if box is None else box.astype(float),
-            None if mask_input is None else to_numpy(mask_input),
+        frame = self._frame.with_prompts(
+            PredictorPrompts(
+                None if point_coords is None else point_coords.astype(float),
+                None if box is None else box.astype(float),
+                None if mask_input is None else to_numpy(mask_input),
+            )
         )
-        masks, scores, logits = self._official.predict(points, point_labels, boxes, mask, **options)
-        return turn_back(masks, pose), scores, turn_back(logits, pose)
+        masks, scores, logits = self._official.predict(
+            frame.prompts.points, point_labels, frame.prompts.boxes, frame.prompts.logits, **options
+        )
+        return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
 
     @torch.no_grad()
     def predict_torch(
@@ -185,8 +189,9 @@ class CanonicalSamPredictor(SamPredictor):
         if problem := self._problem(points, point_labels, edges, mask_input, batched=True):
             self._official.predict_torch(point_coords, point_labels, boxes, mask_input, **options)
             raise InputError(problem)
-        pose, points, edges, mask = self._frame.to_canonical(points, edges, mask_input)
-        if not self._is_plain(pose):
+        frame = self._frame.with_prompts(PredictorPrompts(points, edges, mask_input))
+        points, edges, mask = frame.prompts.points, frame.prompts.boxes, frame.prompts.logits
+        if not self._is_plain(frame):
             size = self._official.original_size
             if points is not None:
                 point_coords = self.transform.apply_coords_torch(points, size)
@@ -195,7 +200,7 @@ class CanonicalSamPredictor(SamPredictor):
         masks, scores, logits = self._official.predict_torch(
             point_coords, point_labels, boxes, mask, **options
         )
-        return turn_back(masks, pose), scores, turn_back(logits, pose)
+        return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
 
     def reset_image(self):
         """Forget the current image."""
@@ -207,12 +212,12 @@ class CanonicalSamPredictor(SamPredictor):
         self._frame, self.pose = frame, frame.pose
         self.features = self._official.features
         self.original_size = frame.size
-        self.input_size = turned_size(*self._official.input_size, frame.pose.turns)
+        self.input_size = turned_size(*self._official.input_size, frame.pose.turn)
         self.is_image_set = True
 
-    def _is_plain(self, pose):
-        """Whether the official predictor gets just what was given, to the last bit."""
-        return pose.turns == 0 and not self.canonicalizer.snaps
+    def _is_plain(self, frame):
+        """Return whether the official predictor gets just what was given, to the last bit."""
+        return frame.pose.turn == IDENTITY and not self.canonicalizer.snaps
 
     def _refuse(self, problem):
         """After an image that is none has passed segment_anything without an error."""

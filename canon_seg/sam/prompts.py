@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 
+from canon_seg.core.turn import Turn
 from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
 
 
@@ -56,18 +57,18 @@ class Prompts:
             points=None if self.points is None else snap(self.points, PIXEL_STEP),
         )
 
-    def turned(self, turns, height, width):
-        """The same prompts on the turned image.
+    def turned(self, turn: "Turn | int", height: int, width: int) -> "Prompts":
+        """Return the same prompts on the turned image.
 
         Args:
-            turns: quarter turns counterclockwise.
+            turn: by index; an integer stands for quarter turns counterclockwise.
             height, width: of the image before turning.
         """
         boxes, points = self.boxes, self.points
         return replace(
             self,
-            boxes=None if boxes is None else turn_boxes(boxes, turns, height, width),
-            points=None if points is None else turn_pixels(points, turns, height, width),
+            boxes=None if boxes is None else turn_boxes(boxes, turn, height, width),
+            points=None if points is None else turn_pixels(points, turn, height, width),
         )
 
     def key(self):

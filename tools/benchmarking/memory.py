@@ -10,10 +10,10 @@ import sys
 
 import torch
 
-from canon_seg.d2.models import models_by_mode
-from canon_seg.evaluation.rotated_coco import coco_results
 from benchmarking.peers import Equiadapt
 from benchmarking.ways import Settings, box_prompts, build, model_inputs, picture
+from canon_seg.d2.models import models_by_mode
+from canon_seg.evaluation.rotated_coco import coco_results
 
 LARGE = {"height": 3000, "width": 4000, "masks": 100}
 

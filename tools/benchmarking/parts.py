@@ -3,11 +3,6 @@
 import numpy as np
 import torch
 
-from canon_seg.coco.masks import encode_mask
-from canon_seg.core.group import C4
-from canon_seg.images.arrays import turn_maps
-from canon_seg.images.representative import representative_turns, turned_copy
-from canon_seg.images.resize import normalize, resize_for_network
 from benchmarking.timing import measure, ratio, summary
 from benchmarking.ways import (
     build,
@@ -16,6 +11,11 @@ from benchmarking.ways import (
     model_inputs,
     picture,
 )
+from canon_seg.coco.masks import encode_mask
+from canon_seg.geometry.group import C4
+from canon_seg.images.arrays import turn_maps, turned_copy
+from canon_seg.images.representative import representative_turns
+from canon_seg.images.resize import normalize, resize_for_network
 
 MEGAPIXELS = {1: (1000, 1000), 4: (2000, 2000), 12: (3000, 4000)}
 MASKS = (1, 20, 100)

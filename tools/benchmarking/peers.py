@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 
 HYPERPARAMETERS = {"beta": 1.0, "input_crop_ratio": 0.8, "resize_shape": 128}
 NETWORK = {"out_channels": 64, "kernel_size": 5, "num_layers": 12}

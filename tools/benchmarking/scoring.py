@@ -8,9 +8,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarking.timing import measure, ratio, summary
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.evaluation.views import View
-from benchmarking.timing import measure, ratio, summary
 
 HEIGHT, WIDTH, CATEGORIES, DETECTIONS = 480, 640, 80, 100
 TRUTHS = 36_000 / 5_000

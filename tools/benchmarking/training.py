@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarking.peers import Equiadapt
+from benchmarking.timing import measure, ratio, summary
+from benchmarking.ways import G_WRN, build, picture
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.errors import InputError
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.resize import network_size
 from canon_seg.networks.equivariant import build_trainable_network
 from canon_seg.networks.photo_stream import PhotoStream
-from benchmarking.peers import Equiadapt
-from benchmarking.timing import measure, ratio, summary
-from benchmarking.ways import G_WRN, build, picture
+from canon_seg.networks.scorer import NetworkScorer
 
 from detectron2.utils.events import EventStorage
 
@@ -92,7 +93,7 @@ def _optimizer(module):
 def _our_step(network, size, batch, settings):
     model = (
         CanonicalizedSegmenter(
-            canonicalizer=GroupCanonicalizer(network, input_size=size, image_format="RGB"),
+            canonicalizer=GroupCanonicalizer(NetworkScorer(network, input_size=size)),
             segmenter=None,
             resize=None,
             prior=torch.eye(4)[0],

@@ -8,19 +8,19 @@ import torch
 from PIL import Image
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.core.group import C4
+from benchmarking.timing import measure, ratio, summary
 from canon_seg.d2.config import load_config
-from canon_seg.d2.meta_arch import turn_own_instances
+from canon_seg.d2.instances import turn_own_instances
 from canon_seg.d2.models import models_by_mode
 from canon_seg.d2.numerics import speed_up
-from canon_seg.images.arrays import turn_maps
+from canon_seg.geometry.group import C4
+from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.coordinates import PIXEL_STEP, snap
-from canon_seg.images.representative import turned_copy
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
 from canon_seg.scenes.dataset import make_scene
-from benchmarking.timing import measure, ratio, summary
 
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
@@ -158,7 +158,9 @@ def larger_canonicalizer(settings, input_size, image_format="RGB"):
     """Ours with the network of 1.9 M parameters and random weights."""
     torch.manual_seed(0)
     network = build_plain_network(G_WRN).eval().to(settings.device)
-    return GroupCanonicalizer(network, input_size=input_size, image_format=image_format)
+    return GroupCanonicalizer(
+        NetworkScorer(network, input_size=input_size, image_format=image_format)
+    )
 
 
 def canonicalize(canonicalizer, inputs):

@@ -4,7 +4,7 @@ import numpy as np
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.apps.drawing import add_caption, colors, fit, side_by_side, zoom_factor
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 
 from detectron2.utils.visualizer import Visualizer
 

@@ -2,7 +2,7 @@
 
 import pycocotools.mask as mask_util
 
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 from canon_seg.io.files import write_json
 from canon_seg.predictors.conversions import to_coco_json
 

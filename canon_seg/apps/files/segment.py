@@ -7,21 +7,22 @@ from typing import Callable
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.apps.drawing import draw_segmentation
 from canon_seg.apps.files.classes import OBJECTS, Classes, known_classes
 from canon_seg.apps.files.drawing import draw_instances
 from canon_seg.apps.files.regions import choose_masks, find_regions
+from canon_seg.core.canonicalizer import KnownPoseCanonicalizer
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.pose import Pose
 from canon_seg.d2.instances import turn_instances
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.models import behind
 from canon_seg.errors import InputError
-from canon_seg.images.arrays import turn_image
-from canon_seg.images.canonicalizer import Pose
-from canon_seg.predictors.frame import as_canonicalizer_takes_it
+from canon_seg.images.arrays import contiguous
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
+from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompts import Prompts
 
@@ -83,19 +84,8 @@ class Segment:
 
     def with_pose(self, pose):
         """The same for images whose pose is known: the frames of a clip."""
-        known = KnownPose(pose, self.model.canonicalizer.snaps)
+        known = KnownPoseCanonicalizer(pose, self.model.canonicalizer)
         return replace(self, model=behind(known, self.model))
-
-
-class KnownPose(nn.Module):
-    """A canonicalizer that says the given :class:`Pose` of every image."""
-
-    def __init__(self, pose, snaps):
-        super().__init__()
-        self._pose, self.snaps = pose, snaps
-
-    def pose(self, image, prompt_key=None):
-        return self._pose
 
 
 def same_when_turned(turned):
@@ -168,8 +158,10 @@ def segment_regions(count, min_iou, image_format, model, image, prompts=()):
         min_iou: least predicted IoU.
     """
     canonicalizer, segmenter = model.canonicalizer, model.segmenter
-    pose = canonicalizer.pose(as_canonicalizer_takes_it(image, canonicalizer)).alone()
-    canonical = np.ascontiguousarray(turn_image(image, pose.turns_to_canonical))
+    frame = CanonicalFrame(
+        canonicalizer, as_canonicalizer_takes_it(image, canonicalizer), votes=False
+    )
+    canonical = contiguous(frame.there(image, "image"))
     height, width = canonical.shape[:2]
     side = min(segmenter.sam.image_encoder.img_size, max(height, width))
     size = LongestSide.get_preprocess_shape(height, width, side)
@@ -187,9 +179,9 @@ def segment_regions(count, min_iou, image_format, model, image, prompts=()):
     enlarged = torch.tensor([width / size[1], height / size[0]] * 2)
     instances = ask(canonical, chosen * enlarged)
     kept = instances.pred_masks.flatten(1).any(dim=1) & (instances.pred_ious >= min_iou)
-    instances = turn_instances(instances[kept], pose.turns)
+    instances = frame.back(instances[kept], "instances")
     picture = draw_segmentation(image, list(instances.pred_masks.numpy()))
-    return Segmentation(pose, instances, OBJECTS, picture)
+    return Segmentation(frame.pose, instances, OBJECTS, picture)
 
 
 def segment_by_detectron2(image_format, classes, threshold, model, image, prompts=()):

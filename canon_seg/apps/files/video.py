@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from canon_seg.core.group import C4
+from canon_seg.core.pose import UncertainPoses
 from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import UncertainPoses
 from canon_seg.images.representative import representative_turns
 from canon_seg.io.files import write_atomically
 
@@ -173,7 +173,7 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
     Returns:
         :class:`canon_seg.images.canonicalizer.Pose`.
     """
-    step, found = 1, []
+    step, found, elements = 1, [], C4.elements
     for number, frame in enumerate(frames):
         pose = None if number % step else find_pose(frame)
         if pose is None:
@@ -181,10 +181,10 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
         found.append(pose.probabilities)
         if len(found) == 2 * POSE_FRAMES:  # nothing tells beforehand how long a clip is
             step, found = 2 * step, found[::2]
-    found = found or [(1 / C4.order,) * C4.order]
+    found = found or [(1 / len(elements),) * len(elements)]
     logs = np.log(np.maximum(found, np.finfo(float).tiny)).mean(axis=0)
     odds = np.exp(logs - logs.max()).tolist()
     total = math.fsum(odds)  # exact in any order
     probabilities = tuple(value / total for value in odds)
-    ranking = tuple(sorted(C4.elements, key=lambda turns: -probabilities[turns]))
+    ranking = sorted(zip(elements, probabilities, strict=True), key=lambda item: -item[1])
     return uncertain.choose(ranking, probabilities)

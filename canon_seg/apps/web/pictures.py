@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from canon_seg.apps.drawing import WHITE, draw_masks, zoom_factor
-from canon_seg.core.group import C4
+from canon_seg.geometry.group import C4
 
 PLAIN, CANONICAL = (224, 92, 36), (18, 148, 110)
 _OBJECT, _BACKGROUND, _BOX = (40, 190, 90), (220, 50, 50), (255, 200, 40)

@@ -1,0 +1,142 @@
+"""Define the pose of one image, and what is done when it is uncertain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from canon_seg.core.group import PlanarGroup, permutation
+from canon_seg.core.turn import IDENTITY, Turn, as_turn, compose, inverse
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Hold the pose of one image: the image equals its canonical form after ``turn``.
+
+    Attributes:
+        turn: the pose; an integer stands for that many quarter turns counterclockwise.
+        probabilities: probability of each element of the group, in the group's order; they sum
+            to 1.
+        probability: probability of ``turn``, 0..1.
+        policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES`. "argmax": it is
+            the likeliest pose. "keep": the pose was uncertain and the image is left as given,
+            ``turn`` is the identity. "vote": the pose was uncertain, ``turn`` is the likeliest.
+        others: the further poses of a vote, likeliest first. The segmenter is to be run in these
+            as well; what can only run in one pose takes ``turn``.
+        to_representative: the exact turns that take the image to the representative of its orbit,
+            the one that was used first. There are several only if the image equals a turn of
+            itself, and none if no representative was needed.
+    """
+
+    turn: Turn
+    probabilities: tuple[float, ...]
+    probability: float
+    policy: str = "argmax"
+    others: tuple[Turn, ...] = ()
+    to_representative: tuple[Turn, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turn", as_turn(self.turn))
+        object.__setattr__(self, "others", tuple(map(as_turn, self.others)))
+
+    @property
+    def turns(self) -> int:
+        """Return the quarter turns of the pose counterclockwise, 0..3."""
+        return self.turn.quarters
+
+    @property
+    def to_canonical(self) -> Turn:
+        """Return the turn that takes the image to its canonical form."""
+        return inverse(self.turn)
+
+    @property
+    def turns_to_canonical(self) -> int:
+        """Return the quarter turns that take the image to its canonical form, 0..3."""
+        return self.to_canonical.quarters
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Return whether the image equals a turn of itself, so that it has several poses."""
+        return len(self.to_representative) > 1
+
+    def resolved(self, to_representative: Turn, group: PlanarGroup) -> "Pose":
+        """Return the pose of a symmetric image by another turn to its representative.
+
+        Args:
+            to_representative: one of the attribute's.
+            group: that the poses are elements of.
+        """
+        if to_representative == self.to_representative[0]:
+            return self
+        change = compose(self.to_representative[0], inverse(to_representative))
+        order = permutation(group, change)
+        probabilities = [0.0] * len(order)
+        for old, new in enumerate(order):
+            probabilities[new] = self.probabilities[old]
+        rest = tuple(turn for turn in self.to_representative if turn != to_representative)
+        if self.policy == "keep":
+            turn, probability = IDENTITY, probabilities[group.index(IDENTITY)]
+        else:
+            turn, probability = compose(self.turn, change), self.probability
+        return Pose(
+            turn,
+            tuple(probabilities),
+            probability,
+            self.policy,
+            tuple(compose(other, change) for other in self.others),
+            (to_representative, *rest),
+        )
+
+    def alone(self) -> "Pose":
+        """Return the pose without a vote, for what runs in one pose only: the likeliest."""
+        return replace(self, policy="argmax", others=()) if self.others else self
+
+
+@dataclass(frozen=True)
+class UncertainPoses:
+    """Say what to do with an image whose pose is uncertain.
+
+    Attributes:
+        policy: one of ``POLICIES``, see :class:`Pose`.
+        below: poses are uncertain whose probability is below this, 0..1.
+        vote_poses: how many poses vote, 2 or 4.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    POLICIES: ClassVar[tuple[str, ...]] = ("argmax", "keep", "vote")
+
+    policy: str = "argmax"
+    below: float = 0.5
+    vote_poses: int = 2
+
+    def __post_init__(self) -> None:
+        if self.policy not in self.POLICIES:
+            raise ValueError(f"UNCERTAIN is {self.policy!r}; known: {', '.join(self.POLICIES)}")
+        if not 0 <= self.below <= 1:
+            raise ValueError(f"UNCERTAIN_BELOW is {self.below}; give a probability, 0 to 1")
+        if self.vote_poses not in (2, 4):
+            raise ValueError(f"VOTE_POSES is {self.vote_poses}; give 2 or 4")
+
+    def choose(
+        self,
+        ranking: Sequence["tuple[Turn, float]"],
+        probabilities: Sequence[float],
+        to_representative: tuple[Turn, ...] = (),
+    ) -> Pose:
+        """Choose the pose of an image.
+
+        Args:
+            ranking: poses with their probabilities, likeliest first.
+            probabilities: of each element of the group, see :class:`Pose`.
+            to_representative: see :class:`Pose`.
+        """
+        (best, probability), *rest = ranking
+        everything, found = tuple(probabilities), tuple(to_representative)
+        if self.policy == "argmax" or probability >= self.below:
+            return Pose(best, everything, probability, to_representative=found)
+        if self.policy == "keep":
+            kept = dict(ranking)[IDENTITY]
+            return Pose(IDENTITY, everything, kept, "keep", to_representative=found)
+        others = tuple(turn for turn, _ in rest[: self.vote_poses - 1])
+        return Pose(best, everything, probability, "vote", others, found)
