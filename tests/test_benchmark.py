@@ -21,8 +21,8 @@ from benchmarking.ways import (
     box_prompts,
     build,
     canonicalize,
-    model_inputs,
     picture,
+    turned_inputs,
 )
 from canon_seg.d2.config import load_config
 from canon_seg.networks.build import network_spec
@@ -76,12 +76,12 @@ def test_wanted_ratios_are_there_even_if_not_measured():
 
 def test_canonicalizing_is_what_the_model_does():
     model, _ = build("sam_tiny", TOY)
-    inputs = model_inputs(picture(60, 90), box_prompts(2, 60, 90), turns=3)
-    pose, posed = canonicalize(model.canonicalizer, inputs)
+    inputs = turned_inputs(picture(60, 90), box_prompts(2, 60, 90), turn=3)
+    frame, image, prompts = canonicalize(model.canonicalizer, inputs)
     expected_pose, expected = model.canonicalize(inputs)
-    assert pose == expected_pose
-    assert torch.equal(posed["image"], expected["image"])
-    assert torch.equal(posed["prompts"].boxes, expected["prompts"].boxes)
+    assert frame.pose == expected_pose
+    assert torch.equal(image, expected["image"])
+    assert torch.equal(prompts.boxes, expected["prompts"].boxes)
 
 
 def test_the_larger_network_is_that_of_the_config():

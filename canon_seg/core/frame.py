@@ -74,7 +74,7 @@ class CanonicalFrame:
 
     @cached_property
     def image(self) -> torch.Tensor:
-        """Return the image in its canonical pose; its memory layout depends on its size alone."""
+        """Return the image in its canonical pose: itself, or a copy that was turned."""
         return act(self._given_image, self.pose.to_canonical, *self.size, "image")
 
     @cached_property

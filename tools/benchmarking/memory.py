@@ -11,7 +11,7 @@ import sys
 import torch
 
 from benchmarking.peers import Equiadapt
-from benchmarking.ways import Settings, box_prompts, build, model_inputs, picture
+from benchmarking.ways import Settings, box_prompts, build, picture, turned_inputs
 from canon_seg.d2.models import models_by_mode
 from canon_seg.evaluation.rotated_coco import coco_results
 
@@ -72,7 +72,7 @@ def _run(task):
     image, prompts = picture(task["height"], task["width"]), None
     if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
         prompts = box_prompts(task["masks"], task["height"], task["width"])
-    inputs = model_inputs(image, prompts, 1)
+    inputs = turned_inputs(image, prompts, 1)
     if task["way"] == "equiadapt":
         peer, vanilla = Equiadapt(settings), models_by_mode(model, ["vanilla"])["vanilla"](0)
         before = _mebibytes("VmRSS")

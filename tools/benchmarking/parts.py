@@ -8,11 +8,11 @@ from benchmarking.ways import (
     build,
     canonicalize,
     larger_canonicalizer,
-    model_inputs,
     picture,
+    turned_inputs,
 )
 from canon_seg.coco.masks import encode_mask
-from canon_seg.geometry.group import C4
+from canon_seg.core.group import C4
 from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.resize import normalize, resize_for_network
@@ -36,7 +36,7 @@ def time_canonicalizers(settings, peer=None):
         "1_9m": larger_canonicalizer(settings, TRAINED_SIZE),
         "1_9m_at_129": larger_canonicalizer(settings, 129),
     }
-    turned = [model_inputs(image, None, turns) for turns in C4.elements]
+    turned = [turned_inputs(image, None, turns) for turns in C4.elements]
     functions = {
         name: lambda canonicalizer=canonicalizer: [
             canonicalize(canonicalizer, inputs) for inputs in turned
@@ -48,13 +48,13 @@ def time_canonicalizers(settings, peer=None):
         functions["equiadapt"] = lambda: peer.canonicalize(floats)
     times = measure(functions, settings.rounds, settings.device)
     for name in ours:
-        times[name] /= C4.order
+        times[name] /= len(C4.elements)
     key = "equiadapt_over_ours_canonicalize"
     names = {key: "default", f"{key}_1_9m": "1_9m", f"{key}_1_9m_at_129": "1_9m_at_129"}
     facts = {
         "image": list(image.shape[-2:]),
         "parameters_as_plain_convolutions": {
-            name: sum(p.numel() for p in canonicalizer.network.parameters())
+            name: sum(p.numel() for p in canonicalizer.scorer.network.parameters())
             for name, canonicalizer in ours.items()
         },
         "seconds": {name: summary(values) for name, values in times.items()},
@@ -73,15 +73,15 @@ def time_parts(settings):
     for megapixels, (height, width) in sizes.items():
         image = picture(height, width)
         copy = turned_copy(image, 1)
-        small = resize_for_network(copy, canonicalizer.input_size)
-        network, batch = canonicalizer.network, normalize(small[None]).to(settings.device)
+        small = resize_for_network(copy, canonicalizer.scorer.input_size)
+        network, batch = canonicalizer.scorer.network, normalize(small[None]).to(settings.device)
         rows = image.permute(1, 2, 0)
         times = measure(
             {
                 "pose": lambda: canonicalizer.pose(image),
                 "pose: representative": lambda: representative_turns(rows),
                 "pose: copy of it": lambda: turned_copy(image, 1),
-                "pose: shrink": lambda: resize_for_network(copy, canonicalizer.input_size),
+                "pose: shrink": lambda: resize_for_network(copy, canonicalizer.scorer.input_size),
                 "pose: network": lambda: network(batch),
                 "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
             },

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from canon_seg.geometry.group import C4
+from canon_seg.core.group import C4
 
 HYPERPARAMETERS = {"beta": 1.0, "input_crop_ratio": 0.8, "resize_shape": 128}
 NETWORK = {"out_channels": 64, "kernel_size": 5, "num_layers": 12}
@@ -54,7 +54,7 @@ class Equiadapt:
                 network = ESCNNWRNEquivariantNetwork(
                     (3, input_size, input_size),
                     group_type="rotation",
-                    num_rotations=C4.order,
+                    num_rotations=len(C4.elements),
                     **(_TOY_NETWORK if settings.quick else NETWORK),
                 )
             else:
@@ -114,7 +114,7 @@ class Equiadapt:
 class _AsItsOwn(nn.Module):
     """Another network with the two attributes that equiadapt asks its networks for."""
 
-    group_type, num_rotations = "rotation", C4.order
+    group_type, num_rotations = "rotation", len(C4.elements)
 
     def __init__(self, network):
         super().__init__()

@@ -9,21 +9,21 @@ from PIL import Image
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from benchmarking.timing import measure, ratio, summary
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.group import C4
+from canon_seg.core.turn import IDENTITY
 from canon_seg.d2.config import load_config
-from canon_seg.d2.instances import turn_own_instances
+from canon_seg.d2.instances import snap_instances
 from canon_seg.d2.models import models_by_mode
 from canon_seg.d2.numerics import speed_up
-from canon_seg.geometry.group import C4
-from canon_seg.images.arrays import turn_maps, turned_copy
+from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.images.coordinates import PIXEL_STEP, snap
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
 from canon_seg.scenes.dataset import make_scene
 
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes
 
 SEGMENTERS = {
     **{
@@ -144,13 +144,13 @@ def box_prompts(count, height, width, seed=0):
     return Prompts(boxes=torch.from_numpy(boxes).float())
 
 
-def model_inputs(image, prompts, turns=0):
-    """The dict that models take, of an image that was turned; ``prompts`` may be None."""
+def turned_inputs(image, prompts, turn=IDENTITY):
+    """Return the dict that models take, of an image that was turned; ``prompts`` may be None."""
     height, width = image.shape[-2:]
-    turned = turn_maps(image, turns).contiguous()
+    turned = turn_maps(image, turn).contiguous()
     inputs = {"image": turned, "height": turned.shape[-2], "width": turned.shape[-1]}
     if prompts is not None:
-        inputs["prompts"] = prompts.turned(turns, height, width)
+        inputs["prompts"] = prompts.turned(turn, height, width)
     return inputs
 
 
@@ -164,26 +164,18 @@ def larger_canonicalizer(settings, input_size, image_format="RGB"):
 
 
 def canonicalize(canonicalizer, inputs):
-    """Find the pose and undo it: all that a canonicalizer does before the segmenter runs."""
-    image, prompts, key = inputs["image"], inputs.get("prompts"), None
-    if prompts is not None:
-        prompts = prompts.snapped()
+    """Find the pose and undo it: all that happens before the segmenter runs.
 
-        def key(turns):
-            return prompts.turned(turns, *image.shape[-2:]).key()
-
-    pose = canonicalizer.pose(image, key)
-    turns = pose.turns_to_canonical
-    posed = {**inputs, "image": turned_copy(image, turns) if turns else image}
-    if prompts is not None:
-        posed["prompts"] = prompts.turned(turns, *image.shape[-2:])
-    return pose, posed
+    Returns:
+        (frame, canonical image, canonical prompts).
+    """
+    frame = CanonicalFrame(canonicalizer, inputs["image"], inputs.get("prompts"))
+    return frame, frame.image, frame.prompts
 
 
-def invert(instances, turns):
-    """All that is done to a segmenter's results."""
-    instances.pred_boxes = Boxes(snap(instances.pred_boxes.tensor, PIXEL_STEP))
-    return turn_own_instances(instances, turns)
+def invert(frame, pose, instances):
+    """Bring a segmenter's results back from a pose: all that happens after it has run."""
+    return frame.in_pose(pose).back(snap_instances(instances), "instances")
 
 
 def time_ways(name, settings, peer=None):
@@ -205,21 +197,22 @@ def time_ways(name, settings, peer=None):
     prompts = None
     if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
         prompts = box_prompts(settings.prompts, *image.shape[-2:])
-    turned = [model_inputs(image, prompts, turns) for turns in C4.elements]
+    turned = [turned_inputs(image, prompts, turns) for turns in C4.elements]
     found = models["vanilla"]([turned[0]])[0]["instances"]
+    frame = CanonicalFrame(model.canonicalizer, image)
     # Poses differ in what they cost: the parts run in all four, the whole in one turned image.
     functions = {
         "vanilla": lambda: models["vanilla"]([turned[1]]),
         "canonical": lambda: models["canonical"]([turned[1]]),
         "tta": lambda: models["tta"]([turned[1]]),
         "canonicalize": lambda: [canonicalize(model.canonicalizer, one) for one in turned],
-        "invert": lambda: [invert(found, turns) for turns in C4.elements],
+        "invert": lambda: [invert(frame, pose, found) for pose in C4.elements],
     }
     if peer is not None:
         functions["equiadapt"] = lambda: peer.segment(models["vanilla"], turned[1])
     times = measure(functions, settings.rounds, settings.device)
     for part in ("canonicalize", "invert"):
-        times[part] /= C4.order
+        times[part] /= len(C4.elements)
     ratios = {
         "canonical_over_vanilla": ratio(
             times["canonicalize"] + times["invert"], times["vanilla"], plus=1.0
@@ -246,7 +239,7 @@ def time_numerics(name, settings):
     prompts = None
     if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
         prompts = box_prompts(settings.prompts, *image.shape[-2:])
-    inputs = model_inputs(image, prompts)
+    inputs = turned_inputs(image, prompts)
     functions = {"": models_by_mode(model, ["vanilla"])["vanilla"](0)}
     for key in keys:
         faster = copy.deepcopy(model)
