@@ -11,7 +11,7 @@ from canon_seg.core.canonicalizer import (
 )
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.group import C4, D4
-from canon_seg.core.turn import IDENTITY, Turn
+from canon_seg.core.turn import Turn
 from canon_seg.images.arrays import turn_maps
 from canon_seg.sam.prompts import Prompts
 
@@ -35,7 +35,6 @@ def test_turned_images_have_one_canonical_frame(network):
     for turn in C4.elements:
         turned = CanonicalFrame(canonicalizer, turn_maps(image, turn), prompts.turned(turn, 37, 52))
         assert torch.equal(turned.image, frame.image)
-        assert turned.image.stride() == frame.image.stride() or frame.pose.turn == IDENTITY
         assert same(turned.prompts, frame.prompts)
         assert torch.equal(turned.back(masks, "masks"), turn_maps(frame.back(masks, "masks"), turn))
         assert torch.equal(turned.there(turned.back(masks, "masks"), "masks"), masks)
