@@ -10,6 +10,7 @@ from pycocotools.mask import decode
 from canon_seg.coco.masks import annotation_to_rle
 from canon_seg.d2.sam import image_size
 from canon_seg.errors import InputError
+from canon_seg.images.folders import list_photos
 from canon_seg.images.reading import read_image
 from canon_seg.images.resize import network_size
 from canon_seg.networks.photo_stream import (
@@ -18,7 +19,6 @@ from canon_seg.networks.photo_stream import (
     disturb_pixels,
     draw_turns,
     folder_weights,
-    list_photos,
 )
 from canon_seg.sam.models import LongestSide
 
@@ -61,7 +61,8 @@ def split_photos(cfg):
     Raises:
         InputError: naming the config key.
     """
-    files = [file for folder in cfg.DATASETS.PHOTOS for file in list_photos(folder)]
+    key = "DATASETS.PHOTOS"
+    files = [file for folder in cfg.DATASETS.PHOTOS for file in list_photos(folder, key)]
     files += [
         example["file_name"] for example in _load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
     ]

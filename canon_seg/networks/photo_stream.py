@@ -10,34 +10,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
+from canon_seg.images.folders import EXTENSIONS, list_photos  # noqa: F401 - for eval_pose and inputs
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import FILL
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
 MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
-
-
-def list_photos(folder, key="DATASETS.PHOTOS"):
-    """All photographs below a folder, sorted by path; hidden files are left out.
-
-    Args:
-        folder: path.
-        key: config key or option that the path came from, for messages.
-    Raises:
-        InputError: if there is no such folder or no photograph in it.
-    """
-    if not os.path.isdir(folder):
-        raise InputError(f"{key}: there is no folder {folder}; give one with photographs")
-    files = sorted(
-        os.path.join(root, name)
-        for root, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    )
-    if not files:
-        raise InputError(f"{key}: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
-    return files
 
 
 def folder_weights(files, power):
