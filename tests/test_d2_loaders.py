@@ -8,12 +8,11 @@ from PIL import Image
 from toy_coco import write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.coco.dataset import register_coco
+from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.loaders import (
     RegionMapper,
     build_train_loader,
-    check_registered,
     split_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
@@ -371,8 +370,6 @@ def test_no_prompts_without_sam(toy):
 def test_unknown_test_sets():
     with pytest.raises(InputError, match="DATASETS.TEST.*nowhere"):
         build_test_loader(photo_config(), "nowhere")
-    with pytest.raises(InputError, match="MY.KEY"):
-        check_registered("MY.KEY", ["nowhere"])
 
 
 def test_pasted_objects_hide_what_is_behind_them(tmp_path, monkeypatch):

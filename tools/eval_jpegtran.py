@@ -24,8 +24,8 @@ from canon_seg.coco.dataset import load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.d2 import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError, run_main
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.geometry import C4, turn_image, turn_maps
 from canon_seg.images.reading import read_image
 from canon_seg.io.files import write_json

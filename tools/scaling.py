@@ -26,10 +26,10 @@ from tabulate import tabulate
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.dataset import load_coco
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import add_launch_arguments, launch
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError, run_main
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.views import View

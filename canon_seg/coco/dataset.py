@@ -105,31 +105,19 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
         )
 
 
-def register_coco(name, annotations_path, images_dir):
-    """Check a COCO instances file and register it with Detectron2 under ``name``.
+def contiguous_ids(dataset):
+    """Number the categories of a data set: their ids in ascending order become 0, 1, 2, ...
 
-    Registering the same files under the same name again does nothing.
+    These are the class indices that detectron2 gives to the categories.
 
-    Raises:
-        InputError: the file fails :func:`load_coco`, or the name stands for other files.
+    Args:
+        dataset: dict of a COCO instances file.
+
+    Returns:
+        dict from category id to index.
     """
-    from canon_seg.d2 import compat  # noqa: F401  (before any part of detectron2)
-
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.data.datasets import register_coco_instances
-
-    files = str(Path(annotations_path).resolve()), str(Path(images_dir).resolve())
-    if name in DatasetCatalog.list():
-        known = MetadataCatalog.get(name)
-        known_files = getattr(known, "json_file", None), getattr(known, "image_root", None)
-        if known_files != files:
-            raise InputError(
-                f"data set name {name!r} already stands for {known_files[0]} with images in "
-                f"{known_files[1]}; choose another name for {files[0]}"
-            )
-        return
-    load_coco(*files)
-    register_coco_instances(name, {}, *files)
+    ids = sorted(category["id"] for category in dataset["categories"])
+    return {category_id: index for index, category_id in enumerate(ids)}
 
 
 def _read_json(path):

@@ -1,13 +1,12 @@
 """Training loaders: photographs for the prior loss, COCO-format sets for segmenters."""
 
-import os
-
 import cv2
 import numpy as np
 import torch
 from pycocotools.mask import decode
 
 from canon_seg.coco.masks import annotation_to_rle
+from canon_seg.d2.catalog import check_registered, load_examples
 from canon_seg.d2.sam import image_size
 from canon_seg.errors import InputError
 from canon_seg.images.folders import list_photos
@@ -25,9 +24,7 @@ from canon_seg.sam.models import LongestSide
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
-    MetadataCatalog,
     build_detection_train_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
@@ -64,7 +61,7 @@ def split_photos(cfg):
     key = "DATASETS.PHOTOS"
     files = [file for folder in cfg.DATASETS.PHOTOS for file in list_photos(folder, key)]
     files += [
-        example["file_name"] for example in _load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
+        example["file_name"] for example in load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
     ]
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
@@ -107,14 +104,14 @@ def build_train_loader(cfg):
             raise InputError(
                 f"DATASETS.TRAIN: {cfg.DATASETS.TRAIN} cannot be used ({error})"
             ) from error
-    examples = _load_examples(cfg.DATASETS.TRAIN, filter_empty=True)
+    examples = load_examples(cfg.DATASETS.TRAIN, filter_empty=True)
     annotations = [a for example in examples for a in example.get("annotations", ())]
     if not any(annotation.get("segmentation") for annotation in annotations):
         raise InputError(
             f"DATASETS.TRAIN: the sets {', '.join(cfg.DATASETS.TRAIN)} hold no masks; SAM learns "
             "from annotations with a 'segmentation'"
         )
-    pasted = _load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
+    pasted = load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
     mapper = RegionMapper(image_size(cfg), cfg.INPUT.FORMAT, pasted, cfg.INPUT.QUARTER_TURNS)
     return _ErrorsRaised(
         build_detection_train_loader(cfg, mapper=_WithErrors(mapper), dataset=examples)
@@ -182,35 +179,6 @@ def _detection_mapper(cfg):
     if cfg.INPUT.QUARTER_TURNS:
         added += [T.RandomRotation([0, 90, 180, 270], expand=True, sample_style="choice")]
     return DatasetMapper(**{**options, "augmentations": options["augmentations"] + added})
-
-
-def check_registered(key, names):
-    """Raise :class:`InputError` naming ``key`` for a data set that is not there."""
-    for name in names:
-        if name not in DatasetCatalog.list():
-            raise InputError(
-                f"{key}: {name!r} is not registered; give its files in DATASETS.COCO as (name, "
-                "annotations.json, image folder)"
-            )
-        # Names of detectron2's own sets are always registered, their files need not be there.
-        file = MetadataCatalog.get(name).get("json_file")
-        if file and not os.path.isfile(file):
-            raise InputError(
-                f"{key}: {name!r} is registered, but there is no file {file}; detectron2 looks for "
-                "its own sets in the folder that the variable DETECTRON2_DATASETS names"
-            )
-
-
-def _load_examples(names, filter_empty):
-    """detectron2's dicts of the sets' images; sets of different categories may mix."""
-    check_registered("DATASETS.TRAIN", names)
-    examples = []
-    for name in names:
-        try:
-            examples += get_detection_dataset_dicts([name], filter_empty=filter_empty)
-        except (AssertionError, OSError) as error:
-            raise InputError(f"DATASETS.TRAIN: {name!r} is of no use ({error})") from error
-    return examples
 
 
 def _build_photo_loader(cfg):

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from canon_seg.coco.dataset import check_images, load_coco
-from canon_seg.d2.loaders import check_registered, has_sam
-from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.d2.catalog import check_registered
+from canon_seg.d2.dataset_prompts import load_box_prompts
+from canon_seg.d2.loaders import has_sam
 from canon_seg.images.reading import read_image
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader

@@ -10,20 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.coco.dataset import contiguous_ids
 from canon_seg.core.group import C4
-from canon_seg.d2.distributed import SharedCounter
+from canon_seg.d2.coco_results import coco_results
+from canon_seg.d2.distributed import SharedCounter, comm
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
-from canon_seg.evaluation.rotated_coco import (
-    METRICS,
-    RotatedCOCOEvaluator,
-    coco_results,
-    contiguous_ids,
-)
+from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.images.reading import read_image
-
-from detectron2.utils import comm
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
@@ -68,7 +62,7 @@ def run_sweep(
         images_dir: folder that ``file_name`` is relative to.
         views: :class:`canon_seg.evaluation.views.View`, each once: the angles.
         image_format: "RGB" or "BGR", what the models take.
-        prompts: dict from image id to :class:`canon_seg.evaluation.box_prompts.BoxPrompts`, or
+        prompts: dict from image id to :class:`canon_seg.d2.dataset_prompts.BoxPrompts`, or
             None for a segmenter that takes none.
         progress: whether to show progress bars.
         records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
