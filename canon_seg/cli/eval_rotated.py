@@ -22,6 +22,12 @@ import torch
 
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
+from canon_seg.d2.capabilities import (
+    capabilities,
+    hook,
+    prompted_from_outside,
+    segmenter_class,
+)
 from canon_seg.d2.catalog import coco_files
 from canon_seg.d2.config import load_config
 from canon_seg.d2.dataset_prompts import load_box_prompts
@@ -115,7 +121,7 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
     prompts = None
-    if takes_prompts(cfg):
+    if prompted_from_outside(cfg):
         prompts = load_box_prompts(
             cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
         )
@@ -146,12 +152,6 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
         records.write(records.finished(), written[-1])
     records.remove()
     print("written:", *written)
-
-
-def takes_prompts(cfg):
-    """Whether the segmenter is prompted from outside, and not by a detector of its own."""
-    is_sam = cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter"
-    return is_sam and cfg.MODEL.SAM.PROMPTS != "detector"
 
 
 def find_dataset(args, cfg, output):
@@ -189,6 +189,9 @@ def describe(args, cfg):
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    if keys.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
-        described.update(sam_size=keys.SAM.SIZE, prompts=keys.SAM.PROMPTS)
+    segmenter = segmenter_class(cfg)
+    if describe_segmenter := hook(segmenter, "describe"):
+        described.update(describe_segmenter(cfg))
+    if capabilities(segmenter).takes_prompts:
+        described["prompts"] = keys.SAM.PROMPTS
     return described

@@ -1,20 +1,25 @@
-"""What ``tools/train_net.py --eval-only`` and evaluations during training run on."""
+"""Load what ``tools/train_net.py --eval-only`` and evaluations during training run on."""
 
 from pathlib import Path
 
 import torch
 
 from canon_seg.coco.dataset import check_images, load_coco
+from canon_seg.d2.capabilities import (
+    CANONICALIZED,
+    capabilities,
+    prompted_from_outside,
+    registered,
+)
 from canon_seg.d2.catalog import check_registered
 from canon_seg.d2.dataset_prompts import load_box_prompts
-from canon_seg.d2.loaders import has_sam
 from canon_seg.images.reading import read_image
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
 
 def build_test_loader(cfg, name):
-    """The images of a registered COCO-format set, with SAM's prompts where SAM is to segment.
+    """Load the images of a registered COCO-format set, with prompts for a segmenter that takes them.
 
     For a model that resizes by itself, images come **as read**: the pose has to be found on those.
     Prompts come from where MODEL.SAM.PROMPTS says.
@@ -23,13 +28,14 @@ def build_test_loader(cfg, name):
         InputError: naming the file or the key that cannot be used.
     """
     check_registered("DATASETS.TEST", [name])
-    if cfg.MODEL.META_ARCHITECTURE not in ("CanonicalizedSegmenter", "SamSegmenter"):
+    model = cfg.MODEL.META_ARCHITECTURE
+    if model != CANONICALIZED and not capabilities(registered(model)).resizes_itself:
         return build_detection_test_loader(cfg, name)
     metadata = MetadataCatalog.get(name)
     dataset = load_coco(metadata.json_file, metadata.image_root)
     check_images(dataset, metadata.image_root, progress=False, decode=False)
     prompts = None
-    if has_sam(cfg) and cfg.MODEL.SAM.PROMPTS != "detector":
+    if prompted_from_outside(cfg):
         prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
 
     def read(entry):

@@ -13,6 +13,7 @@ from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.folders import EXTENSIONS, list_photos  # noqa: F401 - for eval_pose and inputs
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import FILL
+from canon_seg.io.relay import RaisingLoader, bad_example
 
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
 MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
@@ -185,7 +186,7 @@ class PhotoStream(IterableDataset):
             except InputError as error:
                 if info is None:
                     raise
-                batch = error  # raised in a worker, it would arrive as the text of a traceback
+                batch = [bad_example(error)]
             yield batch
 
     def _load(self, index, shape, rng):
@@ -197,25 +198,16 @@ class PhotoStream(IterableDataset):
         return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
 
 
-class _PhotoLoader(DataLoader):
-    """Raises the errors that workers of a :class:`PhotoStream` hand on."""
-
-    def __iter__(self):
-        for batch in super().__iter__():
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
-
-
 def build_photo_loader(stream, num_workers):
-    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
+    """Build a loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
 
     An unreadable photograph is an :class:`InputError` that names it, with workers as without.
     """
-    return _PhotoLoader(
+    loader = DataLoader(
         stream,
         batch_size=None,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers else None,
     )
+    return RaisingLoader(loader)
