@@ -52,19 +52,26 @@ def capabilities(segmenter: Any) -> Capabilities:
         segmenter: a meta-architecture's class, a built model, or None for no segmenter.
 
     Raises:
-        TypeError: if it declares one in another way than as a bool or str.
+        TypeError: if it declares one in another way than as a bool or str, or ``takes_prompts``
+            without ``resizes_itself``: prompts are in the frame of an image as it was read.
     """
+    name = segmenter.__name__ if inspect.isclass(segmenter) else type(segmenter).__name__
     declared = {}
     for field in fields(Capabilities):
         value = getattr(segmenter, field.name, field.default)
         if not isinstance(value, type(field.default)):
-            name = segmenter.__name__ if inspect.isclass(segmenter) else type(segmenter).__name__
             raise TypeError(
                 f"{name}.{field.name} is a {type(value).__name__}; declare a class attribute that "
                 f"is a {type(field.default).__name__}"
             )
         declared[field.name] = value
-    return Capabilities(**declared)
+    found = Capabilities(**declared)
+    if found.takes_prompts and not found.resizes_itself:
+        raise TypeError(
+            f"{name} declares takes_prompts without resizes_itself; prompts are in the frame of the "
+            "image as read, so let it take such images and declare both"
+        )
+    return found
 
 
 def registered(name: str) -> Any:
