@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from toy_coco import SIZES, write_toy_coco
 
+import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.errors import run_main
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
