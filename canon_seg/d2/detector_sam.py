@@ -13,6 +13,7 @@ from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
 from canon_seg.images.coordinates import PIXEL_STEP, snap
+from canon_seg.images.tensors import to_chw
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.data.transforms import ResizeShortestEdge
@@ -108,9 +109,8 @@ class BoxDetector(nn.Module):
         if self.flips_channels:
             array = np.ascontiguousarray(array[..., ::-1])
         array = self.resize.get_transform(array).apply_image(array)
-        resized = torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))
         # detectron2's models bring their boxes to this height and width.
-        result = self.detector([{"image": resized, "height": height, "width": width}])[0]
+        result = self.detector([{"image": to_chw(array), "height": height, "width": width}])[0]
         if "instances" not in result:
             raise InputError(
                 f"{KEY}.CONFIG_FILE: this model gives {', '.join(sorted(result))} but no "

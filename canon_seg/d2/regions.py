@@ -10,6 +10,7 @@ from canon_seg.d2.catalog import load_examples
 from canon_seg.d2.mapped_loader import build_mapped_loader
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.networks.photo_stream import disturb_pixels
 from canon_seg.sam.models import LongestSide
 
@@ -118,9 +119,7 @@ class RegionMapper:
         if self.quarter_turns:
             turns = np.random.randint(4)
             pixels, seen = np.rot90(pixels, turns), np.rot90(seen, turns, axes=(1, 2)).copy()
-        example["image"] = torch.from_numpy(
-            disturb_pixels(pixels.astype(np.float32), np.random).transpose(2, 0, 1).copy()
-        )
+        example["image"] = to_chw(disturb_pixels(pixels.astype(np.float32), np.random))
         example["instances"] = instances = Instances(seen.shape[1:])
         instances.gt_masks = BitMasks(torch.from_numpy(seen))
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.d2.capabilities import (
     CANONICALIZED,
@@ -14,6 +12,7 @@ from canon_seg.d2.capabilities import (
 from canon_seg.d2.catalog import check_registered
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import model_inputs
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
@@ -40,17 +39,11 @@ def build_test_loader(cfg, name):
 
     def read(entry):
         path = Path(metadata.image_root) / entry["file_name"]
-        image = torch.from_numpy(read_image(path, cfg.INPUT.FORMAT)).permute(2, 0, 1).contiguous()
-        height, width = image.shape[1:]
-        inputs = {
-            "image": image,
-            "height": height,
-            "width": width,
-            "image_id": entry["id"],
-            "file_name": str(path),
-        }
+        image = read_image(path, cfg.INPUT.FORMAT)
+        inputs = model_inputs(image, image_id=entry["id"], file_name=str(path))
         if prompts is not None:
-            inputs["prompts"] = prompts[entry["id"]].turned(0, height, width, snapped=False)
+            boxes = prompts[entry["id"]]
+            inputs["prompts"] = boxes.turned(0, *image.shape[:2], snapped=False)
         return inputs
 
     return build_detection_test_loader(

@@ -20,6 +20,7 @@ from canon_seg.d2.loaders import (
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
 from canon_seg.networks.weights import save_canonicalizer
 
@@ -208,8 +209,7 @@ class Trainer(DefaultTrainer):
         }
 
     def _read(self, file):
-        image = torch.from_numpy(read_image(file, self.cfg.INPUT.FORMAT)).permute(2, 0, 1)
-        return image.contiguous().to(self.cfg.MODEL.DEVICE)
+        return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
 
 
 def _is_no_bad_input(record):

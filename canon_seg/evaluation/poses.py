@@ -18,6 +18,7 @@ from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.representative import representative_turns
+from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import rotate_image
 
 BINS = 15  # of confidence, as in Guo et al. 2017
@@ -83,8 +84,7 @@ def agrees_when_turned(canonicalizer, image, probabilities):
 
 
 def _probabilities(canonicalizer, image):
-    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return np.array(canonicalizer.pose(tensor).probabilities)
+    return np.array(canonicalizer.pose(to_chw(image)).probabilities)
 
 
 def measure_poses(probabilities, prior):

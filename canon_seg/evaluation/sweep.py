@@ -18,6 +18,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import model_inputs
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
@@ -159,7 +160,9 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
             results = {}
             before = _cache_counts(models)
             for view in views:
-                inputs = _rotated_inputs(entry, pixels, view)
+                inputs = model_inputs(
+                    view.image(pixels), image_id=entry["id"], file_name=entry["file_name"]
+                )
                 for mode, model_for in models.items():
                     model = model_for(view.pose)
                     if prompts is not None:
@@ -280,18 +283,6 @@ def _mean(values):
     if None in values:
         return None
     return math.fsum(values) / len(values)  # of equal values exactly that value
-
-
-def _rotated_inputs(entry, pixels, view):
-    """detectron2's input dict for one view of an image."""
-    rotated = np.ascontiguousarray(view.image(pixels).transpose(2, 0, 1))
-    return {
-        "image": torch.from_numpy(rotated),
-        "height": rotated.shape[1],
-        "width": rotated.shape[2],
-        "image_id": entry["id"],
-        "file_name": entry["file_name"],
-    }
 
 
 def _now(device):

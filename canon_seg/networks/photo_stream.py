@@ -5,13 +5,13 @@ import zlib
 
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.folders import EXTENSIONS, list_photos  # noqa: F401 - for eval_pose and inputs
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import FILL
 from canon_seg.io.relay import RaisingLoader, bad_example
 
@@ -195,7 +195,7 @@ class PhotoStream(IterableDataset):
         image = read_image(file, self.image_format)
         view = augment(image, shape, rng, self.min_scale, self.on_canvas)
         view = turn_image(view, turns)
-        return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
+        return {"file_name": file, "image": to_chw(view)}
 
 
 def build_photo_loader(stream, num_workers):
