@@ -22,7 +22,6 @@ from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.models import build_models, models_by_mode
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.errors import InputError
-from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.evaluation.sweep import (
     AVERAGE,
@@ -31,6 +30,7 @@ from canon_seg.evaluation.sweep import (
     run_sweep,
     with_average,
 )
+from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
 from canon_seg.evaluation.views import View
 from canon_seg.images.canonicalizer import (
     FixedPoseCanonicalizer,

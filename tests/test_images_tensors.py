@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from canon_seg.images.tensors import model_inputs, to_chw
+from canon_seg.images.tensors import segmenter_inputs, to_chw
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -21,6 +21,6 @@ def test_the_tensor_has_memory_of_its_own():
 
 
 def test_inputs_have_the_images_size():
-    inputs = model_inputs(PIXELS, image_id=7)
+    inputs = segmenter_inputs(PIXELS, image_id=7)
     assert (inputs["height"], inputs["width"], inputs["image_id"]) == (4, 5, 7)
     assert inputs["image"].shape == (3, 4, 5)

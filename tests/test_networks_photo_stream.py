@@ -11,8 +11,8 @@ from canon_seg.networks.photo_stream import (
     PhotoStream,
     augment,
     build_photo_loader,
+    choose_turns,
     disturb_pixels,
-    draw_turns,
     folder_weights,
 )
 
@@ -208,11 +208,11 @@ def test_an_unreadable_photograph_is_named(folder, workers):
 
 def test_some_photographs_are_turned_always_the_same(tmp_path):
     files = [f"{number}.jpg" for number in range(600)]
-    assert not draw_turns(files, 0.0, 0).any()
-    drawn = draw_turns(files, 0.3, 0)
-    assert np.array_equal(drawn, draw_turns(files, 0.3, 0))
+    assert not choose_turns(files, 0.0, 0).any()
+    drawn = choose_turns(files, 0.3, 0)
+    assert np.array_equal(drawn, choose_turns(files, 0.3, 0))
     assert 0.2 < (drawn > 0).mean() < 0.4 and set(drawn) == {0, 1, 2, 3}
-    assert set(draw_turns(files, 0.3, 2)) == {0, 2}
+    assert set(choose_turns(files, 0.3, 2)) == {0, 2}
     # A turned view is bright where the upright one's top has gone, and has the batch's shape.
     pixels = np.zeros((60, 90, 3), np.uint8)
     pixels[:20] = 255

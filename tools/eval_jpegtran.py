@@ -28,7 +28,7 @@ from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError, run_main
 from canon_seg.geometry import C4, turn_image, turn_maps
 from canon_seg.images.reading import read_image
-from canon_seg.images.tensors import model_inputs
+from canon_seg.images.tensors import segmenter_inputs
 from canon_seg.io.files import write_json
 
 from detectron2.modeling import build_model
@@ -80,7 +80,7 @@ def compare(model, path, prompts, image_format):
 
 
 def _segment(model, image, prompts):
-    return model([model_inputs(image, prompts=prompts)])[0]
+    return model([segmenter_inputs(image, prompts=prompts)])[0]
 
 
 def main():

@@ -36,8 +36,8 @@ from canon_seg.d2.models import MODES, build_models, check_modes
 from canon_seg.d2.versions import versions
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records, describe_sweep
-from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.sweep import first_images, run_sweep
+from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
 from canon_seg.evaluation.views import View, parse_angles
 from canon_seg.images.tilt import CANVASES
 from canon_seg.io.files import check_output_dir

@@ -11,7 +11,7 @@ from canon_seg.images.resize import network_size
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     build_photo_loader,
-    draw_turns,
+    choose_turns,
     folder_weights,
 )
 
@@ -132,7 +132,7 @@ def _build_photo_loader(cfg):
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
-        turns=draw_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
+        turns=choose_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),
     )

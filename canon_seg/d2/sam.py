@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from canon_seg.d2.regions import build_region_loader
+from canon_seg.d2.region_mapper import build_region_loader
 from canon_seg.errors import InputError
 from canon_seg.sam.models import (
     OFFICIAL_IMAGE_SIZE,

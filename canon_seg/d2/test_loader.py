@@ -12,7 +12,7 @@ from canon_seg.d2.capabilities import (
 from canon_seg.d2.catalog import check_registered
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.images.reading import read_image
-from canon_seg.images.tensors import model_inputs
+from canon_seg.images.tensors import segmenter_inputs
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
@@ -40,7 +40,7 @@ def build_test_loader(cfg, name):
     def read(entry):
         path = Path(metadata.image_root) / entry["file_name"]
         image = read_image(path, cfg.INPUT.FORMAT)
-        inputs = model_inputs(image, image_id=entry["id"], file_name=str(path))
+        inputs = segmenter_inputs(image, image_id=entry["id"], file_name=str(path))
         if prompts is not None:
             boxes = prompts[entry["id"]]
             inputs["prompts"] = boxes.turned(0, *image.shape[:2], snapped=False)

@@ -18,7 +18,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.images.reading import read_image
-from canon_seg.images.tensors import model_inputs
+from canon_seg.images.tensors import segmenter_inputs
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
@@ -160,7 +160,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
             results = {}
             before = _cache_counts(models)
             for view in views:
-                inputs = model_inputs(
+                inputs = segmenter_inputs(
                     view.image(pixels), image_id=entry["id"], file_name=entry["file_name"]
                 )
                 for mode, model_for in models.items():

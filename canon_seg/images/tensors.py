@@ -11,8 +11,8 @@ def to_chw(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
-def model_inputs(image: np.ndarray, **keys: Any) -> dict[str, Any]:
-    """Make detectron2's input dict for an image whose results shall have its own size.
+def segmenter_inputs(image: np.ndarray, **keys: Any) -> dict[str, Any]:
+    """Make a segmenter's input dict for an image whose results shall have its own size.
 
     Args:
         image: (H, W, 3) array in the channel order that the model takes, values 0..255.

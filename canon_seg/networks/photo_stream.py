@@ -35,8 +35,8 @@ def folder_weights(files, power):
     return weights / weights.sum()
 
 
-def draw_turns(files, fraction, turns):
-    """Quarter turns of photographs of which some are not upright; the same for the same file names.
+def choose_turns(files, fraction, turns):
+    """Choose quarter turns of photographs, some not upright; the same for the same file names.
 
     Args:
         files: paths.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon_seg.d2.regions import RegionMapper
+from canon_seg.d2.region_mapper import RegionMapper
 from canon_seg.errors import InputError
 
 from detectron2.structures import BitMasks, BoxMode
@@ -37,7 +37,7 @@ def labelled(folder, size=(60, 90), boxes=((10, 8, 40, 30),), crowd=False, masks
 
 def undisturbed(monkeypatch):
     monkeypatch.setattr(
-        "canon_seg.d2.regions.disturb_pixels", lambda view, rng: view.astype(np.uint8)
+        "canon_seg.d2.region_mapper.disturb_pixels", lambda view, rng: view.astype(np.uint8)
     )
 
 
