@@ -22,7 +22,7 @@ from canon_seg.apps.web.turning import (
     BOX,
     MAX_POINTS,
     OBJECT,
-    Prompt,
+    ObjectPrompt,
     Turner,
     clear,
     click,
@@ -56,8 +56,8 @@ def turner():
 @pytest.mark.parametrize(
     "prompt",
     [
-        Prompt(points=((20, 11, 1),)),
-        Prompt(points=((20, 11, 1), (0, 39, 0)), box=(4, 6, 50, 31)),
+        ObjectPrompt(points=((20, 11, 1),)),
+        ObjectPrompt(points=((20, 11, 1), (0, 39, 0)), box=(4, 6, 50, 31)),
     ],
 )
 def test_at_quarter_turns_the_canonical_way_keeps_every_pixel(turner, prompt):
@@ -78,7 +78,7 @@ def test_at_quarter_turns_the_canonical_way_keeps_every_pixel(turner, prompt):
 
 
 def test_other_angles(turner):
-    session = turner.open(IMAGE, 30, Prompt(points=((20, 11, 1),)))
+    session = turner.open(IMAGE, 30, ObjectPrompt(points=((20, 11, 1),)))
     session, plain, canonical = turner.compare(session)
     size = rotate_image(IMAGE, 30).shape[:2]
     assert plain.mask.shape == canonical.expected.shape == size
@@ -95,7 +95,7 @@ def test_prompts_turn_with_the_photograph(degrees):
     black = np.zeros((HEIGHT, WIDTH), np.uint8)
     black[8:15, 30:41] = 255
     turned = rotate_image(black, degrees) == 255
-    prompt = Prompt(points=((35, 11, 1), (2, 2, 0)), box=(30, 8, 41, 15))
+    prompt = ObjectPrompt(points=((35, 11, 1), (2, 2, 0)), box=(30, 8, 41, 15))
     (x, y, label), (_, _, other) = prompt.turned(degrees, HEIGHT, WIDTH).points
     rows, columns = np.nonzero(turned)
     assert (label, other) == (1, 0)
@@ -112,7 +112,7 @@ def test_clicks(turner):
     start = turner.open(IMAGE, 90)
     assert turner.compare(start) == (start, None, None)
     session = click(click(start, OBJECT, 3.7, 5), BACKGROUND, 55, 39)
-    assert session.prompt == Prompt(points=((3, 5, 1), (55, 39, 0)))
+    assert session.prompt == ObjectPrompt(points=((3, 5, 1), (55, 39, 0)))
     for corners in [((10, 30), (20, 4)), ((20, 4), (10, 30)), ((10, 4), (20, 30))]:
         half = click(session, BOX, *corners[0])
         assert half.corner == corners[0] and half.prompt == session.prompt
@@ -183,14 +183,14 @@ def test_samples_are_ready_to_be_shown():
 
 
 def test_pictures(turner):
-    prompt = Prompt(points=((20, 11, 1), (50, 3, 0)), box=(4, 6, 50, 31))
+    prompt = ObjectPrompt(points=((20, 11, 1), (50, 3, 0)), box=(4, 6, 50, 31))
     session, plain, _ = turner.compare(turner.open(IMAGE, 90, prompt))
     turned = session.turned.image
     picture = draw_answer(turned, prompt.turned(90, HEIGHT, WIDTH), plain, (255, 0, 0))
     assert picture.shape == (WIDTH * 8, HEIGHT * 8, 3)  # enlarged to about 480 px
-    alone = draw_answer(turned, Prompt(), None, (255, 0, 0))
+    alone = draw_answer(turned, ObjectPrompt(), None, (255, 0, 0))
     assert (alone == turned.repeat(8, 0).repeat(8, 1)).all() and (picture != alone).any()
-    marked = draw_prompt(IMAGE, Prompt(points=((20, 11, 1),)), corner=(2, 3))
+    marked = draw_prompt(IMAGE, ObjectPrompt(points=((20, 11, 1),)), corner=(2, 3))
     for x, y in ((20, 11), (2, 3)):
         assert (marked[y * 8 + 4, x * 8 + 4] != IMAGE[y, x]).any()
 
@@ -223,7 +223,7 @@ def test_checkpoints_by_flag(tmp_path, monkeypatch):
     )
     assert turner.multimask and not turner.sam.training
     assert all(torch.equal(turner.sam.state_dict()[name], wanted[name]) for name in wanted)
-    session = turner.open(IMAGE, 90, Prompt(points=((20, 11, 1),)))
+    session = turner.open(IMAGE, 90, ObjectPrompt(points=((20, 11, 1),)))
     assert turner.compare(session)[2].iou == 1
     torch.save([1, 2], path)
     for arguments, message in [

@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 import pytest
 from PIL import Image
 
-from canon_seg.coco.dataset import check_images, load_coco, register_coco
+from canon_seg.coco.dataset import check_images, contiguous_ids, load_coco
 from canon_seg.errors import InputError
 
 HEIGHT, WIDTH = 20, 30
@@ -297,38 +297,6 @@ def test_size_that_disagrees(dataset, images_dir, decode):
 # Detectron2 --------------------------------------------------------------------------------------
 
 
-def test_register(dataset, load, tmp_path, images_dir):
-    pytest.importorskip("detectron2")
-    import canon_seg.d2.compat  # noqa: F401
-
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    load(dataset)
-    path, name = tmp_path / "instances.json", f"test_register_{tmp_path.name}"
-    try:
-        register_coco(name, path, images_dir)
-        register_coco(name, str(path), str(images_dir))
-        first, second = DatasetCatalog.get(name)
-        assert Path(first["file_name"]).is_file() and len(first["annotations"]) == 2
-        assert second["annotations"] == []
-        assert MetadataCatalog.get(name).thing_classes == ["thing 2", "thing 5", "thing 9"]
-        with pytest.raises(InputError, match=f"{name}.*choose another name"):
-            register_coco(name, path, tmp_path)
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def test_register_refuses_what_detectron2_would_drop(dataset, load, tmp_path, images_dir):
-    pytest.importorskip("detectron2")
-    import canon_seg.d2.compat  # noqa: F401
-
-    from detectron2.data import DatasetCatalog
-
-    load(dataset)
-    dataset["annotations"][0]["image_id"] = 99
-    path = tmp_path / "instances.json"
-    path.write_text(json.dumps(dataset))
-    with pytest.raises(InputError, match="image_id 99"):
-        register_coco("never_registered", path, images_dir)
-    assert "never_registered" not in DatasetCatalog.list()
+def test_class_indices_follow_the_order_of_the_ids(dataset):
+    dataset["categories"].reverse()
+    assert contiguous_ids(dataset) == {2: 0, 5: 1, 9: 2}

@@ -15,10 +15,10 @@ from torch import nn
 from toy_coco import write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.coco.dataset import register_coco
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.group import C4
 from canon_seg.core.scorer import GridDistribution
+from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged
 from canon_seg.errors import InputError

@@ -6,8 +6,8 @@ import pytest
 
 from canon_seg.coco.dataset import load_coco
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.models import build_models
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.sweep import run_sweep
 from canon_seg.evaluation.views import View
 from canon_seg.scenes.dataset import DEMO_SEED, make_scenes

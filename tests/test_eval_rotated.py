@@ -7,14 +7,19 @@ import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from toy_coco import SIZES, write_toy_coco
 
+import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.errors import run_main
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
+
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Boxes, Instances
 
 SCRIPT = Path(__file__).parents[1] / "tools" / "eval_rotated.py"
 
@@ -310,3 +315,108 @@ def test_one_bad_image_is_named_at_the_start(fails, tmp_path):
     last.write_bytes(last.read_bytes()[:-200])
     message = fails("--annotations", annotations, "--images", images)
     assert last.name in message and "cut short" in message
+
+
+@META_ARCH_REGISTRY.register()
+class BoxFiller(torch.nn.Module):
+    """Somebody else's segmenter: its masks are the boxes that it is prompted with."""
+
+    takes_prompts = needs_prompts = resizes_itself = True
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.register_buffer("anything", torch.zeros(1), persistent=False)
+
+    def forward(self, batched_inputs):
+        return [{"instances": self._fill(inputs)} for inputs in batched_inputs]
+
+    def _fill(self, inputs):
+        prompts, size = inputs["prompts"], inputs["image"].shape[-2:]
+        assert size == (inputs["height"], inputs["width"])
+        y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+        x0, y0, x1, y1 = prompts.boxes[:, :, None, None].unbind(dim=1)
+        return Instances(
+            tuple(size),
+            pred_masks=(x0 <= x) & (x < x1) & (y0 <= y) & (y < y1),
+            pred_boxes=Boxes(prompts.boxes),
+            pred_classes=prompts.classes,
+            scores=torch.ones(len(prompts)) if prompts.scores is None else prompts.scores,
+        )
+
+
+def write_rectangles(folder):
+    """A COCO data set whose objects fill their boxes; returns (annotations, images folder)."""
+    rng, annotations = np.random.default_rng(0), []
+    sizes = {1: (60, 90), 2: (80, 50)}
+    (folder / "images").mkdir(parents=True)
+    for image_id, (height, width) in sizes.items():
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{image_id}.png")
+        for category_id, (x, y, w, h) in ((1, (4, 6, 30, 20)), (2, (10, 30, 16, 22))):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category_id,
+                    "iscrowd": 0,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                }
+            )
+    dataset = {
+        "images": [
+            {"id": image_id, "file_name": f"{image_id}.png", "height": height, "width": width}
+            for image_id, (height, width) in sizes.items()
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "wide"}, {"id": 2, "name": "high"}],
+    }
+    (folder / "instances.json").write_text(json.dumps(dataset))
+    return folder / "instances.json", folder / "images"
+
+
+def test_a_third_partys_promptable_segmenter(toy, evaluate, tmp_path):
+    annotations, images = write_rectangles(tmp_path)
+
+    def sweep_with(prompts):
+        code, _, message = evaluate(
+            "--config-file",
+            "config.yaml",
+            "--annotations",
+            annotations,
+            "--images",
+            images,
+            "--output",
+            tmp_path / "out",
+            "MODEL.SEGMENTER.META_ARCHITECTURE",
+            "BoxFiller",
+            "MODEL.SAM.PROMPTS",
+            prompts,
+        )
+        assert code == 0, message
+        return json.loads((tmp_path / "out" / "sweep.json").read_text())
+
+    sweep = sweep_with("boxes")
+    assert sweep["config"]["segmenter"] == "BoxFiller" and sweep["config"]["prompts"] == "boxes"
+    assert "sam_size" not in sweep["config"]
+    for mode in ("vanilla", "canonical"):
+        for angle, scores in sweep["modes"][mode].items():
+            assert scores["segm"]["AP"] == scores["bbox"]["AP"] == pytest.approx(100), (mode, angle)
+
+    # Boxes with an IoU of 0.75: found at six of the ten thresholds, 0.5 to 0.75.
+    results = [
+        {
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": [*entry["bbox"][:2], 0.75 * entry["bbox"][2], entry["bbox"][3]],
+            "score": 0.5,
+        }
+        for entry in json.loads(annotations.read_text())["annotations"]
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    sweep = sweep_with(tmp_path / "results.json")
+    for scores in (sweep["modes"]["vanilla"]["90"], sweep["modes"]["canonical"]["C4-avg"]):
+        assert scores["bbox"]["AP50"] == scores["segm"]["AP50"] == pytest.approx(100)
+        assert scores["bbox"]["AP"] == pytest.approx(60)
+        assert scores["bbox"]["AP75"] == pytest.approx(100)

@@ -12,17 +12,17 @@ from toy_coco import write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.annotations import turn_coco
-from canon_seg.coco.dataset import load_coco, register_coco
+from canon_seg.coco.dataset import contiguous_ids, load_coco
 from canon_seg.coco.masks import decode_rle
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.models import build_models, models_by_mode
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.errors import InputError
-from canon_seg.evaluation.box_prompts import load_box_prompts
-from canon_seg.evaluation.report import format_summary, format_table, write_report
-from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator, contiguous_ids
+from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.evaluation.sweep import (
     AVERAGE,
     TASKS,
@@ -30,6 +30,7 @@ from canon_seg.evaluation.sweep import (
     run_sweep,
     with_average,
 )
+from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
 from canon_seg.evaluation.views import View
 from canon_seg.geometry.group import C4
 from canon_seg.images.canonicalizer import GroupCanonicalizer

@@ -7,14 +7,13 @@ from torch import nn
 from canon_seg.errors import InputError
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
-from canon_seg.networks import equivariant as networks
+from canon_seg.networks import blocks
+from canon_seg.networks.blocks import PlainConvBlock, make_odd
 from canon_seg.networks.equivariant import (
     NetworkSpec,
-    PlainConvBlock,
     build_plain_network,
     build_trainable_network,
     export_network,
-    make_odd,
 )
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -170,7 +169,7 @@ def test_export_follows_the_weights():
 def test_even_sizes_break_without_make_odd(monkeypatch, name):
     network = export_network(trained(SMALL[name]))
     assert equivariance_error(network, (64, 64)) < TOLERANCE
-    monkeypatch.setattr(networks, "make_odd", lambda x: x)
+    monkeypatch.setattr(blocks, "make_odd", lambda x: x)
     assert equivariance_error(network, (65, 65)) < TOLERANCE
     assert equivariance_error(network, (64, 64)) > 10 * TOLERANCE
 

@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from canon_seg.errors import InputError
+from canon_seg.images.folders import list_photos
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     augment,
     build_photo_loader,
+    choose_turns,
     disturb_pixels,
-    draw_turns,
     folder_weights,
-    list_photos,
 )
 
 
@@ -30,22 +30,6 @@ def folder(tmp_path):
     for name in ("a/notes.txt", "a/.hidden.jpg", "b/2.jpg.part"):
         (tmp_path / name).write_text("no photograph")
     return tmp_path
-
-
-def test_list_photos(folder):
-    names = [str(folder / n) for n in ("0.jpeg", "a/1.PNG", "a/4.bmp", "a/c/3.webp", "b/2.jpg")]
-    assert list_photos(str(folder)) == names
-
-
-def test_bad_folders_are_named(tmp_path):
-    for path in (tmp_path / "nowhere", tmp_path / "file"):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(InputError, match="DATASETS.PHOTOS: there is no folder") as caught:
-            list_photos(str(path))
-        assert str(path) in str(caught.value)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="DATASETS.PHOTOS: .*empty holds no photograph"):
-        list_photos(str(tmp_path / "empty"))
 
 
 FILES = ["a/1", "a/2", "a/3", "a/4", "b/1", "c/1", "a/5", "a/6", "a/7", "a/8", "a/9"]
@@ -143,7 +127,7 @@ def test_disturbed_pixels_vary_and_stay_in_range():
 
 
 def stream(folder, seed=0, **changes):
-    files = list_photos(str(folder))
+    files = list_photos(str(folder), "DATASETS.PHOTOS")
     arguments = dict(
         batch_size=3, shapes=[(33, 65), (65, 33)], min_scale=0.5, image_format="RGB", seed=seed
     )
@@ -176,7 +160,7 @@ def test_the_seed_decides_the_stream(folder):
 
 
 def test_weights_decide_what_is_drawn(folder):
-    files = list_photos(str(folder))
+    files = list_photos(str(folder), "DATASETS.PHOTOS")
     weights = np.eye(len(files))[2]
     one = PhotoStream(
         files, weights, batch_size=8, shapes=[(33, 33)], min_scale=1, image_format="RGB", seed=0
@@ -224,11 +208,11 @@ def test_an_unreadable_photograph_is_named(folder, workers):
 
 def test_some_photographs_are_turned_always_the_same(tmp_path):
     files = [f"{number}.jpg" for number in range(600)]
-    assert not draw_turns(files, 0.0, 0).any()
-    drawn = draw_turns(files, 0.3, 0)
-    assert np.array_equal(drawn, draw_turns(files, 0.3, 0))
+    assert not choose_turns(files, 0.0, 0).any()
+    drawn = choose_turns(files, 0.3, 0)
+    assert np.array_equal(drawn, choose_turns(files, 0.3, 0))
     assert 0.2 < (drawn > 0).mean() < 0.4 and set(drawn) == {0, 1, 2, 3}
-    assert set(draw_turns(files, 0.3, 2)) == {0, 2}
+    assert set(choose_turns(files, 0.3, 2)) == {0, 2}
     # A turned view is bright where the upright one's top has gone, and has the batch's shape.
     pixels = np.zeros((60, 90, 3), np.uint8)
     pixels[:20] = 255

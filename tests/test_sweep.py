@@ -11,10 +11,10 @@ from toy_coco import SIZES, write_toy_coco
 
 from canon_seg.coco.dataset import load_coco
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import launch
 from canon_seg.d2.models import models_by_mode
 from canon_seg.errors import InputError
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.sweep import run_sweep
 from canon_seg.evaluation.views import View

@@ -7,8 +7,8 @@ from pycocotools import mask as coco_mask
 from toy_coco import write_toy_coco
 
 from canon_seg.coco.dataset import load_coco
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.views import MAX_ANGLES, View, parse_angles
 from canon_seg.geometry import turn_coco, turn_image
 from canon_seg.images.reading import read_image

@@ -24,10 +24,11 @@ from canon_seg.coco.dataset import load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.d2 import meta_arch  # noqa: F401  registers CanonicalizedSegmenter
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError, run_main
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.geometry import C4, turn_image, turn_maps
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import segmenter_inputs
 from canon_seg.io.files import write_json
 
 from detectron2.modeling import build_model
@@ -79,8 +80,7 @@ def compare(model, path, prompts, image_format):
 
 
 def _segment(model, image, prompts):
-    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return model([{"image": tensor, "prompts": prompts}])[0]
+    return model([segmenter_inputs(image, prompts=prompts)])[0]
 
 
 def main():

@@ -25,11 +25,12 @@ from tabulate import tabulate
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.dataset import load_coco
+from canon_seg.d2.capabilities import capabilities, segmenter_class
 from canon_seg.d2.config import load_config
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import add_launch_arguments, launch
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError, run_main
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.views import View
@@ -115,7 +116,7 @@ def measure(args):
 
 def timed_sweep(cfg, dataset, images_dir, folder, path):
     models, prompts = build_models(cfg, MODES), None
-    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+    if capabilities(segmenter_class(cfg)).takes_prompts:
         prompts = load_box_prompts("boxes", dataset)
     comm.synchronize()
     start = time.perf_counter()

@@ -20,26 +20,28 @@ from pathlib import Path
 
 import torch
 
-import canon_seg
-import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
+from canon_seg.d2.capabilities import (
+    capabilities,
+    hook,
+    prompted_from_outside,
+    segmenter_class,
+)
+from canon_seg.d2.catalog import coco_files
 from canon_seg.d2.config import load_config
-from canon_seg.d2.distributed import add_launch_arguments, check_device, launch
+from canon_seg.d2.dataset_prompts import load_box_prompts
+from canon_seg.d2.distributed import add_launch_arguments, check_device, comm, launch
 from canon_seg.d2.models import MODES, build_models, check_modes
+from canon_seg.d2.versions import versions
 from canon_seg.errors import InputError
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.records import Records, describe_sweep
-from canon_seg.evaluation.report import format_summary, format_table, write_report
 from canon_seg.evaluation.sweep import first_images, run_sweep
+from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
 from canon_seg.evaluation.views import View, parse_angles
 from canon_seg.images.tilt import CANVASES
 from canon_seg.io.files import check_output_dir
 from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
-
-from detectron2 import __version__ as detectron2_version
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
 
 NUM_SCENES = 40
 
@@ -119,7 +121,7 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
     prompts = None
-    if takes_prompts(cfg):
+    if prompted_from_outside(cfg):
         prompts = load_box_prompts(
             cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
         )
@@ -152,12 +154,6 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     print("written:", *written)
 
 
-def takes_prompts(cfg):
-    """Whether the segmenter is prompted from outside, and not by a detector of its own."""
-    is_sam = cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter"
-    return is_sam and cfg.MODEL.SAM.PROMPTS != "detector"
-
-
 def find_dataset(args, cfg, output):
     """(name, annotation file, image folder) of the data set that the arguments ask for."""
     if args.dataset and (args.annotations or args.images):
@@ -167,33 +163,9 @@ def find_dataset(args, cfg, output):
     if args.annotations:
         return args.annotations, args.annotations, args.images
     if args.dataset:
-        return args.dataset, *registered_dataset(args.dataset, cfg)
+        return args.dataset, *coco_files(args.dataset, cfg)
     files = make_scenes(output / "scenes", NUM_SCENES, DEMO_SEED, progress=True)
     return f"procedural scenes, seed {DEMO_SEED}", *files
-
-
-def registered_dataset(name, cfg):
-    """(annotation file, image folder) of a set known by name."""
-    own = {name: files for name, *files in cfg.DATASETS.COCO}
-    if name in own:
-        return own[name]
-    if name not in DatasetCatalog.list():
-        raise InputError(
-            f"--dataset: {name!r} is neither in DATASETS.COCO ({', '.join(own) or 'empty'}) nor "
-            "registered with detectron2; give --annotations FILE --images DIR instead"
-        )
-    metadata = MetadataCatalog.get(name)
-    files = metadata.get("json_file"), metadata.get("image_root")
-    if None in files or metadata.get("evaluator_type", "coco") != "coco":
-        raise InputError(
-            f"--dataset: {name!r} is not a set of instances in COCO format; give one that is"
-        )
-    if not Path(files[0]).is_file():
-        raise InputError(
-            f"--dataset: {name!r} is registered, but there is no file {files[0]}; detectron2 looks "
-            "for its data sets in the folder that DETECTRON2_DATASETS names (default: datasets)"
-        )
-    return files
 
 
 def describe(args, cfg):
@@ -215,12 +187,11 @@ def describe(args, cfg):
         "device": keys.DEVICE,
         "num_processes": comm.get_world_size(),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "canon_seg": canon_seg.__version__,
-            "detectron2": detectron2_version,
-            "torch": torch.__version__,
-        },
+        "versions": versions(),
     }
-    if keys.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
-        described.update(sam_size=keys.SAM.SIZE, prompts=keys.SAM.PROMPTS)
+    segmenter = segmenter_class(cfg)
+    if describe_segmenter := hook(segmenter, "describe"):
+        described.update(describe_segmenter(cfg))
+    if capabilities(segmenter).takes_prompts:
+        described["prompts"] = keys.SAM.PROMPTS
     return described

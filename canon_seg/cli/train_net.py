@@ -23,16 +23,16 @@ import os
 import zlib
 from pathlib import Path
 
-from canon_seg.coco.dataset import register_coco
 from canon_seg.config.assets import resolve_config
 from canon_seg.config.device import resolve_device
 from canon_seg.d2 import (
     compat,  # noqa: F401
     meta_arch,  # noqa: F401  registers CanonicalizedSegmenter
 )
+from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
-from canon_seg.d2.distributed import add_launch_arguments, check_device, launch
+from canon_seg.d2.distributed import add_launch_arguments, check_device, comm, launch
 from canon_seg.d2.numerics import used_numerics
 from canon_seg.d2.trainer import Trainer
 from canon_seg.errors import InputError
@@ -40,7 +40,6 @@ from canon_seg.io.files import check_output_dir
 
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
-from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 

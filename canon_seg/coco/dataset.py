@@ -9,6 +9,7 @@ from pathlib import Path
 import pycocotools.mask as mask_util
 from tqdm import tqdm
 
+from canon_seg.coco.masks import run_lengths
 from canon_seg.errors import InputError
 from canon_seg.images.reading import image_size, read_image
 
@@ -105,31 +106,19 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
         )
 
 
-def register_coco(name, annotations_path, images_dir):
-    """Check a COCO instances file and register it with Detectron2 under ``name``.
+def contiguous_ids(dataset):
+    """Number the categories of a data set: their ids in ascending order become 0, 1, 2, ...
 
-    Registering the same files under the same name again does nothing.
+    These are the class indices that detectron2 gives to the categories.
 
-    Raises:
-        InputError: the file fails :func:`load_coco`, or the name stands for other files.
+    Args:
+        dataset: dict of a COCO instances file.
+
+    Returns:
+        dict from category id to index.
     """
-    from canon_seg.d2 import compat  # noqa: F401  (before any part of detectron2)
-
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.data.datasets import register_coco_instances
-
-    files = str(Path(annotations_path).resolve()), str(Path(images_dir).resolve())
-    if name in DatasetCatalog.list():
-        known = MetadataCatalog.get(name)
-        known_files = getattr(known, "json_file", None), getattr(known, "image_root", None)
-        if known_files != files:
-            raise InputError(
-                f"data set name {name!r} already stands for {known_files[0]} with images in "
-                f"{known_files[1]}; choose another name for {files[0]}"
-            )
-        return
-    load_coco(*files)
-    register_coco_instances(name, {}, *files)
+    ids = sorted(category["id"] for category in dataset["categories"])
+    return {category_id: index for index, category_id in enumerate(ids)}
 
 
 def _read_json(path):
@@ -262,35 +251,15 @@ def _rle_problem(rle, image_size):
     if size != image_size:
         return f"RLE size {size} is not the image's [height, width] {image_size}"
     if isinstance(counts, str):
-        counts = _decompressed(counts)
+        try:
+            counts = run_lengths(counts.encode()).tolist()
+        except ValueError:
+            return "RLE counts cannot be decoded"
     if not isinstance(counts, list) or not all(_is_integer(c) and c >= 0 for c in counts):
         return "RLE counts cannot be decoded"
     if sum(counts) != size[0] * size[1]:
         return f"RLE counts cover {sum(counts)} pixels, but the image has {size[0] * size[1]}"
     return None
-
-
-def _decompressed(text):
-    """The run lengths in COCO's compressed RLE string, or None if it isn't one.
-
-    A run is written in groups of five bits, lowest first, each as the character 48 + group, with
-    32 added while more follow and 16 marking a negative number in the last; from the fourth run on
-    the difference to the run two before is stored.
-    """
-    counts, value, shift = [], 0, 0
-    for character in text:
-        group = ord(character) - 48
-        if not 0 <= group < 64:
-            return None
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value, shift = 0, 0
-    return None if shift else counts
 
 
 def _completed(entry, image):

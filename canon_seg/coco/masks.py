@@ -114,6 +114,44 @@ def with_str_counts(rle):
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
+def run_lengths(counts: bytes) -> np.ndarray:
+    """Decode compressed COCO counts into run lengths.
+
+    A number is written in characters of 5 bits, lowest first, from "0" upwards; 32 means that
+    more follow, and the highest bit of the last is the sign. From the fourth number on, it is
+    the difference to the run two before.
+
+    Args:
+        counts: as pycocotools gives them. Whether they fill a mask is not checked.
+
+    Returns:
+        int64 array of run lengths, zeros of the mask first.
+
+    Raises:
+        ValueError: if these are no compressed counts.
+    """
+    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+    if not ((0 <= bits) & (bits < 64)).all():
+        wrong = counts[np.flatnonzero((bits < 0) | (bits >= 64))[0]]
+        raise ValueError(f"character {chr(wrong)!r} in the counts")
+    if len(bits) == 0:
+        return bits
+    if bits[-1] & 32:
+        raise ValueError("the counts end inside a number")
+    ends = np.flatnonzero(bits & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 12:
+        raise ValueError("a number in the counts has more than 60 bits")
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    numbers = np.add.reduceat((bits & 31) << shifts, starts)
+    numbers -= np.where(bits[ends] & 16, np.int64(1) << 5 * lengths, 0)
+    runs = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    return runs
+
+
 def _check_polygon(polygon):
     try:
         coords = np.asarray(polygon, dtype=np.float64)
@@ -134,7 +172,7 @@ def _checked_runs(rle):
         height, width = (operator.index(side) for side in rle["size"])
         counts = rle["counts"]
         if isinstance(counts, (str, bytes)):
-            runs = _decompress(counts.encode() if isinstance(counts, str) else counts)
+            runs = run_lengths(counts.encode() if isinstance(counts, str) else counts)
         else:
             runs = np.array([operator.index(count) for count in counts], np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -177,32 +215,3 @@ def _window_of_runs(runs, height):
     runs = np.diff(changes, prepend=0, append=(right - left) * height)
     columns = _fill(runs).reshape(right - left, height)
     return columns[:, top:bottom].T, int(left), int(top)
-
-
-def _decompress(counts):
-    """Run lengths of compressed COCO counts (bytes).
-
-    A number is written in characters of 5 bits, lowest first, from "0" upwards; 32 means that
-    more follow, and the highest bit of the last is the sign. From the fourth number on, it is
-    the difference to the run two before.
-    """
-    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
-    if not ((0 <= bits) & (bits < 64)).all():
-        wrong = counts[np.flatnonzero((bits < 0) | (bits >= 64))[0]]
-        raise ValueError(f"character {chr(wrong)!r} in the counts")
-    if len(bits) == 0:
-        return bits
-    if bits[-1] & 32:
-        raise ValueError("the counts end inside a number")
-    ends = np.flatnonzero(bits & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 12:
-        raise ValueError("a number in the counts has more than 60 bits")
-    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
-    numbers = np.add.reduceat((bits & 31) << shifts, starts)
-    numbers -= np.where(bits[ends] & 16, np.int64(1) << 5 * lengths, 0)
-    runs = numbers.copy()
-    runs[1::2] = np.cumsum(numbers[1::2])
-    runs[2::2] = np.cumsum(numbers[2::2])
-    return runs

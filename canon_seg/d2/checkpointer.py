@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from canon_seg.config.assets import resolve_asset
+from canon_seg.d2.capabilities import capabilities
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import check_fit, check_is_file, load_pickle_file, load_torch_file
 from canon_seg.io.files import save_torch, write_text
@@ -18,7 +19,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     A file whose entries do not fit the model is an :class:`InputError`; only a backbone that comes
     under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is. A model
-    with a `Sam` as its ``sam`` reads segment_anything's files too, which hold that alone.
+    that declares a ``checkpoint_module`` (see :mod:`canon_seg.d2.capabilities`) reads files too that
+    hold this submodule alone.
 
     Args:
         model, save_dir, checkpointables: as detectron2's.
@@ -81,8 +83,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": contents}
         weights = checkpoint["model"]
         self._check_weights(weights)
-        if hasattr(self.model, "sam") and any(name.startswith("mask_decoder.") for name in weights):
-            checkpoint["model"] = {f"sam.{name}": value for name, value in weights.items()}
+        module = capabilities(self.model).checkpoint_module
+        if module and not weights.keys().isdisjoint(self.model.get_submodule(module).state_dict()):
+            checkpoint["model"] = {f"{module}.{name}": value for name, value in weights.items()}
         return checkpoint
 
     def _check_weights(self, weights):

@@ -8,20 +8,22 @@ import torch
 from torch import nn
 
 from canon_seg.config.assets import resolve_asset, resolve_config
+from canon_seg.d2.capabilities import CANONICALIZED, capabilities, registered
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
 from canon_seg.images.coordinates import PIXEL_STEP, snap
+from canon_seg.images.tensors import to_chw
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import GeneralizedRCNN
 
 KEY = "MODEL.SAM.DETECTOR"
 
 
 class DetectorSam(nn.Module):
-    """Segments what a detector finds. Both see the same image; each brings its own resizing.
+    """Segment what a detector finds. Both see the same image; each brings its own resizing.
 
     Attributes:
         resizes_itself: takes images of any size.
@@ -34,7 +36,7 @@ class DetectorSam(nn.Module):
         """
         Args:
             detector: :class:`BoxDetector`.
-            segmenter: :class:`canon_seg.d2.sam.SamSegmenter`.
+            segmenter: one that takes prompts, such as :class:`canon_seg.d2.sam.SamSegmenter`.
         """
         super().__init__()
         self.box_detector = detector
@@ -54,7 +56,9 @@ class DetectorSam(nn.Module):
         return self.segmenter.device
 
     def forward(self, batched_inputs):
-        """As SamSegmenter's in inference, for the boxes found; ``prompts`` given go before them.
+        """Segment the boxes found in each image; ``prompts`` given with it go before them.
+
+        Arguments and result are those of the segmenter in inference.
 
         Raises:
             InputError: in training.
@@ -105,9 +109,8 @@ class BoxDetector(nn.Module):
         if self.flips_channels:
             array = np.ascontiguousarray(array[..., ::-1])
         array = self.resize.get_transform(array).apply_image(array)
-        resized = torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))
         # detectron2's models bring their boxes to this height and width.
-        result = self.detector([{"image": resized, "height": height, "width": width}])[0]
+        result = self.detector([{"image": to_chw(array), "height": height, "width": width}])[0]
         if "instances" not in result:
             raise InputError(
                 f"{KEY}.CONFIG_FILE: this model gives {', '.join(sorted(result))} but no "
@@ -133,10 +136,11 @@ def build_detector(cfg):
         raise InputError(f"{KEY}.SCORE_THRESH is {keys.SCORE_THRESH}; give a score, 0 to 1")
     theirs = load_config(detector_config_file(keys.CONFIG_FILE))
     name, weights = theirs.MODEL.META_ARCHITECTURE, keys.WEIGHTS
-    if name == "CanonicalizedSegmenter":  # the pose is found once, before both
+    if name == CANONICALIZED:  # the pose is found once, before both
         name = theirs.MODEL.SEGMENTER.META_ARCHITECTURE
         weights = weights or theirs.MODEL.SEGMENTER.WEIGHTS
-    if name not in META_ARCH_REGISTRY or name in ("CanonicalizedSegmenter", "SamSegmenter"):
+    found = registered(name)
+    if found is None or name == CANONICALIZED or capabilities(found).needs_prompts:
         raise InputError(
             f"{KEY}.CONFIG_FILE: {keys.CONFIG_FILE} describes a {name!r}; name the config of a "
             "detector, such as a GeneralizedRCNN or a RetinaNet"
@@ -144,7 +148,7 @@ def build_detector(cfg):
     if not weights:
         raise InputError(f"{KEY}.WEIGHTS is empty; give the detector's checkpoint")
     theirs.MODEL.DEVICE = "cpu"  # until the whole model is moved
-    detector = META_ARCH_REGISTRY.get(name)(theirs)
+    detector = found(theirs)
     SafeCheckpointer(detector, key=f"{KEY}.WEIGHTS").load(resolve_asset(weights))
     if type(detector) is GeneralizedRCNN:  # only its boxes are wanted
         for head in ("mask_on", "keypoint_on"):

@@ -24,6 +24,8 @@ from canon_seg.errors import InputError
 from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 
+__all__ = ["SharedCounter", "add_launch_arguments", "check_device", "comm", "launch"]
+
 # How long one process waits for another: the slowest one may still have hours to go.
 _TIMEOUT = timedelta(days=7)
 

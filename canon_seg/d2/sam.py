@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from canon_seg.d2.region_mapper import build_region_loader
 from canon_seg.errors import InputError
 from canon_seg.sam.models import (
     OFFICIAL_IMAGE_SIZE,
@@ -37,11 +38,13 @@ class SamSegmenter(nn.Module):
 
     Attributes:
         sam: the `Sam`; official checkpoints load into it unmodified.
-        resizes_itself: takes images of any size.
-        takes_prompts, needs_prompts: prompts are given with the images, and must be.
+
+    The other attributes are those of :class:`canon_seg.d2.capabilities.Capabilities`.
     """
 
     resizes_itself = takes_prompts = needs_prompts = True
+    checkpoint_module = "sam"
+    leaves_parameters_unused = True  # those of the kind of prompt that was not drawn
 
     @configurable
     def __init__(
@@ -85,6 +88,27 @@ class SamSegmenter(nn.Module):
             "warmup_steps": keys.WARMUP_STEPS,
             "mask_loss": _mask_loss(keys.MASK_LOSS),
         }
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        """Build the loader of random views with the masks of their regions."""
+        return build_region_loader(cfg, image_size(cfg))
+
+    @classmethod
+    def describe(cls, cfg):
+        """Return what a report says of the model that a config describes."""
+        return {"sam_size": cfg.MODEL.SAM.SIZE}
+
+    @classmethod
+    def weights_advice(cls, cfg):
+        """Say where the weights of the model that a config describes are to be had."""
+        official = OFFICIAL_FILES.get(cfg.MODEL.SAM.SIZE)
+        if official is None:
+            return "Give a segmenter.pth that tools/train_net.py wrote"
+        return (
+            f"For MODEL.SAM.SIZE {cfg.MODEL.SAM.SIZE} get the official {official} from the "
+            "segment-anything project and set MODEL.SEGMENTER.WEIGHTS to its path"
+        )
 
     @property
     def device(self):

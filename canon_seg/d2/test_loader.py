@@ -1,19 +1,24 @@
-"""What ``tools/train_net.py --eval-only`` and evaluations during training run on."""
+"""Load what ``tools/train_net.py --eval-only`` and evaluations during training run on."""
 
 from pathlib import Path
 
-import torch
-
 from canon_seg.coco.dataset import check_images, load_coco
-from canon_seg.d2.loaders import check_registered, has_sam
-from canon_seg.evaluation.box_prompts import load_box_prompts
+from canon_seg.d2.capabilities import (
+    CANONICALIZED,
+    capabilities,
+    prompted_from_outside,
+    registered,
+)
+from canon_seg.d2.catalog import check_registered
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import segmenter_inputs
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
 
 def build_test_loader(cfg, name):
-    """The images of a registered COCO-format set, with SAM's prompts where SAM is to segment.
+    """Load the images of a registered COCO-format set, with prompts for a segmenter that takes them.
 
     For a model that resizes by itself, images come **as read**: the pose has to be found on those.
     Prompts come from where MODEL.SAM.PROMPTS says.
@@ -22,28 +27,23 @@ def build_test_loader(cfg, name):
         InputError: naming the file or the key that cannot be used.
     """
     check_registered("DATASETS.TEST", [name])
-    if cfg.MODEL.META_ARCHITECTURE not in ("CanonicalizedSegmenter", "SamSegmenter"):
+    model = cfg.MODEL.META_ARCHITECTURE
+    if model != CANONICALIZED and not capabilities(registered(model)).resizes_itself:
         return build_detection_test_loader(cfg, name)
     metadata = MetadataCatalog.get(name)
     dataset = load_coco(metadata.json_file, metadata.image_root)
     check_images(dataset, metadata.image_root, progress=False, decode=False)
     prompts = None
-    if has_sam(cfg) and cfg.MODEL.SAM.PROMPTS != "detector":
+    if prompted_from_outside(cfg):
         prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
 
     def read(entry):
         path = Path(metadata.image_root) / entry["file_name"]
-        image = torch.from_numpy(read_image(path, cfg.INPUT.FORMAT)).permute(2, 0, 1).contiguous()
-        height, width = image.shape[1:]
-        inputs = {
-            "image": image,
-            "height": height,
-            "width": width,
-            "image_id": entry["id"],
-            "file_name": str(path),
-        }
+        image = read_image(path, cfg.INPUT.FORMAT)
+        inputs = segmenter_inputs(image, image_id=entry["id"], file_name=str(path))
         if prompts is not None:
-            inputs["prompts"] = prompts[entry["id"]].turned(0, height, width, snapped=False)
+            boxes = prompts[entry["id"]]
+            inputs["prompts"] = boxes.turned(0, *image.shape[:2], snapped=False)
         return inputs
 
     return build_detection_test_loader(

@@ -10,16 +10,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from canon_seg.d2.capabilities import capabilities, segmenter_class
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.loaders import (
     build_train_loader,
-    has_sam,
     split_photos,
     trains_on_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
 
 from detectron2.engine import (
@@ -68,9 +69,9 @@ class Trainer(DefaultTrainer):
         loader = self.build_train_loader(cfg)
         self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        # The prompts drawn by a process may leave parts of SAM unused, others in each process:
-        # without this flag the processes would wait for each other's gradients for ever.
-        ddp = {"broadcast_buffers": False, "find_unused_parameters": has_sam(cfg)}
+        # Without this flag the processes would wait for ever for gradients of unused parameters.
+        unused = capabilities(segmenter_class(cfg)).leaves_parameters_unused
+        ddp = {"broadcast_buffers": False, "find_unused_parameters": unused}
         if torch.device(cfg.MODEL.DEVICE).type == "cpu":
             ddp["device_ids"] = None  # v0.6 would name GPUs
         self._trainer = trainer(create_ddp_model(model, **ddp), loader, optimizer)
@@ -207,8 +208,7 @@ class Trainer(DefaultTrainer):
         }
 
     def _read(self, file):
-        image = torch.from_numpy(read_image(file, self.cfg.INPUT.FORMAT)).permute(2, 0, 1)
-        return image.contiguous().to(self.cfg.MODEL.DEVICE)
+        return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
 
 
 def _is_no_bad_input(record):
@@ -285,7 +285,8 @@ def save_segmenter(path, segmenter):
     their normalisation layers bear. Buffers, and models whose batch statistics can leave its range,
     are stored as they are.
     """
-    module = getattr(segmenter, "sam", segmenter)
+    name = capabilities(segmenter).checkpoint_module
+    module = segmenter.get_submodule(name)
     state = module.state_dict()
     if module is not segmenter or not any(name.endswith("running_var") for name in state):
         for name, _ in module.named_parameters():

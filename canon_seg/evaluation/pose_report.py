@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon_seg.geometry.group import C4
+from canon_seg.core.group import C4
 from canon_seg.io.files import write_atomically
 
 _BLUE, _GREY = "#0072B2", "0.75"
@@ -69,8 +69,8 @@ def _plot_reliability(diagram, histogram, measured):
 def _plot_confusion(axes, counts):
     shares = counts / counts.sum(axis=1, keepdims=True)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in C4.elements:
-        for column in C4.elements:
+    for row in range(len(counts)):
+        for column in range(len(counts)):
             axes.text(
                 column,
                 row,
@@ -80,9 +80,9 @@ def _plot_confusion(axes, counts):
                 fontsize=9,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-    angles = [f"{C4.degrees(turns):.0f}°" for turns in C4.elements]
-    axes.set_xticks(C4.elements, angles)
-    axes.set_yticks(C4.elements, angles)
+    angles = [f"{pose.degrees:.0f}°" for pose in C4.elements]
+    axes.set_xticks(range(len(angles)), angles)
+    axes.set_yticks(range(len(angles)), angles)
     axes.set_xlabel("pose found")
     axes.set_ylabel("photographs turned counterclockwise by")
 
@@ -115,7 +115,7 @@ def caption(name, probabilities):
         probabilities: its 4 pose probabilities.
     """
     pose = int(np.argmax(probabilities))
-    found = "upright" if pose == 0 else f"{C4.degrees(pose):.0f}°"
+    found = "upright" if pose == 0 else f"{C4.elements[pose].degrees:.0f}°"
     short = name if len(name) <= 24 else f"…{name[-23:]}"
     return f"{short}\nfound {found}: {probabilities[pose]:.2f}"
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from canon_seg.core.group import C4, permutation
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError
-from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.representative import representative_turns
+from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import rotate_image
 
 BINS = 15  # of confidence, as in Guo et al. 2017
@@ -76,15 +77,15 @@ def agrees_when_turned(canonicalizer, image, probabilities):
         return True
     return all(
         np.array_equal(
-            _probabilities(canonicalizer, turn_image(image, turns)), np.roll(probabilities, turns)
+            _probabilities(canonicalizer, turn_image(image, turn))[permutation(C4, turn)],
+            probabilities,
         )
-        for turns in C4.elements
+        for turn in C4.elements
     )
 
 
 def _probabilities(canonicalizer, image):
-    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return np.array(canonicalizer.pose(tensor).probabilities)
+    return np.array(canonicalizer.pose(to_chw(image)).probabilities)
 
 
 def measure_poses(probabilities, prior):
@@ -160,8 +161,8 @@ def confusion(poses):
     Returns:
         (4, 4) int array with sum 4 n.
     """
-    counts = np.bincount(poses, minlength=C4.order)
-    return np.stack([np.roll(counts, turns) for turns in C4.elements])
+    counts = np.bincount(poses, minlength=len(C4.elements))
+    return np.stack([np.roll(counts, place) for place in range(len(counts))])
 
 
 def choose_mistakes(probabilities, count):

@@ -17,11 +17,9 @@ from pathlib import Path
 
 import torch
 
-import canon_seg
+from canon_seg.d2.versions import versions
 from canon_seg.errors import InputError
 from canon_seg.io.files import check_output_dir, write_atomically, write_json
-
-import detectron2
 
 try:
     import fcntl
@@ -265,7 +263,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
             if key != "MODEL.CANONICALIZER.CACHE"  # which changes no result
         },
         "--threads": torch.get_num_threads(),
-        "versions": [canon_seg.__version__, detectron2.__version__, torch.__version__],
+        "versions": list(versions().values()),
         "data set": _digest([json.dumps([dataset, files]).encode()]),
         "prompts": _digest([json.dumps(boxes).encode()]),
         "weights": _digest(_weights(model_for(0) for model_for in models.values())),

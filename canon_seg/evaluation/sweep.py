@@ -10,20 +10,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.d2.distributed import SharedCounter
+from canon_seg.coco.dataset import contiguous_ids
+from canon_seg.core.group import C4
+from canon_seg.d2.coco_results import coco_results
+from canon_seg.d2.distributed import SharedCounter, comm
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records
-from canon_seg.evaluation.rotated_coco import (
-    METRICS,
-    RotatedCOCOEvaluator,
-    coco_results,
-    contiguous_ids,
-)
-from canon_seg.geometry.group import C4
+from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.images.reading import read_image
-
-from detectron2.utils import comm
+from canon_seg.images.tensors import segmenter_inputs
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
@@ -68,7 +63,7 @@ def run_sweep(
         images_dir: folder that ``file_name`` is relative to.
         views: :class:`canon_seg.evaluation.views.View`, each once: the angles.
         image_format: "RGB" or "BGR", what the models take.
-        prompts: dict from image id to :class:`canon_seg.evaluation.box_prompts.BoxPrompts`, or
+        prompts: dict from image id to :class:`canon_seg.d2.dataset_prompts.BoxPrompts`, or
             None for a segmenter that takes none.
         progress: whether to show progress bars.
         records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
@@ -165,7 +160,9 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
             results = {}
             before = _cache_counts(models)
             for view in views:
-                inputs = _rotated_inputs(entry, pixels, view)
+                inputs = segmenter_inputs(
+                    view.image(pixels), image_id=entry["id"], file_name=entry["file_name"]
+                )
                 for mode, model_for in models.items():
                     model = model_for(view.pose)
                     if prompts is not None:
@@ -238,7 +235,7 @@ def _time_summary(facts, mode, views):
 
 
 def _pose_summary(facts, views):
-    confusion = np.zeros((C4.order, C4.order), np.int64)
+    confusion = np.zeros((len(C4.elements),) * 2, np.int64)
     found, policies, passes = dict.fromkeys(views, 0), {}, 0
     for image in facts:
         for view, (pose, policy, runs) in zip(views, image["poses"]):
@@ -267,7 +264,7 @@ def with_average(by_angle):
 
     A metric that is undefined at one of them is undefined on the average.
     """
-    quarters = [f"{C4.degrees(turns):.0f}" for turns in C4.elements]
+    quarters = [f"{pose.degrees:.0f}" for pose in C4.elements]
     if not set(quarters) <= set(by_angle):
         return by_angle
     return {
@@ -286,18 +283,6 @@ def _mean(values):
     if None in values:
         return None
     return math.fsum(values) / len(values)  # of equal values exactly that value
-
-
-def _rotated_inputs(entry, pixels, view):
-    """detectron2's input dict for one view of an image."""
-    rotated = np.ascontiguousarray(view.image(pixels).transpose(2, 0, 1))
-    return {
-        "image": torch.from_numpy(rotated),
-        "height": rotated.shape[1],
-        "width": rotated.shape[2],
-        "image_id": entry["id"],
-        "file_name": entry["file_name"],
-    }
 
 
 def _now(device):

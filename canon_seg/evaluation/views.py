@@ -90,9 +90,9 @@ class View:
         that are cut away wholly are dropped.
 
         Args:
-            boxes: :class:`canon_seg.evaluation.box_prompts.BoxPrompts` of the upright image.
+            boxes: :class:`canon_seg.d2.dataset_prompts.BoxPrompts` of the upright image.
             height, width: of the upright image.
-            snapped: see :meth:`canon_seg.evaluation.box_prompts.BoxPrompts.turned`.
+            snapped: see :meth:`canon_seg.d2.dataset_prompts.BoxPrompts.turned`.
             annotations: the annotations of the upright image that ``boxes`` belong to, in the
                 same order (crowds, which have no box, are passed over); None for a detector's.
         Returns:

@@ -4,7 +4,7 @@ Both networks are written over a layer class that exists twice:
 
 * :class:`canon_seg.networks.escnn_layers.ConvBlock` keeps the free parameters of the
   equivariant filters; it is trained and needs escnn;
-* :class:`PlainConvBlock` holds one ordinary convolution with the batch norm folded in; it is what
+* :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution with the batch norm folded in; it is what
   a trained network is exported to, and what inference uses.
 
 A network maps images (B, 3, h, w) to logits (B, N) over the poses of the cyclic group of order N
@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from canon_seg.errors import InputError
+from canon_seg.networks.blocks import PlainConvBlock
 
 
 @dataclass(frozen=True)
@@ -61,46 +62,6 @@ class NetworkSpec:
             fields=tuple(int(count) for count in values["fields"]),
             depth=int(values["depth"]),
         )
-
-
-def make_odd(x):
-    """Average neighbours along every even axis, so that (..., h, w) has odd sizes.
-
-    A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
-    odd; on even sizes it would break equivariance (by 8.6 % at 96 px). Averaging two neighbours is
-    symmetric and takes one pixel away. Sizes 2^k m + 1 pass through k strides untouched.
-    """
-    even = [1 - size % 2 for size in x.shape[-2:]]
-    if any(even):
-        x = F.avg_pool2d(x, kernel_size=[1 + e for e in even], stride=1)
-    return x
-
-
-class PlainConvBlock(nn.Module):
-    """One convolution with bias (batch norm folded in) and an optional ReLU.
-
-    With a stride, even sizes are made odd first: see :func:`make_odd`.
-
-    Args:
-        in_fields: regular fields that come in; None for the 3 colour channels of an image.
-        out_fields: regular fields that go out, ``group_order`` channels each.
-    """
-
-    def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            3 if in_fields is None else in_fields * group_order,
-            out_fields * group_order,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-        )
-        self.stride = stride
-        self.relu = relu
-
-    def forward(self, x):
-        x = self.conv(make_odd(x) if self.stride > 1 else x)
-        return F.relu_(x) if self.relu else x
 
 
 class GCNN(nn.Module):

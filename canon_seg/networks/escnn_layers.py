@@ -8,7 +8,7 @@ from escnn import nn as enn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from canon_seg.networks.equivariant import make_odd
+from canon_seg.networks.blocks import make_odd
 from canon_seg.networks.filters import all_orientations, first_orientations
 
 # Edge and corner neighbours of a 3 x 3 filter on rings of their own: escnn's default ties them.
@@ -19,7 +19,7 @@ class ConvBlock(nn.Module):
     """Equivariant convolution, batch norm shared over the group, optional ReLU.
 
     Same arguments and the same tensors in and out as
-    :class:`canon_seg.networks.equivariant.PlainConvBlock`.
+    :class:`canon_seg.networks.blocks.PlainConvBlock`.
     """
 
     def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):

@@ -5,39 +5,18 @@ import zlib
 
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
+from canon_seg.images.folders import EXTENSIONS, list_photos  # noqa: F401 - for eval_pose and inputs
 from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import FILL
+from canon_seg.io.relay import RaisingLoader, bad_example
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_TILT = 8.0  # degrees; upright photographs are that much off
 MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
-
-
-def list_photos(folder, key="DATASETS.PHOTOS"):
-    """All photographs below a folder, sorted by path; hidden files are left out.
-
-    Args:
-        folder: path.
-        key: config key or option that the path came from, for messages.
-    Raises:
-        InputError: if there is no such folder or no photograph in it.
-    """
-    if not os.path.isdir(folder):
-        raise InputError(f"{key}: there is no folder {folder}; give one with photographs")
-    files = sorted(
-        os.path.join(root, name)
-        for root, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    )
-    if not files:
-        raise InputError(f"{key}: {folder} holds no photograph ({', '.join(EXTENSIONS)})")
-    return files
 
 
 def folder_weights(files, power):
@@ -56,8 +35,8 @@ def folder_weights(files, power):
     return weights / weights.sum()
 
 
-def draw_turns(files, fraction, turns):
-    """Quarter turns of photographs of which some are not upright; the same for the same file names.
+def choose_turns(files, fraction, turns):
+    """Choose quarter turns of photographs, some not upright; the same for the same file names.
 
     Args:
         files: paths.
@@ -207,7 +186,7 @@ class PhotoStream(IterableDataset):
             except InputError as error:
                 if info is None:
                     raise
-                batch = error  # raised in a worker, it would arrive as the text of a traceback
+                batch = [bad_example(error)]
             yield batch
 
     def _load(self, index, shape, rng):
@@ -216,28 +195,19 @@ class PhotoStream(IterableDataset):
         image = read_image(file, self.image_format)
         view = augment(image, shape, rng, self.min_scale, self.on_canvas)
         view = turn_image(view, turns)
-        return {"file_name": file, "image": torch.from_numpy(view.transpose(2, 0, 1).copy())}
-
-
-class _PhotoLoader(DataLoader):
-    """Raises the errors that workers of a :class:`PhotoStream` hand on."""
-
-    def __iter__(self):
-        for batch in super().__iter__():
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        return {"file_name": file, "image": to_chw(view)}
 
 
 def build_photo_loader(stream, num_workers):
-    """A loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
+    """Build a loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
 
     An unreadable photograph is an :class:`InputError` that names it, with workers as without.
     """
-    return _PhotoLoader(
+    loader = DataLoader(
         stream,
         batch_size=None,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers else None,
     )
+    return RaisingLoader(loader)

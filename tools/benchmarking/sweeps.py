@@ -6,8 +6,8 @@ from pathlib import Path
 from benchmarking.timing import measure, ratio, summary
 from benchmarking.ways import build
 from canon_seg.coco.dataset import load_coco
+from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.models import models_by_mode
-from canon_seg.evaluation.box_prompts import load_box_prompts
 from canon_seg.evaluation.sweep import run_sweep
 from canon_seg.evaluation.views import View
 from canon_seg.scenes.dataset import make_scenes

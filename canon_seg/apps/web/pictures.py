@@ -21,7 +21,7 @@ def draw_answer(image, prompt, answer, color):
     """The turned photograph with the mask that was found and the outline of the expected one.
 
     Args:
-        prompt: :class:`canon_seg.apps.web.turning.Prompt` in the frame of ``image``.
+        prompt: :class:`canon_seg.apps.web.turning.ObjectPrompt` in the frame of ``image``.
         answer: :class:`canon_seg.apps.web.turning.Answer`, or None for the photograph alone.
         color: RGB of the mask.
     """

@@ -2,26 +2,18 @@
 
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
 from canon_seg.apps.drawing import fit
-from canon_seg.apps.web.turning import Prompt
+from canon_seg.apps.photographs import sample_photographs
+from canon_seg.apps.web.turning import ObjectPrompt
 from canon_seg.errors import InputError
 from canon_seg.images.reading import count_pixels, read_image
 from canon_seg.scenes.dataset import CATEGORIES, DEMO_SEED, make_scene
 
 MIN_SIDE = 16  # px
 
-# Photographs that come with scikit-image, where it is installed, and a box to begin with.
-_PHOTOS = (
-    ("Astronaut", "astronaut.png", (352, 0, 482, 290)),
-    ("Cat", "chelsea.png", (100, 20, 430, 299)),
-    ("Coffee", "coffee.png", (170, 15, 420, 285)),
-    ("Rocket", "rocket.jpg", (300, 120, 345, 400)),
-)
 # Scenes of DEMO_SEED that are drawn on the spot, and the instance to begin with.
 _SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))
 
@@ -32,7 +24,7 @@ class Sample:
 
     name: str
     image: np.ndarray
-    prompt: Prompt
+    prompt: ObjectPrompt
 
 
 @dataclass(frozen=True)
@@ -85,17 +77,12 @@ def read_upload(path, limits=Limits()):
 def _sample(name, original, box, max_side):
     image = np.ascontiguousarray(fit(original, max_side))
     scale = image.shape[1] / original.shape[1]
-    return Sample(name, image, Prompt(box=tuple(round(int(edge) * scale) for edge in box)))
+    return Sample(name, image, ObjectPrompt(box=tuple(round(int(edge) * scale) for edge in box)))
 
 
 def _photos():
-    spec = find_spec("skimage")
-    if spec is None:
-        return
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    for name, file, box in _PHOTOS:
-        if (folder / file).is_file():
-            yield name, read_image(folder / file, "RGB"), box
+    for photograph in sample_photographs():
+        yield photograph.title, read_image(photograph.path, "RGB"), photograph.box
 
 
 def _scenes():

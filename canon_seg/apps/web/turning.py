@@ -1,4 +1,4 @@
-"""One photograph, its prompts and its angle; how far masks move when the photograph turns.
+"""Turn one photograph with its prompts, and measure how far masks move when it turns.
 
 Prompts belong to the photograph as it was given ("upright" here, whatever it shows) and turn along
 with it, by :mod:`canon_seg.coco.rotation`.
@@ -24,8 +24,8 @@ MAX_POINTS = 32
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What is asked of SAM: one object, in the frame of the upright photograph.
+class ObjectPrompt:
+    """Hold what is asked of SAM: one object, in the frame of the upright photograph.
 
     Attributes:
         points: (x, y, label) clicks; pixel indices, label 1 for the object, 0 for the background.
@@ -51,12 +51,12 @@ class Prompt:
         if box is not None:
             edges = rotate_boxes(np.array([box], dtype=float), degrees, height, width)
             box = tuple(edges[0].tolist())
-        return Prompt(points, box)
+        return ObjectPrompt(points, box)
 
 
 @dataclass(frozen=True)
-class View:
-    """The photograph at one angle, with a predictor of either way that has seen it."""
+class EncodedPhoto:
+    """Hold the photograph at one angle, with a predictor of either way that has encoded it."""
 
     degrees: float
     image: np.ndarray
@@ -70,14 +70,14 @@ class Session:
 
     Attributes:
         upright, turned: the photograph as given, and at the angle chosen.
-        prompt: see :class:`Prompt`.
+        prompt: see :class:`ObjectPrompt`.
         corner: x, y pixel index of the first corner of a box whose second is missing, or None.
         visited: for these prompts, angle -> (IoU of the plain way, of the canonical way).
     """
 
-    upright: View
-    turned: View
-    prompt: Prompt = Prompt()
+    upright: EncodedPhoto
+    turned: EncodedPhoto
+    prompt: ObjectPrompt = ObjectPrompt()
     corner: Optional[Tuple[int, int]] = None
     visited: dict = field(default_factory=dict)
 
@@ -112,21 +112,21 @@ class Turner:
         self.canonicalizer = canonicalizer_or_default(canonicalizer, sam.device)
         self.multimask = multimask
 
-    def view(self, image, degrees=0.0):
-        """:class:`View` of an (H, W, 3) uint8 RGB image that is turned by ``degrees``."""
+    def encode(self, image, degrees=0.0):
+        """Turn an (H, W, 3) uint8 RGB image and encode it: an :class:`EncodedPhoto`."""
         turned = np.ascontiguousarray(rotate_image(image, degrees))
         predictors = (
             CanonicalSamPredictor(self.sam, canonicalizer)
             for canonicalizer in (IdentityCanonicalizer(), self.canonicalizer)
         )
-        view = View(degrees, turned, *predictors)
-        view.plain.set_image(turned)
-        view.canonical.set_image(turned)
-        return view
+        photo = EncodedPhoto(degrees, turned, *predictors)
+        photo.plain.set_image(turned)
+        photo.canonical.set_image(turned)
+        return photo
 
-    def open(self, image, degrees, prompt=Prompt()):
+    def open(self, image, degrees, prompt=ObjectPrompt()):
         """:class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
-        upright = self.view(image)
+        upright = self.encode(image)
         return self.turn(Session(upright, upright, prompt), degrees)
 
     def turn(self, session, degrees):
@@ -143,7 +143,7 @@ class Turner:
             return session
         upright = session.upright
         return replace(
-            session, turned=upright if degrees == 0 else self.view(upright.image, degrees)
+            session, turned=upright if degrees == 0 else self.encode(upright.image, degrees)
         )
 
     def compare(self, session):
@@ -218,7 +218,7 @@ def click(session, tool, x, y):
 
 def clear(session):
     """The session without prompts."""
-    return replace(session, prompt=Prompt(), corner=None, visited={})
+    return replace(session, prompt=ObjectPrompt(), corner=None, visited={})
 
 
 def turn_mask(mask, degrees):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canon_seg.evaluation.report import format_summary, format_table, plot, write_report
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
+from canon_seg.evaluation.sweep_report import format_summary, format_table, plot, write_report
 from canon_seg.evaluation.views import View
 
 EVERY_15 = range(0, 360, 15)

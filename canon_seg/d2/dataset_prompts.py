@@ -1,4 +1,4 @@
-"""Box prompts for an evaluation: from the ground truth, or from a detector's COCO results file."""
+"""Read the box prompts of a data set: from its ground truth, or a detector's COCO results file."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from typing import Optional
 import numpy as np
 import torch
 
+from canon_seg.coco.dataset import contiguous_ids
 from canon_seg.errors import InputError
-from canon_seg.evaluation.rotated_coco import contiguous_ids
 from canon_seg.images.coordinates import ANNOTATION_STEP, PIXEL_STEP, snap, turn_boxes_xywh
 from canon_seg.sam.prompts import Prompts
 
 
 @dataclass(frozen=True)
 class BoxPrompts:
-    """The boxes of one upright image, exact until the moment they are given to a model.
+    """Hold the boxes of one upright image, exact until the moment they are given to a model.
 
     Attributes:
         boxes: (N, 4) float64 x, y, w, h on the grid of ``ANNOTATION_STEP``.
@@ -30,7 +30,7 @@ class BoxPrompts:
     scores: Optional[np.ndarray] = None
 
     def turned(self, turns, height, width, snapped):
-        """The prompts for the turned image.
+        """Turn the boxes into prompts for the turned image.
 
         Args:
             turns: quarter turns counterclockwise.
@@ -52,7 +52,7 @@ class BoxPrompts:
 
 
 def load_box_prompts(source, dataset, ignored_image_ids=()):
-    """The box prompts of every image of a data set.
+    """Load the box prompts of every image of a data set.
 
     Args:
         source: "boxes" for the boxes of the ground truth, crowds left out; else the path of a COCO
