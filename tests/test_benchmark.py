@@ -9,8 +9,6 @@ import pytest
 import torch
 from optional import missing
 
-from canon_seg.d2.config import load_config
-from canon_seg.networks.build import network_spec
 from benchmarking import memory
 from benchmarking.parts import TRAINED_SIZE
 from benchmarking.peers import Equiadapt, find_equiadapt
@@ -26,6 +24,8 @@ from benchmarking.ways import (
     model_inputs,
     picture,
 )
+from canon_seg.d2.config import load_config
+from canon_seg.networks.build import network_spec
 
 ROOT = Path(__file__).parents[1]
 TOY = Settings(torch.device("cpu")).toy()
@@ -183,7 +183,7 @@ def test_a_run_without_peers(tmp_path):
     "arguments, message",
     [
         (["--rounds", "0"], "--rounds is 0"),
-        (["--device", "nonsense"], "--device: 'nonsense'"),
+        (["--device", "nonsense"], "--device nonsense cannot be used here"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 from canon_seg.apps.web.samples import Limits, load_samples
 from canon_seg.apps.web.turning import Turner
+from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.io.checkpoint import load_state, load_torch_file
@@ -101,10 +102,7 @@ def check_arguments(args):
             raise InputError(f"--{flag} is {getattr(args, name)}; give at least {least}")
     if not 0 < args.port < 65536:
         raise InputError(f"--port is {args.port}; give 1 to 65535")
-    try:
-        torch.empty(0, device=args.device)
-    except Exception as error:  # torch has several for this
-        raise InputError(f"--device {args.device} cannot be used here ({error})") from error
+    check_device(args.device, "--device")
 
 
 def build_turner(args):
