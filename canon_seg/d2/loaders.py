@@ -8,7 +8,6 @@ import torch
 from pycocotools.mask import decode
 
 from canon_seg.coco.masks import annotation_to_rle
-from canon_seg.d2.sam import image_size
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
 from canon_seg.images.resize import network_size
@@ -20,6 +19,7 @@ from canon_seg.networks.photo_stream import (
     folder_weights,
     list_photos,
 )
+from canon_seg.sam.loading import image_size
 from canon_seg.sam.models import LongestSide
 
 from detectron2.data import (

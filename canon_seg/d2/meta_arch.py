@@ -15,7 +15,6 @@ from canon_seg.core.prior import (
 from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.instances import turn_instances
 from canon_seg.d2.merging import merge_detections, merge_prompted
-from canon_seg.d2.numerics import used_numerics
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps, turned_size
@@ -23,6 +22,7 @@ from canon_seg.images.canonicalizer import straight_through
 from canon_seg.images.coordinates import PIXEL_STEP, snap
 from canon_seg.images.representative import turned_copy
 from canon_seg.networks.build import build_canonicalizer
+from canon_seg.networks.numerics import used_numerics
 
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge

@@ -48,6 +48,11 @@ class Prompts:
     def __len__(self):
         return len(self.boxes if self.boxes is not None else self.points)
 
+    def __getitem__(self, part):
+        """A slice of the prompts."""
+        rows = {name: value[part] for name, value in vars(self).items() if value is not None}
+        return replace(self, **rows)
+
     def snapped(self):
         """On the grid of 1/256 px, where turning is exact in float32."""
         return replace(

@@ -12,7 +12,7 @@ from canon_seg.core.group import C4
 from canon_seg.d2.config import load_config
 from canon_seg.d2.meta_arch import turn_own_instances
 from canon_seg.d2.models import models_by_mode
-from canon_seg.d2.numerics import speed_up
+from canon_seg.networks.numerics import speed_up
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.coordinates import PIXEL_STEP, snap
