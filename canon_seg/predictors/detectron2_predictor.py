@@ -89,7 +89,9 @@ class CanonicalPredictor:
         pixels = image[..., ::-1] if self.input_format == "RGB" else image
         tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
         inputs = {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
-        return inputs if prompts is None else {**inputs, "prompts": prompts}
+        if prompts is not None:
+            inputs["prompts"] = prompts.clipped(*image.shape[:2])
+        return inputs
 
     def _prompts_problem(self, prompts, size):
         name = self.cfg.MODEL.SEGMENTER.META_ARCHITECTURE

@@ -48,6 +48,15 @@ def load_sam(weights: str = EMBEDDED, size: str = "tiny", key: str = "weights") 
     return sam.eval()
 
 
+def is_sam(cfg) -> bool:
+    """Say whether a config is of a SAM behind a canonicalizer, which runs without detectron2."""
+    keys = cfg.MODEL
+    return (
+        keys.META_ARCHITECTURE == "CanonicalizedSegmenter"
+        and keys.SEGMENTER.META_ARCHITECTURE == SEGMENTER
+    )
+
+
 def sam_from_config(cfg) -> Sam:
     """Build the `Sam` that ``cfg.MODEL.SAM`` describes with the weights of ``cfg.MODEL.SEGMENTER``.
 
