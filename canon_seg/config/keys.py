@@ -32,7 +32,7 @@ def add_canon_seg_config(cfg):
     # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
     cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
     # MiB of the segmenter's results that are kept, by the content of the canonical image and its
-    # prompts: the turns of one image then cost one run. 0 keeps none.
+    # prompts: the turns of one image then cost one run. 0 keeps none, and so does the demo of a SAM.
     cfg.MODEL.CANONICALIZER.CACHE = 0
     # What to do with an image whose pose is uncertain. "argmax": take the likeliest pose all the
     # same. "keep": leave the image as it is given, so that the results are not equivariant. "vote":
