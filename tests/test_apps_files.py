@@ -1,8 +1,10 @@
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,16 +26,19 @@ from toy_coco import write_toy_coco
 
 from canon_seg.apps.drawing import zoom_factor
 from canon_seg.apps.files import inputs
-from canon_seg.apps.files.classes import Classes, known_classes
+from canon_seg.apps.files.classes import Classes
+from canon_seg.apps.files.detectors import (
+    detector_segment,
+    known_classes,
+    model_inputs,
+    objects_of,
+)
 from canon_seg.apps.files.inputs import output_names, sample_photographs
 from canon_seg.apps.files.parsing import parse_prompts
 from canon_seg.apps.files.results import Results
 from canon_seg.apps.files.segment import (
     Segment,
-    instances_of,
-    model_inputs,
     same_when_turned,
-    segment_by_detectron2,
     segment_everything,
     segment_prompts,
 )
@@ -46,7 +51,9 @@ from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
+from canon_seg.predictors import conversions
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
+from canon_seg.sam.prompted import PromptedSam
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "demo" / "demo.py"
@@ -225,35 +232,31 @@ def test_thresholds_of_everything_are_heeded(run):
 
 
 def test_the_best_masks_of_everything_are_kept():
-    model = canonicalized(tiny_segmenter("sam"), IdentityCanonicalizer())
+    sam, canonicalizer = tiny_segmenter("sam").sam, IdentityCanonicalizer()
     options = dict(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    records = CanonicalSamAutomaticMaskGenerator(
-        model.segmenter.sam, model.canonicalizer, **options
-    ).generate(photo())
+    records = CanonicalSamAutomaticMaskGenerator(sam, canonicalizer, **options).generate(photo())
     best = max(
         (record for record in records if record["area"]),
         key=lambda record: record["predicted_iou"] * record["stability_score"],
     )
-    found = segment_everything(1, options, model, photo()).instances
-    assert np.array_equal(found.pred_masks[0], best["segmentation"])
+    found = segment_everything(sam, 1, options, canonicalizer, photo()).objects
+    assert np.array_equal(found.masks[0], best["segmentation"])
     assert found.scores.tolist() == [pytest.approx(best["predicted_iou"])]
 
 
 @pytest.mark.parametrize("size", [(40, 61), (47, 47), (1, 30), (30, 1)])
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
 def test_masks_of_turned_prompts_are_the_turned_masks(size, image_format):
-    segmenter = tiny_segmenter("sam")
-    segmenter.image_format = image_format
+    prompted = PromptedSam(tiny_segmenter("sam").sam, image_format)
     image, (height, width) = photo(*size), size
     boxes = [0, 0, width, height, 0, 0, width / 2, height / 3]
     prompts = parse_prompts(boxes, [width - 1, 0, width // 2, height // 2])
 
     def of_turns(canonicalizer):
-        model = canonicalized(segmenter, canonicalizer)
         return [
             segment_prompts(
-                image_format,
-                model,
+                prompted,
+                canonicalizer,
                 turn_image(image, turns),
                 [part.turned(turns, height, width) for part in prompts],
             )
@@ -261,11 +264,11 @@ def test_masks_of_turned_prompts_are_the_turned_masks(size, image_format):
         ]
 
     found = of_turns(random_canonicalizer(image_format))
-    assert [len(one.instances) for one in found] == [4] * 4
+    assert [len(one.objects) for one in found] == [4] * 4
     assert same_when_turned(found)
     assert sorted(one.pose.turns for one in found) == [0, 1, 2, 3]
     if min(size) > 1:
-        assert found[0].instances.pred_masks.any()
+        assert found[0].objects.masks.any()
         assert not same_when_turned(of_turns(IdentityCanonicalizer()))
 
 
@@ -323,8 +326,8 @@ def test_all_pixel_formats_are_read(run):
 
 
 def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
-    model = canonicalized(tiny_segmenter("sam"), FixedPoseCanonicalizer(1))
-    segment = Segment(model, partial(segment_everything, 5, {"points_per_side": 2}))
+    find = partial(segment_everything, tiny_segmenter("sam").sam, 5, {"points_per_side": 2})
+    segment = Segment(find, FixedPoseCanonicalizer(1))
     line = demo.process_image(
         Path(save(tmp_path / "a.png", photo())), tmp_path / "out.png", segment, [], False, Results()
     )
@@ -347,7 +350,7 @@ def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
 def test_results_of_detectron2_models_are_drawn(kind, noun, tmp_path):
     model = canonicalized(tiny_segmenter(kind), random_canonicalizer("BGR"))
     classes = known_classes(tiny_config(kind))
-    segment = Segment(model, partial(segment_by_detectron2, "BGR", classes, 0.0))
+    segment = detector_segment(model, "BGR", classes, 0.0)
     path, results = save(tmp_path / "a.png", photo()), Results()
     line = demo.process_image(path, tmp_path / "out.png", segment, [], True, results)
     assert int(re.search(rf" (\d+) {noun}", line).group(1)) > 0
@@ -379,7 +382,7 @@ def test_weak_detections_are_left_out():
     result = model([model_inputs(photo(), "BGR")])[0]
     scores = result["instances"].scores
     threshold = scores.sort().values[len(scores) // 2].item()
-    found, _ = instances_of(result, (Classes(), Classes()), threshold)
+    found, _, _ = objects_of(photo(), result, (Classes(), Classes()), threshold)
     assert 0 < len(found) < len(scores)
     assert torch.equal(found.scores, scores[scores >= threshold])
 
@@ -442,7 +445,7 @@ def test_class_names_are_given_or_those_of_own_data_sets(tmp_path):
 
 def test_a_model_without_anything_to_draw_is_an_error():
     with pytest.raises(InputError, match="proposals"):
-        instances_of({"proposals": None}, (Classes(), Classes()), 0.5)
+        objects_of(photo(), {"proposals": None}, (Classes(), Classes()), 0.5)
 
 
 # --- videos and webcams: their parts are in test_video.py ---------------------------------------
@@ -518,6 +521,47 @@ def test_broken_videos_are_errors_and_leave_nothing(run):
 
 
 def test_a_webcam_is_written_until_an_interrupt(run, monkeypatch):
+    recording = webcam_recording(monkeypatch)
+    done = run("--webcam", 3, "--output", "out", "--save-json", "--point", 5, 6)
+    assert done.status == 0, done.err
+    assert "webcam 3: 62 x 40, 4 frames, pose" in done.lines[-2]
+    assert pictures("out") == ["results.json", "webcam_3.mp4"]
+    assert recording("out/webcam_3.mp4").get(cv2.CAP_PROP_FRAME_COUNT) >= 4
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    assert [image["frame"] for image in images] == [0, 1, 2, 3]
+
+
+def test_nothing_is_kept_of_a_webcam_without_save_json(run, monkeypatch):
+    webcam_recording(monkeypatch)
+    for name in ("add", "extend", "write"):
+        monkeypatch.setattr(Results, name, lambda *args: pytest.fail("results were kept"))
+    monkeypatch.setattr(conversions, "encode_mask", lambda mask: pytest.fail("was encoded"))
+    alive = []
+    segmented = demo.captioned
+
+    def captioned(found):
+        alive.append(weakref.ref(found))
+        return segmented(found)
+
+    monkeypatch.setattr(demo, "captioned", captioned)
+    done = run("--webcam", 3, "--output", "out", "--point", 5, 6)
+    assert done.status == 0, done.err
+    assert "webcam 3: 62 x 40, 4 frames, pose" in done.lines[-1]
+    assert pictures("out") == ["webcam_3.mp4"]
+    gc.collect()
+    assert len(alive) == 4 and not any(found() for found in alive)
+
+
+def test_nothing_is_encoded_of_photographs_and_videos_without_save_json(run, monkeypatch):
+    monkeypatch.setattr(conversions, "encode_mask", lambda mask: pytest.fail("was encoded"))
+    clip("in/clip.avi", [photo(40, 62)] * 2)
+    save("in/a.png", photo(40, 62))
+    done = run("--input", "in", "--output", "out", "--point", 5, 6)
+    assert done.status == 0 and len(done.lines) == 2, done.err
+
+
+def webcam_recording(monkeypatch):
+    """Make webcam 3 show four frames until an interrupt; return OpenCV's own VideoCapture."""
     recording = clip("seen.avi", [photo(40, 62, seed) for seed in range(6)])
     real = cv2.VideoCapture
 
@@ -538,13 +582,7 @@ def test_a_webcam_is_written_until_an_interrupt(run, monkeypatch):
     monkeypatch.setattr(
         cv2, "VideoCapture", lambda source: Webcam(source) if source == 3 else real(source)
     )
-    done = run("--webcam", 3, "--output", "out", "--save-json", "--point", 5, 6)
-    assert done.status == 0, done.err
-    assert "webcam 3: 62 x 40, 4 frames, pose" in done.lines[-2]
-    assert pictures("out") == ["results.json", "webcam_3.mp4"]
-    assert real("out/webcam_3.mp4").get(cv2.CAP_PROP_FRAME_COUNT) >= 4
-    images = json.loads(Path("out/results.json").read_text())["images"]
-    assert [image["frame"] for image in images] == [0, 1, 2, 3]
+    return real
 
 
 # --- names of the pictures ----------------------------------------------------------------------
@@ -597,9 +635,19 @@ def test_bad_images_are_named_first_and_the_others_processed(run):
 def test_a_prompt_outside_one_image_leaves_the_others(run):
     save("small.png", photo(20, 20))
     save("large.png", photo(40, 61))
-    done = run("--input", "small.png", "large.png", "--output", "out", "--box", 0, 0, 61, 40)
+    done = run("--input", "small.png", "large.png", "--output", "out", "--box", 20, 0, 61, 40)
     assert done.status == 2 and pictures("out") == ["large.png"]
-    assert "error: small.png: --box 0 0 61 40 is outside the image, which is 20 wide" in done.err
+    assert "error: small.png: --box 20 0 61 40 is outside the image, 20 wide and 20" in done.err
+
+
+def test_a_box_past_the_edge_is_cut_there(run):
+    save("photo.png", photo())
+    words = ["--input", "photo.png", "--save-json", "--turns"]
+    done = run(*words, "--output", "past", "--box", -9, 3, 99, 400)
+    assert done.status == 0 and ", the same in all turns, " in done.lines[0], done.err
+    run(*words, "--output", "cut", "--box", 0, 3, 61, 40)
+    for name in ("photo.png", "photo_turns.png", "results.json"):
+        assert Path("past", name).read_bytes() == Path("cut", name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -607,8 +655,8 @@ def test_a_prompt_outside_one_image_leaves_the_others(run):
     [
         (["--point", "61", "0"], "photo.png: --point 61 0 is outside"),
         (["--point", "-1", "0"], "photo.png: --point -1 0 is outside"),
-        (["--box", "0", "0", "61", "41"], "61 wide and 40 high"),
-        (["--box", "-1", "0", "5", "5"], "outside"),
+        (["--box", "0", "40", "61", "41"], "61 wide and 40 high"),
+        (["--box", "-9", "0", "0", "5"], "photo.png: --box -9 0 0 5 is outside"),
         (["--box", "5", "5", "5", "9"], "--box 5 5 5 9 has no area"),
         (["--box", "9", "9", "5", "5"], "no area"),
         (["--box", "1", "2", "3"], "--box takes 4 numbers for each, got 3"),

@@ -1,75 +1,57 @@
-"""The files in docs/results are those that `make results` makes: the same commands, the same options."""
-
-import json
-import os
-import shlex
-import subprocess
-from pathlib import Path
-
+import numpy as np
 import pytest
+import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
+from canon_seg.apps.files.classes import OBJECTS
+from canon_seg.apps.files.results import Results, VideoSummary
+from canon_seg.apps.files.segment import Objects, Segmentation
+from canon_seg.core.pose import Pose
+
+LIKELY, OTHER = (0.7, 0.1, 0.1, 0.1), (0.1, 0.2, 0.6, 0.1)
 
 
-def results(tmp_path, *parts):
-    """(exit status, stderr, argument lists of the commands) of tools/results.sh, which runs none."""
-    recorder, log = tmp_path / "recorder", tmp_path / "commands"
-    recorder.write_text(
-        f'#!/bin/bash\nprintf "%q " "$@" >> {shlex.quote(str(log))}\n'
-        f"echo >> {shlex.quote(str(log))}\n"
+def found(pose=Pose(0, LIKELY), scores=None, masks=True):
+    mask = torch.zeros(1, 20, 30, dtype=torch.bool)
+    mask[:, 2:5, 3:9] = True
+    objects = Objects(
+        torch.tensor([[3.0, 2.0, 9.0, 5.0]]), torch.tensor([0]), scores, mask if masks else None
     )
-    recorder.chmod(0o755)
-    done = subprocess.run(
-        [ROOT / "tools" / "results.sh", *parts],
-        env={**os.environ, "PYTHON": str(recorder)},
-        capture_output=True,
-        text=True,
-    )
-    lines = log.read_text().splitlines() if log.exists() else []
-    return done.returncode, done.stderr, [shlex.split(line) for line in lines]
+    return Segmentation(pose, objects, OBJECTS, np.zeros((20, 30, 3), np.uint8), (20, 30))
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    status, message, commands = results(tmp_path_factory.mktemp("all"))
-    assert status == 0, message
-    assert commands[-1] == ["tools/update_readme.py"]
-    return commands
+@pytest.mark.parametrize(
+    "frames, text",
+    [
+        ([Pose(0, LIKELY)], "30 x 20, 1 frame, pose 0 degrees, probability 0.700"),
+        ([Pose(2, OTHER)] * 3, "30 x 20, 3 frames, pose 180 degrees, probability 0.600"),
+        (
+            [Pose(2, OTHER), Pose(0, LIKELY), Pose(2, OTHER)],
+            "30 x 20, 3 frames, poses: 0 degrees in 1, 180 degrees in 2",
+        ),
+        # One pose throughout, but not of one probability.
+        ([Pose(0, LIKELY), Pose(0, OTHER)], "30 x 20, 2 frames, poses: 0 degrees in 2"),
+        (
+            [Pose(0, OTHER, "vote", (1,)), Pose(0, LIKELY, "keep"), Pose(0, LIKELY, "keep")],
+            "30 x 20, 3 frames, uncertain in 2: keep, uncertain in 1: vote, poses: 0 degrees in 3",
+        ),
+    ],
+)
+def test_a_video_is_summed_up_in_a_line(frames, text):
+    summary = VideoSummary()
+    for pose in frames:
+        summary.add(found(pose))
+    assert str(summary) == text
 
 
-def option(command, name, default=None):
-    return command[command.index(name) + 1] if name in command else default
-
-
-def test_sweeps_are_those_of_the_commands(commands):
-    sweeps = [command for command in commands if command[0] == "tools/eval_rotated.py"]
-    made = {ROOT / option(command, "--output") / "sweep.json" for command in sweeps}
-    assert made == set(RESULTS.rglob("sweep.json")) and len(made) == len(sweeps) > 10
-    for command in sweeps:
-        path = ROOT / option(command, "--output") / "sweep.json"
-        config = json.loads(path.read_text())["config"]
-        for name in ("config_file", "annotations", "images"):
-            assert config[name] == option(command, f"--{name.replace('_', '-')}"), path
-        assert config["limit"] == (int(option(command, "--limit", 0)) or None), path
-        assert config["options"] == command[len(command) - len(config["options"]) :], path
-        pairs = [word for word in command if word.isupper() or word.startswith("MODEL.")]
-        assert all(word in config["options"] for word in pairs), path
-        if "--modes" in command:
-            assert set(config["modes"]) <= set(command[command.index("--modes") :]), path
-
-
-def test_poses_are_those_of_the_commands(commands):
-    poses = [command for command in commands if command[0] == "tools/eval_pose.py"]
-    made = {ROOT / option(command, "--output") for command in poses}
-    assert made == set((RESULTS / "poses").glob("*.json")) and len(made) == len(poses) > 3
-    for command in poses:
-        config = json.loads((ROOT / option(command, "--output")).read_text())["config"]
-        assert config["images"] == option(command, "--images")
-        assert config["angle"] == float(option(command, "--angle", 0))
-        assert config["options"] == command[-len(config["options"]) :]
-
-
-def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):
-    status, message, commands = results(tmp_path, "coco", "nothing")
-    assert status == 2 and "no part nothing; known: scenes coco" in message and not commands
+def test_objects_become_entries_and_files_are_joined():
+    first, second = Results(), Results()
+    first.add("a.png", found(scores=torch.tensor([0.5])))
+    second.add("b.mp4", found(masks=False), frame=3)
+    first.extend(second)
+    assert [image["id"] for image in first.images] == [1, 2]
+    assert first.images[1]["frame"] == 3 and first.images[1]["height"] == 20
+    one, other = first.annotations
+    assert (one["score"], one["area"], one["bbox"]) == (0.5, 18.0, [3.0, 2.0, 6.0, 3.0])
+    assert (other["id"], other["image_id"], other["score"]) == (2, 2, 1.0)
+    assert other["area"] == 18.0 and "segmentation" not in other
+    assert first.categories == {1: "object"}

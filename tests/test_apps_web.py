@@ -32,6 +32,7 @@ from canon_seg.cli import app
 from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 from canon_seg.images.tilt import rotate_image
+from canon_seg.sam import loading
 from canon_seg.sam.models import build_tiny_sam
 from canon_seg.scenes.dataset import make_scene
 
@@ -212,7 +213,7 @@ def test_pose_is_that_of_the_turned_photograph(turner):
 
 
 def test_checkpoints_by_flag(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "build_official_sam", lambda size: tiny_sam())
+    monkeypatch.setattr(loading, "build_official_sam", lambda size: tiny_sam())
     path = tmp_path / "sam.pth"
     wanted = {name: value + 1 for name, value in tiny_sam().state_dict().items()}
     torch.save(wanted, path)

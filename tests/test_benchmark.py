@@ -183,7 +183,7 @@ def test_a_run_without_peers(tmp_path):
     "arguments, message",
     [
         (["--rounds", "0"], "--rounds is 0"),
-        (["--device", "nonsense"], "--device: 'nonsense'"),
+        (["--device", "nonsense"], "--device nonsense cannot be used here"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from canon_seg.config.device import resolve_device
-from canon_seg.d2.config import load_config
+from canon_seg.config.device import check_device, resolve_device
+from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
 
 ABSENT = "cuda:99"
@@ -40,3 +40,23 @@ def test_without_a_gpu_the_default_is_the_cpu(tmp_path, capsys):
         resolve_device(cfg, config_file)
         assert cfg.MODEL.DEVICE == "cpu"
         assert capsys.readouterr().err == "no GPU found: running on the CPU\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_configs_of_the_model_zoo_run_on_the_cpu_too():
+    pytest.importorskip("detectron2")
+    from canon_seg.d2.config import load_config
+
+    from detectron2 import model_zoo
+
+    # A RetinaNet's config computes its anchors with a tag that runs code.
+    file = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    cfg = load_config(file)
+    resolve_device(cfg, file)
+    assert cfg.MODEL.DEVICE == "cpu"
+
+
+def test_a_device_of_an_option_must_be_there():
+    check_device("cpu", "--device")
+    with pytest.raises(InputError, match=f"--device {ABSENT} cannot be used here"):
+        check_device(ABSENT, "--device")

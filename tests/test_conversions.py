@@ -70,6 +70,17 @@ def test_boxes_alone_and_nothing_at_all_are_converted():
     assert to_coco_json(found(0, keypoints=True), 7) == []
 
 
+def test_what_is_converted_stays_as_it_is():
+    instances = found(keypoints=True)
+    instances.pred_boxes.tensor = instances.pred_boxes.tensor.double()
+    instances.pred_keypoints = instances.pred_keypoints.double()
+    boxes, keypoints = instances.pred_boxes.tensor.clone(), instances.pred_keypoints.clone()
+    first = to_coco_json(instances, 7)
+    assert torch.equal(instances.pred_boxes.tensor, boxes)
+    assert torch.equal(instances.pred_keypoints, keypoints)
+    assert to_coco_json(instances, 7) == first
+
+
 def test_a_class_without_id_is_refused():
     with pytest.raises(InputError, match="class 1"):
         to_coco_json(found(), 7, category_ids=[18])

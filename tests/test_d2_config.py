@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("detectron2", reason="configs are detectron2's")
 
-from canon_seg.d2.config import add_canon_seg_config, load_config  # noqa: E402
+from canon_seg.config.keys import add_canon_seg_config  # noqa: E402
+from canon_seg.d2.config import load_config  # noqa: E402
 from canon_seg.errors import InputError  # noqa: E402
 
 from detectron2 import model_zoo  # noqa: E402

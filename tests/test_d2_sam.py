@@ -11,7 +11,9 @@ import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.d2 import sam as sam_meta_arch
 from canon_seg.d2.sam import SamSegmenter
+from canon_seg.sam import prompted
 from canon_seg.sam.models import build_tiny_sam
+from canon_seg.sam.prompted import PromptedSam
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
@@ -248,7 +250,7 @@ def test_masks_are_the_same_however_few_are_upsampled_at_once(monkeypatch):
     corners = 40 * torch.rand(7, 2, generator=torch.Generator().manual_seed(1))
     inputs = [{"image": image, "prompts": Prompts(boxes=torch.cat([corners, corners + 15], dim=1))}]
     at_once = model(inputs)[0]["instances"].pred_masks
-    monkeypatch.setattr(sam_meta_arch, "MAX_UPSAMPLED", 2 * 60 * 80)
+    monkeypatch.setattr(prompted, "MAX_UPSAMPLED", 2 * 60 * 80)
     assert torch.equal(model(inputs)[0]["instances"].pred_masks, at_once) and at_once.any()
 
 
@@ -271,6 +273,6 @@ def test_training_and_inference_see_nearly_the_same_pixels():
     model.image_format = "BGR"
     assert torch.equal(model._resize_for_training({"image": image.flip(0)}), ours)
     model.image_format = "RGB"
-    theirs = model.sam.preprocess(model._resize(image))
+    theirs = model.sam.preprocess(PromptedSam(model.sam).resize(image))
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 0.05  # Pillow rounds to 8 bits: one level is 0.017

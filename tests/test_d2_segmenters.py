@@ -11,8 +11,9 @@ from tiny_models import tiny_config, tiny_segmenter
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.assets import resolve_asset
+from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.d2.checkpointer import SafeCheckpointer
-from canon_seg.d2.config import add_canon_seg_config, load_config
+from canon_seg.d2.config import load_config
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.d2.trainer import save_segmenter
 from canon_seg.errors import InputError

@@ -150,3 +150,12 @@ def test_bad_input_has_clear_errors(sam):
         CanonicalPredictor(load_config("", [*SAM, *CANONICAL, "MODEL.DEVICE", "cuda:99"]))
     with pytest.raises(InputError, match="META_ARCHITECTURE"):
         CanonicalPredictor(load_config("", ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"]))
+
+
+def test_boxes_past_the_edge_are_cut_there(sam):
+    image = random_image(*SIZE).permute(1, 2, 0).numpy()
+    past, cut = (
+        sam(image, Prompts(boxes=torch.tensor([box])))["instances"]
+        for box in ([-7.0, 5, 80, 90], [0.0, 5, 61, 40])
+    )
+    assert torch.equal(past.pred_masks, cut.pred_masks) and torch.equal(past.scores, cut.scores)

@@ -9,9 +9,6 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.d2.config import load_config
-from canon_seg.d2.sam import build_sam, image_size
-from canon_seg.errors import InputError
 from canon_seg.sam.models import (
     LongestSide,
     _Comparison,
@@ -253,46 +250,6 @@ def test_comparison_knows_what_is_alike():
     inside = maps[0, 1] > 0
     torch.testing.assert_close(likeness[3, 4], inside.float())  # raster cell inside
     torch.testing.assert_close(likeness[0, 7], (~inside).float())  # raster cell outside
-
-
-def test_names_and_sizes_of_the_embedded_model_are_kept():
-    cfg = load_config(str(ROOT / "configs" / "sam_tiny_c4.yaml"), [])
-    state = build_sam(cfg).state_dict()
-    for name, shape in {
-        "image_encoder.stem.0.0.weight": (32, 3, 3, 3),
-        "image_encoder.stages.3.1.conv2.1.running_var": (256,),
-        "image_encoder.stages.1.0.shortcut.0.weight": (64, 32, 1, 1),
-        "image_encoder.laterals.2.weight": (64, 256, 1, 1),
-        "image_encoder.context.1.linear1.weight": (512, 256),
-        "image_encoder.fine.weight": (8, 32, 1, 1),
-        "image_encoder.neck.2.bias": (64,),
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix": (2, 32),
-        "mask_decoder.coarse_comparison.key.weight": (32, 64, 1, 1),
-        "mask_decoder.fine_box.weight": (8, 8, 1, 1),
-        "mask_decoder.mask_tokens.weight": (4, 64),
-        "mask_decoder.mixing.3.conv1.weight": (64, 64, 3, 3),
-    }.items():
-        assert tuple(state[name].shape) == shape
-    assert sum(parameter.numel() for parameter in build_sam(cfg).parameters()) == 4_634_200
-    assert image_size(cfg) == 512
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["MODEL.SAM.SIZE", "vit_x"], "MODEL.SAM.SIZE.*vit_x.*vit_h"),
-        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "250"], "IMAGE_SIZE"),
-        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.EMBED_DIM", "40"], "EMBED_DIM"),
-        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.BLOCKS", "[1, 1]"], "BLOCKS"),
-    ],
-)
-def test_sizes_that_do_not_work_are_refused(options, message):
-    with pytest.raises(InputError, match=message):
-        build_sam(load_config("", options))
-
-
-def test_side_of_official_models():
-    assert image_size(load_config("", ["MODEL.SAM.SIZE", "vit_l"])) == 1024
 
 
 @pytest.mark.parametrize("size", [(480, 640), (1, 300), (333, 17), (1024, 1024)])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from tiny_models import random_prompts
 
 from canon_seg.geometry.group import C4
-from canon_seg.sam.prompts import Prompts
+from canon_seg.sam.prompts import Prompts, clip_boxes
 
 SIZES = st.integers(1, 4000)
 
@@ -85,3 +86,28 @@ def test_moving_keeps_what_is_absent_absent():
     moved = random_prompts(30, 40, "boxes").to("meta")
     assert moved.boxes.is_meta and moved.classes.is_meta
     assert moved.points is None and moved.scores is None and len(moved) == 5
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_boxes_are_cut_at_the_edges_of_the_image(kind, dtype):
+    boxes = np.array([[-5, 3, 61, 45], [1, 2, 30, 40], [60, 39, 99, 99]], dtype)
+    cut = clip_boxes(kind(boxes), (40, 60))
+    assert type(cut) is type(kind(boxes)) and cut.dtype == kind(boxes).dtype
+    assert cut.tolist() == [[0, 3, 60, 40], [1, 2, 30, 40], [60, 39, 60, 40]]
+    assert boxes[0, 0] == -5
+
+
+def test_cutting_commutes_with_turning():
+    boxes = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) * 100 - 20
+    prompts = Prompts(boxes=boxes).snapped()
+    for turns in range(4):
+        size = (40, 60) if turns % 2 == 0 else (60, 40)
+        turned = prompts.clipped(40, 60).turned(turns, 40, 60)
+        assert torch.equal(turned.boxes, prompts.turned(turns, 40, 60).clipped(*size).boxes)
+
+
+def test_clicks_are_not_cut():
+    points = torch.tensor([[[70.0, 3.0]]])
+    prompts = Prompts(points=points, point_labels=torch.ones((1, 1), dtype=torch.int64))
+    assert prompts.clipped(40, 60).points is points

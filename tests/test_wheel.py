@@ -116,15 +116,20 @@ canon_seg.CanonicalPredictor
 
 
 def test_commands_say_how_to_install_detectron2(call):
-    for command in ("canon-seg-demo", "canon-seg-eval", "canon-seg-eval-pose", "canon-seg-train"):
+    for command in ("canon-seg-eval", "canon-seg-train"):
         done = call(command, "--help", hidden="detectron2")
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {command} needs detectron2, ")
         assert "install_detectron2.py" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_demo_works_from_a_wheel_without_escnn(call, tmp_path):
-    pytest.importorskip("detectron2")
+def test_the_other_commands_start_without_detectron2(call):
+    for command in ("canon-seg-demo", "canon-seg-eval-pose", "canon-seg-app"):
+        done = call(command, "--help", hidden="detectron2 escnn")
+        assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+
+
+def test_the_demo_works_from_a_wheel_without_detectron2_and_escnn(call, tmp_path):
     from PIL import Image
 
     Image.effect_noise((60, 40), 90).save(tmp_path / "photo.png")
@@ -141,7 +146,7 @@ def test_the_demo_works_from_a_wheel_without_escnn(call, tmp_path):
         str(tmp_path / "out"),
         "MODEL.DEVICE",
         "cpu",
-        hidden="escnn",
+        hidden="detectron2 escnn",
     )
     assert done.returncode == 0, done.stderr
     assert "photo.png: 60 x 40, pose " in done.stdout

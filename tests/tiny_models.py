@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.d2.config import add_canon_seg_config
+from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.images.canonicalizer import GroupCanonicalizer

@@ -26,6 +26,7 @@ from benchmarking.sweeps import time_sweeps
 from benchmarking.tables import describe_machine, format_table, split_ratios
 from benchmarking.training import time_training
 from benchmarking.ways import SEGMENTERS, Settings, time_numerics, time_ways
+from canon_seg.config.device import check_device
 from canon_seg.errors import InputError, run_main
 from canon_seg.io.files import check_output_dir, write_json, write_text
 
@@ -77,11 +78,12 @@ def main():
         value = getattr(args, key)
         if value is not None and value < 1:
             raise InputError(f"--{key.replace('_', '-')} is {value}; give at least 1")
+    check_device(args.device, "--device")
     if args.threads:
         torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     settings = Settings(
-        _device(args.device),
+        torch.device(args.device),
         rounds=args.rounds,
         coco_images=args.coco_images,
         compiles=args.compile,
@@ -152,16 +154,6 @@ def _take(step, name, ratios):
     ratios.update(own)
     gc.collect()  # models and images of one step shall not press on the next
     return facts
-
-
-def _device(name):
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:  # torch says it in many ways
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--device: {name!r} cannot be used here ({reason})") from error
-    return device
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/configuration.md from the comments in canon_seg/d2/config.py and in the config files.
+"""Write docs/configuration.md from the comments in canon_seg/config/keys.py and in the config files.
 
     python tools/config_reference.py [--check]
 
@@ -19,21 +19,24 @@ from canon_seg.errors import InputError, run_main
 from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "canon_seg" / "d2" / "config.py"
+SOURCE = ROOT / "canon_seg" / "config" / "keys.py"
 PAGE = ROOT / "docs" / "configuration.md"
 ROOT_NODE = "cfg"
 
 HEAD = """# Configuration
 
-<!-- Written by tools/config_reference.py from the comments in canon_seg/d2/config.py and in the config
+<!-- Written by tools/config_reference.py from the comments in canon_seg/config/keys.py and in the config
 files: change those. -->
 
 A config is detectron2's, with the keys below beside [detectron2's own](
-https://detectron2.readthedocs.io/en/latest/modules/config.html). It comes from a file
-(`--config-file`, a path or the bare name of one of the files below), and options `KEY VALUE` at the
-end of a command go before the file. Without `MODEL.DEVICE` in either of them a GPU is used where
-there is one, else the CPU. A path of the form `canon_seg://NAME` is a file that comes with the
-package.
+https://detectron2.readthedocs.io/en/latest/modules/config.html). Where detectron2 is not installed,
+the demo and the evaluation of poses read the same files, for a SAM behind a canonicalizer:
+detectron2's keys are then taken as they are, and only those that SAM needs are used.
+
+A config comes from a file (`--config-file`, a path or the bare name of one of the files below), and
+options `KEY VALUE` at the end of a command go before the file. Without `MODEL.DEVICE` in either of
+them a GPU is used where there is one, else the CPU. A path of the form `canon_seg://NAME` is a file
+that comes with the package.
 """
 
 
@@ -56,7 +59,10 @@ def read_keys(source):
     for statement in function.body:
         if not isinstance(statement, ast.Assign):
             continue
-        name = ast.unparse(statement.targets[0]).removeprefix(f"{ROOT_NODE}.")
+        target = ast.unparse(statement.targets[0])
+        if not target.startswith(f"{ROOT_NODE}."):
+            continue
+        name = target.removeprefix(f"{ROOT_NODE}.")
         comment = _comment_above(lines, statement.lineno - 1)
         follows = not comment and lines[statement.lineno - 2].strip().startswith(f"{ROOT_NODE}.")
         if follows and name.rpartition(".")[2] in shared:

@@ -13,13 +13,14 @@ import torch
 
 from canon_seg.apps.web.samples import Limits, load_samples
 from canon_seg.apps.web.turning import Turner
+from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
-from canon_seg.predictors.defaults import load_default_canonicalizer, load_default_sam
-from canon_seg.sam.models import OFFICIAL_SIZES, build_official_sam
+from canon_seg.predictors.defaults import load_default_canonicalizer
+from canon_seg.sam.loading import load_sam
+from canon_seg.sam.models import OFFICIAL_SIZES
 
 
 def parse_arguments(arguments=None):
@@ -102,10 +103,7 @@ def check_arguments(args):
             raise InputError(f"--{flag} is {getattr(args, name)}; give at least {least}")
     if not 0 < args.port < 65536:
         raise InputError(f"--port is {args.port}; give 1 to 65535")
-    try:
-        torch.empty(0, device=args.device)
-    except Exception as error:  # torch has several for this
-        raise InputError(f"--device {args.device} cannot be used here ({error})") from error
+    check_device(args.device, "--device")
 
 
 def build_turner(args):
@@ -114,22 +112,18 @@ def build_turner(args):
     Raises:
         InputError: naming the file that can't be used.
     """
-    if args.sam_checkpoint:
-        key, path = "--sam-checkpoint", args.sam_checkpoint
-        state = load_torch_file(path, key)
-        if not isinstance(state, dict):
-            raise InputError(f"{path} ({key}) holds no weights; give official SAM weights")
-        sam = build_official_sam(args.sam_size)
-        load_state(sam, state, path, key)
-    else:
-        sam = load_default_sam()
+    sam = (
+        load_sam(args.sam_checkpoint, args.sam_size, key="--sam-checkpoint")
+        if args.sam_checkpoint
+        else load_sam()
+    )
     if args.canonicalizer:
         network, input_size = load_canonicalizer(args.canonicalizer)
         canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=input_size))
     else:
         canonicalizer = load_default_canonicalizer()
     return Turner(
-        sam.eval().to(args.device),
+        sam.to(args.device),
         canonicalizer.eval().to(args.device),
         multimask=bool(args.sam_checkpoint),
     )

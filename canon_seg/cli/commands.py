@@ -12,7 +12,7 @@ def app():
 
 def demo():
     """canon-seg-demo"""
-    _run("demo", "canon-seg-demo")
+    _run("demo", "canon-seg-demo", needs_detectron2=False)
 
 
 def eval_rotated():
@@ -22,7 +22,7 @@ def eval_rotated():
 
 def eval_pose():
     """canon-seg-eval-pose"""
-    _run("eval_pose", "canon-seg-eval-pose")
+    _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
 
 
 def train_net():

@@ -5,30 +5,30 @@
 
 Writes DIR/photo.png: the photograph with its masks, the pose found and its probability; of a video
 DIR/video.mp4. SAM takes boxes and points, and segments everything where there are none; detectors
-need no prompts. Without --input: photographs that come with scikit-image. Config options KEY VALUE
-come last. In a checkout, python demo/demo.py is the same command.
+need no prompts, but detectron2. Without --input: photographs that come with scikit-image. Config
+options KEY VALUE come last. In a checkout, python demo/demo.py is the same command.
 """
 
 import argparse
+import importlib
 import sys
 import time
-from collections import Counter
+from functools import partial
 from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
 
-import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.apps.drawing import save_picture
-from canon_seg.apps.files.drawing import captioned, describe, draw_turns
+from canon_seg.apps.files.captions import captioned, describe, draw_turns
 from canon_seg.apps.files.inputs import find_inputs, output_names
-from canon_seg.apps.files.parsing import check_prompts, parse_prompts
-from canon_seg.apps.files.results import Results
+from canon_seg.apps.files.parsing import fit_prompts, parse_prompts
+from canon_seg.apps.files.results import Results, VideoSummary
 from canon_seg.apps.files.segment import (
     KEEP,
     KEEP_TINY,
     POINTS_PER_SIDE,
-    build_segment,
+    build_sam_segment,
     same_when_turned,
 )
 from canon_seg.apps.files.video import (
@@ -37,16 +37,16 @@ from canon_seg.apps.files.video import (
     frame_rate,
     is_video,
     read_frames,
+    video_size,
     write_video,
 )
 from canon_seg.config.device import resolve_device
-from canon_seg.d2.config import load_config
-from canon_seg.d2.models import build_models
-from canon_seg.errors import InputError
-from canon_seg.geometry.group import C4
+from canon_seg.config.load import load_config
+from canon_seg.errors import InputError, without_detectron2
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.io.files import check_output_dir
+from canon_seg.sam.loading import SEGMENTER, is_sam
 
 CONFIG_FILE = "sam_tiny_c4.yaml"
 WEBCAM_FPS = 10  # of the video that is written
@@ -168,81 +168,106 @@ def main():
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 0 to 1")
     prompts = parse_prompts(args.box, args.point)
     output = check_output_dir(args.output)
-    cfg = load_config(args.config_file, args.options)
-    resolve_device(cfg, args.config_file, args.options)
-    check_segmenter(args, cfg, prompts)
-    results = Results()
+    load_segment = choose_segment(args, prompts)
+    results = Results() if args.save_json else None
     if args.webcam is not None:
         errors = []
-        segment = load_segment(args, cfg, prompts)
-        print(process_webcam(args, output, segment, prompts, results))
+        print(process_webcam(args, output, load_segment(), prompts, results))
     else:
         # All inputs are looked at before the first is worked on: mistakes show at once.
         paths, errors = find_inputs(args.input, prompts)
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
         if paths:
-            segment = load_segment(args, cfg, prompts)
-            errors += process_all(args, paths, output, segment, prompts, results)
-    if args.save_json and results.images:
+            errors += process_all(args, paths, output, load_segment(), prompts, results)
+    if results is not None and results.images:
         results.write(output / "results.json")
         print("written:", output / "results.json")
     return 2 if errors else 0
 
 
-def check_segmenter(args, cfg, prompts):
-    """Raise InputError where the options ask for what the segmenter of the config can't do."""
-    segmenter = cfg.MODEL.SEGMENTER.META_ARCHITECTURE
-    if (prompts or args.everything) and segmenter != "SamSegmenter":
-        raise InputError(
-            f"--box, --point and --everything: {segmenter} takes no prompts; leave them out, or "
-            f"take a config with SamSegmenter, such as {CONFIG_FILE}"
-        )
+def choose_segment(args, prompts):
+    """Choose who segments: a SAM alone, which needs no detectron2, or a model of detectron2's.
+
+    Returns:
+        function without arguments that builds the :class:`canon_seg.apps.files.segment.Segment`.
+    Raises:
+        InputError: where the options ask for what the segmenter of the config can't do.
+    """
     if prompts and args.everything:
         raise InputError("--everything is without prompts: leave it out, or --box and --point")
+    cfg = load_config(args.config_file, args.options)
+    finds_everything = args.everything or (not prompts and cfg.MODEL.SAM.PROMPTS != "detector")
+    if is_sam(cfg) and (prompts or finds_everything):
+        resolve_device(cfg, args.config_file, args.options)
+        if not prompts:
+            check_everything(cfg, args.everything)
+        load = partial(
+            build_sam_segment,
+            cfg,
+            prompted=bool(prompts),
+            points_per_side=args.points_per_side,
+            min_iou=args.min_iou,
+            min_stability=args.min_stability,
+            max_masks=args.max_masks,
+        )
+    else:
+        detectors = import_detectors(cfg)
+        cfg = detectors.load_config(args.config_file, args.options)
+        resolve_device(cfg, args.config_file, args.options)
+        name = cfg.MODEL.SEGMENTER.META_ARCHITECTURE
+        if args.everything or (prompts and not detectors.takes_prompts(cfg)):
+            raise InputError(
+                f"--box, --point and --everything: {name} takes no prompts; leave them out, or "
+                f"take a config with {SEGMENTER}, such as {CONFIG_FILE}"
+            )
+        load = partial(detectors.build_detector_segment, cfg, args.score_threshold)
+    if not cfg.MODEL.SEGMENTER.WEIGHTS:
+        print(
+            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
+            file=sys.stderr,
+        )
+    return load
+
+
+def check_everything(cfg, is_asked_for):
+    """Raise InputError where the config of a SAM does not go with looking for everything.
+
+    Args:
+        is_asked_for: by --everything, not only for want of prompts.
+    """
     keys = cfg.MODEL
-    if segmenter != "SamSegmenter" or prompts:
-        return
-    if keys.SAM.PROMPTS not in ("boxes", "detector") and not args.everything:
+    if keys.SAM.PROMPTS != "boxes" and not is_asked_for:
         raise InputError(
             f"MODEL.SAM.PROMPTS is {keys.SAM.PROMPTS!r}: prompts from a results file are for the "
             "evaluation (canon-seg-eval); give --box, --point or --everything here, or a detector"
         )
-    finds_everything = args.everything or keys.SAM.PROMPTS != "detector"
-    if finds_everything and keys.CANONICALIZER.UNCERTAIN == "vote":
+    if keys.CANONICALIZER.UNCERTAIN == "vote":
         raise InputError(
             "MODEL.CANONICALIZER.UNCERTAIN is 'vote', but everything is looked for in one pose; "
             "set argmax or keep, or give --box, --point or a detector"
         )
 
 
-def load_segment(args, cfg, prompts):
-    """The :class:`canon_seg.apps.files.segment.Segment` that the arguments ask for."""
-    if prompts or args.everything:
-        cfg.MODEL.SAM.PROMPTS = "boxes"  # no detector is needed
-    model = build_models(cfg, ["canonical"])["canonical"](0)
-    if not cfg.MODEL.SEGMENTER.WEIGHTS:
-        print(
-            "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
-            file=sys.stderr,
-        )
-    return build_segment(
-        model,
-        cfg,
-        prompted=bool(prompts),
-        score_threshold=args.score_threshold,
-        points_per_side=args.points_per_side,
-        min_iou=args.min_iou,
-        min_stability=args.min_stability,
-        max_masks=args.max_masks,
-    )
+def import_detectors(cfg):
+    """Import :mod:`canon_seg.apps.files.detectors`, or raise InputError without detectron2."""
+    try:
+        return importlib.import_module("canon_seg.apps.files.detectors")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        keys = cfg.MODEL
+        what = f"MODEL.SEGMENTER.META_ARCHITECTURE {keys.SEGMENTER.META_ARCHITECTURE}"
+        if is_sam(cfg):
+            what = f"MODEL.SAM.PROMPTS {keys.SAM.PROMPTS}"
+        raise InputError(without_detectron2(what)) from error
 
 
 def process_all(args, paths, output, segment, prompts, results):
     """Work on each input, print a line for it, and return the errors of those that failed."""
     errors = []
     for path, name in zip(tqdm(paths, unit="file", disable=None), output_names(paths, output)):
-        found = Results()
+        found = None if results is None else Results()
         try:
             if is_video(path):
                 line = process_video(args, path, output / name, segment, prompts, found)
@@ -252,16 +277,22 @@ def process_all(args, paths, output, segment, prompts, results):
             errors.append(error)
             tqdm.write(f"error: {error}", file=sys.stderr)
         else:
-            results.extend(found)
+            if results is not None:
+                results.extend(found)
             tqdm.write(line)
     return errors
 
 
 def process_image(path, target, segment, prompts, all_turns, results):
-    """Segment one image, write its pictures, and return the line to print."""
+    """Segment one image, write its pictures, and return the line to print.
+
+    Args:
+        results: :class:`Results` to add to, or None; so in the functions below.
+    """
     start = time.perf_counter()
     image = read_image(path, "RGB")
     height, width = image.shape[:2]
+    prompts = fit_prompts(prompts, path, height, width)
     found = segment(image, prompts)
     save_picture(target, captioned(found))
     line = f"{path.name}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
@@ -275,13 +306,15 @@ def process_image(path, target, segment, prompts, all_turns, results):
         ]
         save_picture(target.with_name(f"{target.stem}_turns.png"), draw_turns(turned))
         line += f", {'the same' if same_when_turned(turned) else 'NOT the same'} in all turns"
-    results.add(path, found, (height, width))
+    if results is not None:
+        results.add(path, found)
     return f"{line}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
 def process_video(args, path, target, segment, prompts, results):
     """Segment the frames of a video, write them as one, and return the line to print."""
-    start = time.perf_counter()
+    start, summary = time.perf_counter(), VideoSummary()
+    prompts = fit_prompts(prompts, path, *video_size(path))
     if not args.pose_per_frame:
         uncertain = segment.model.canonicalizer.uncertain
         frames = islice(read_frames(path), args.frames)
@@ -297,21 +330,24 @@ def process_video(args, path, target, segment, prompts, results):
         ):
             found = segment(frame, prompts)
             write(captioned(found))
-            results.add(path, found, frame.shape[:2], number)
-    return f"{path.name}: {summarize(results)}, {time.perf_counter() - start:.1f} s -> {target}"
+            summary.add(found)
+            if results is not None:
+                results.add(path, found, number)
+    return f"{path.name}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
 def process_webcam(args, output, segment, prompts, results):
     """Segment what a webcam sees until an interrupt, and return the line to print."""
     name, target = f"webcam {args.webcam}", output / f"webcam_{args.webcam}.mp4"
-    start, written = time.perf_counter(), 0
+    start, written, summary = time.perf_counter(), 0, VideoSummary()
     with write_video(target, WEBCAM_FPS) as write:
         try:
             for number, frame in enumerate(islice(read_frames(args.webcam), args.frames)):
-                check_prompts(prompts, name, *frame.shape[:2])
-                found = segment(frame, prompts)
+                found = segment(frame, fit_prompts(prompts, name, *frame.shape[:2]))
                 picture = captioned(found)
-                results.add(name, found, frame.shape[:2], number)
+                summary.add(found)
+                if results is not None:
+                    results.add(name, found, number)
                 # As often as it takes for the video to run at the speed of life.
                 due = (time.perf_counter() - start) * WEBCAM_FPS
                 for _ in range(max(1, round(due - written))):
@@ -321,21 +357,4 @@ def process_webcam(args, output, segment, prompts, results):
         except KeyboardInterrupt:
             if not written:
                 raise
-    return f"{name}: {summarize(results)} -> {target}"
-
-
-def summarize(results):
-    """The frames of a video in words."""
-    first, count = results.images[0], len(results.images)
-    size = f"{first['width']} x {first['height']}, {count} frame{'' if count == 1 else 's'}"
-    poses = [image["pose"] for image in results.images]
-    uncertain = Counter(pose["uncertain"] for pose in poses if pose["uncertain"])
-    size += "".join(f", uncertain in {n}: {policy}" for policy, n in sorted(uncertain.items()))
-    if all(pose == poses[0] for pose in poses):
-        return f"{size}, pose {poses[0]['degrees']:.0f} degrees, probability " + (
-            f"{poses[0]['probability']:.3f}"
-        )
-    counts = Counter(pose["degrees"] for pose in poses)
-    known = [C4.degrees(turns) for turns in C4.elements if C4.degrees(turns) in counts]
-    listed = ", ".join(f"{angle:.0f} degrees in {counts[angle]}" for angle in known)
-    return f"{size}, poses: {listed}"
+    return f"{name}: {summary} -> {target}"

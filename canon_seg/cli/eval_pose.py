@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 import canon_seg
-import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.apps.drawing import fit
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
+from canon_seg.config.load import load_config
 from canon_seg.core.prior import check_prior
-from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses

@@ -33,10 +33,10 @@ from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
 from canon_seg.d2.distributed import add_launch_arguments, check_device, comm, launch
-from canon_seg.d2.numerics import used_numerics
 from canon_seg.d2.trainer import Trainer
 from canon_seg.errors import InputError
 from canon_seg.io.files import check_output_dir
+from canon_seg.networks.numerics import used_numerics
 
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results

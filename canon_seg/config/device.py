@@ -4,11 +4,8 @@ import sys
 
 import torch
 
-import canon_seg.d2  # noqa: F401 - before detectron2
-from canon_seg.config.assets import resolve_config
+from canon_seg.config.load import given_keys
 from canon_seg.errors import InputError
-
-from detectron2.config import CfgNode
 
 
 def resolve_device(cfg, config_file, options=()):
@@ -19,15 +16,16 @@ def resolve_device(cfg, config_file, options=()):
 
     Args:
         cfg: config made of ``config_file`` and ``options``, not frozen.
-        config_file, options: as given to :func:`canon_seg.d2.config.load_config`.
+        config_file, options: as given to :func:`canon_seg.config.load.load_config`.
     Raises:
         InputError: if the device that was asked for is not there.
     """
     name = cfg.MODEL.DEVICE
-    problem = _problem(name)
+    problem = device_problem(name)
     if problem is None:
         return
-    if _is_given(config_file, options):
+    is_given = "DEVICE" in given_keys(config_file, type(cfg)).get("MODEL", {})
+    if is_given or "MODEL.DEVICE" in list(options)[::2]:
         raise InputError(
             f"MODEL.DEVICE is {name!r}, which cannot be used here ({problem}); give MODEL.DEVICE "
             "cpu to run without it"
@@ -36,19 +34,19 @@ def resolve_device(cfg, config_file, options=()):
     cfg.MODEL.DEVICE = "cpu"
 
 
-def _problem(name):
-    """Why there is no device of that name, or None if there is one."""
+def check_device(name, option):
+    """Raise InputError that names the option, where there is no device of the name given to it."""
+    if problem := device_problem(name):
+        raise InputError(
+            f"{option} {name} cannot be used here ({problem}); give cpu, or leave it out"
+        )
+
+
+def device_problem(name):
+    """Describe why there is no device of a name, or return None if there is one."""
     try:
         torch.empty(0, device=name)
     # torch says it with RuntimeError, AssertionError or NotImplementedError, each in its own way.
     except Exception as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
-
-
-def _is_given(config_file, options):
-    if "MODEL.DEVICE" in list(options)[::2]:
-        return True
-    if not config_file:
-        return False
-    return "DEVICE" in CfgNode.load_yaml_with_base(resolve_config(config_file)).get("MODEL", {})

@@ -1,12 +1,14 @@
 """Read what a segmenter can do from what its meta-architecture declares.
 
 A meta-architecture in detectron2's registry declares the attributes of :class:`Capabilities` as
-class attributes of the same names, and whatever it leaves out has the default. Three class methods
-may be there too:
+class attributes of the same names, and whatever it leaves out has the default. These methods may be
+there too, the first three as class methods:
 
 - ``build_train_loader(cfg)``: the loader of its training data; default: detectron2's own;
 - ``describe(cfg)``: dict of what a report should say of it, which JSON can hold; default: nothing;
-- ``weights_advice(cfg)``: a sentence about where its weights are to be had.
+- ``weights_advice(cfg)``: a sentence about where its weights are to be had;
+- ``load_weights(path, key)``: reads a weights file into the built model, and names the config key
+  in messages; default: detectron2's checkpointer, safely.
 
 Nothing else in this package asks for the name of a segmenter's class.
 """
@@ -91,7 +93,7 @@ def segmenter_class(cfg) -> Any:
 
 
 def hook(segmenter: Any, name: str) -> Optional[Callable]:
-    """Return a class method that a segmenter declares, or None; see this module's text."""
+    """Return a method that a segmenter declares, or None; see this module's text."""
     return getattr(segmenter, name, None)
 
 

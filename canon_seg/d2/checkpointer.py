@@ -2,13 +2,16 @@
 
 import os
 
-import numpy as np
-import torch
-
 from canon_seg.config.assets import resolve_asset
 from canon_seg.d2.capabilities import capabilities
-from canon_seg.errors import InputError
-from canon_seg.io.checkpoint import check_fit, check_is_file, load_pickle_file, load_torch_file
+from canon_seg.io.checkpoint import (
+    check_fit,
+    check_is_file,
+    load_pickle_file,
+    load_torch_file,
+    not_fetched,
+    weights_in,
+)
 from canon_seg.io.files import save_torch, write_text
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -62,9 +65,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             try:
                 path = self.path_manager.get_local_path(path)
             except Exception as error:  # whatever a download can end with
-                raise InputError(
-                    f"{self.key}: {path} could not be fetched ({error}); give the path of a file"
-                ) from error
+                raise not_fetched(path, self.key, error) from error
             check_is_file(path, self.key)
         return super().load(path, *args, **kwargs)
 
@@ -81,25 +82,12 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
         else:
             checkpoint = {"model": contents}
-        weights = checkpoint["model"]
-        self._check_weights(weights)
+        weights = weights_in(checkpoint, filename, self.key)
         module = capabilities(self.model).checkpoint_module
         if module and not weights.keys().isdisjoint(self.model.get_submodule(module).state_dict()):
-            checkpoint["model"] = {f"{module}.{name}": value for name, value in weights.items()}
+            weights = {f"{module}.{name}": value for name, value in weights.items()}
+        checkpoint["model"] = weights
         return checkpoint
-
-    def _check_weights(self, weights):
-        if not isinstance(weights, dict) or not weights:
-            wrong = f"a {type(weights).__name__}" if weights else "nothing"
-            raise InputError(
-                f"{self.path} ({self.key}) holds no weights but {wrong}; give a weights file"
-            )
-        for name, value in weights.items():
-            if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
-                raise InputError(
-                    f"{self.path} ({self.key}) holds no weights: entry {name!r} is a "
-                    f"{type(value).__name__}; give a weights file"
-                )
 
     def _load_model(self, checkpoint):
         has_foreign_names = checkpoint.get("matching_heuristics", False)

@@ -6,6 +6,8 @@ same bytes, which is what keeps a vote over poses exactly equivariant.
 
 import torch
 
+from canon_seg.sam import prompted
+
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 
@@ -19,11 +21,16 @@ def merge_prompted(results):
     Returns:
         new `Instances` of as many rows; nothing is shared with ``results``.
     """
-    merged = {name: _copied(value) for name, value in results[0].get_fields().items()}
-    for result in results[1:]:
-        better = result.pred_ious > merged["pred_ious"]
-        for name, value in merged.items():
-            _tensor_of(value)[better] = _tensor_of(result.get(name))[better]
+    merged = prompted.merge_prompted(
+        [
+            {name: _tensor_of(value) for name, value in result.get_fields().items()}
+            for result in results
+        ],
+        "pred_ious",
+    )
+    for name, value in results[0].get_fields().items():
+        if isinstance(value, Boxes):
+            merged[name] = Boxes(merged[name])
     return Instances(results[0].image_size, **merged)
 
 
@@ -58,7 +65,3 @@ def merge_detections(results, iou_threshold, max_detections):
 
 def _tensor_of(value):
     return value.tensor if isinstance(value, Boxes) else value
-
-
-def _copied(value):
-    return Boxes(value.tensor.clone()) if isinstance(value, Boxes) else value.clone()

@@ -8,14 +8,15 @@ from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.prior import alignment, check_label_smoothing, check_prior, prior_loss
 from canon_seg.core.turn import inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
+from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.instances import snap_instances, turn_instances
 from canon_seg.d2.merging import merge_detections, merge_prompted
-from canon_seg.d2.numerics import used_numerics
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import straight_through
 from canon_seg.networks.build import build_canonicalizer
+from canon_seg.networks.numerics import used_numerics
 
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge
@@ -100,7 +101,7 @@ class CanonicalizedSegmenter(nn.Module):
             prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
             label_smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
         resize = None
-        if not getattr(segmenter, "resizes_itself", False):
+        if not capabilities(segmenter).resizes_itself:
             resize = ResizeShortestEdge(
                 [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
             )

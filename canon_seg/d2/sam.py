@@ -1,35 +1,20 @@
 """Segment Anything as a detectron2 meta-architecture: prompts in, `Instances` out."""
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from canon_seg.d2.region_mapper import build_region_loader
 from canon_seg.errors import InputError
-from canon_seg.sam.models import (
-    OFFICIAL_IMAGE_SIZE,
-    OFFICIAL_SIZES,
-    LongestSide,
-    build_official_sam,
-    build_tiny_sam,
-)
+from canon_seg.sam.loading import build_sam, image_size, load_sam_weights, weights_advice
+from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompted import PromptedSam, resize_coords
 from canon_seg.sam.training import PromptBatch, coverage, training_losses
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage
-
-OFFICIAL_FILES = {
-    "vit_h": "sam_vit_h_4b8939.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_b": "sam_vit_b_01ec64.pth",
-}
-
-MAX_UPSAMPLED = 2**25  # pixels of masks that are upsampled at once
 
 
 @META_ARCH_REGISTRY.register()
@@ -61,9 +46,8 @@ class SamSegmenter(nn.Module):
         """
         Args:
             sam: a `Sam`.
-            image_format: "RGB" or "BGR", channel order of the images that will be given.
-            multimask: choose the best of three masks by predicted IoU, instead of the one mask.
-            prompts_per_batch: prompts that go through the mask decoder at once.
+            image_format, multimask, prompts_per_batch: see
+                :class:`canon_seg.sam.prompted.PromptedSam`.
             train_prompts: prompts drawn from each training image.
             warmup_steps, mask_loss: see the keys of ``MODEL.SAM`` of these names.
         """
@@ -102,13 +86,11 @@ class SamSegmenter(nn.Module):
     @classmethod
     def weights_advice(cls, cfg):
         """Say where the weights of the model that a config describes are to be had."""
-        official = OFFICIAL_FILES.get(cfg.MODEL.SAM.SIZE)
-        if official is None:
-            return "Give a segmenter.pth that tools/train_net.py wrote"
-        return (
-            f"For MODEL.SAM.SIZE {cfg.MODEL.SAM.SIZE} get the official {official} from the "
-            "segment-anything project and set MODEL.SEGMENTER.WEIGHTS to its path"
-        )
+        return weights_advice(cfg.MODEL.SAM.SIZE)
+
+    def load_weights(self, path, key):
+        """Load an official file or one that was trained here, whatever wraps the weights."""
+        load_sam_weights(self.sam, path, key)
 
     @property
     def device(self):
@@ -118,7 +100,7 @@ class SamSegmenter(nn.Module):
         """
         Args:
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
-                Inference: ``prompts``: :class:`Prompts` in the frame of ``image``; ``height``,
+                Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``; ``height``,
                 ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
                 (BitMasks or PolygonMasks) and ``gt_boxes``, in the frame of ``image``.
         Returns:
@@ -132,77 +114,20 @@ class SamSegmenter(nn.Module):
             return self._losses(batched_inputs)
         return [{"instances": self._segment(inputs)} for inputs in batched_inputs]
 
-    @torch.no_grad()
     def _segment(self, inputs):
         image, prompts = inputs["image"], inputs.get("prompts")
         if prompts is None:
             raise ValueError("SamSegmenter needs 'prompts' (boxes or points) with every image")
-        height, width = inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2])
-        masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=self.device)
-        ious = torch.zeros(len(prompts), device=self.device)
-        if len(prompts):
-            resized = self._resize(image)
-            embedding = self.sam.image_encoder(self.sam.preprocess(resized)[None])
-            for start in range(0, len(prompts), self.prompts_per_batch):
-                part = slice(start, start + self.prompts_per_batch)
-                logits, predicted_iou = self.sam.mask_decoder(
-                    image_embeddings=embedding,
-                    image_pe=self.sam.prompt_encoder.get_dense_pe(),
-                    multimask_output=self.multimask,
-                    **self._encode_prompts(_part(prompts, part), image.shape[-2:]),
-                )
-                best = predicted_iou.argmax(dim=1)
-                chosen = torch.arange(len(best), device=self.device)
-                # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
-                # at a time, since they are float32 and as large as the photograph.
-                small, rows = logits[chosen, best][:, None], masks[part]
-                few = max(1, MAX_UPSAMPLED // (height * width))
-                for first in range(0, len(small), few):
-                    upsampled = self.sam.postprocess_masks(
-                        small[first : first + few], resized.shape[-2:], (height, width)
-                    )
-                    rows[first : first + few] = upsampled[:, 0] > self.sam.mask_threshold
-                ious[part] = predicted_iou[chosen, best]
-        instances = Instances((height, width))
-        instances.pred_masks = masks
-        instances.pred_boxes = Boxes(BitMasks(masks).get_bounding_boxes().tensor.to(self.device))
-        instances.pred_ious = ious
-        scores = ious.clone() if prompts.scores is None else prompts.scores
-        instances.scores = scores.to(self.device)
-        classes = torch.zeros(len(prompts), dtype=torch.int64)
-        instances.pred_classes = (classes if prompts.classes is None else prompts.classes).to(
-            self.device
+        prompted = PromptedSam(self.sam, self.image_format, self.multimask, self.prompts_per_batch)
+        found = prompted(image, prompts, inputs.get("height"), inputs.get("width"))
+        return Instances(
+            found.size,
+            pred_masks=found.masks,
+            pred_boxes=Boxes(found.boxes),
+            pred_ious=found.ious,
+            scores=found.scores,
+            pred_classes=found.classes,
         )
-        return instances
-
-    def _resize(self, image):
-        """As SamPredictor: longest side to the model's, through 8-bit pixels, RGB."""
-        array = image.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
-        if self.image_format == "BGR":
-            array = array[..., ::-1]
-        transform = LongestSide(self.sam.image_encoder.img_size)
-        resized = transform.apply_image(np.ascontiguousarray(array))
-        return torch.as_tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
-
-    def _encode_prompts(self, prompts, size):
-        """Arguments of the mask decoder. The half pixel of prompts is added by SAM itself."""
-        prompts = prompts.to(self.device)
-        points, boxes = None, None
-        if prompts.points is not None:
-            points = self._resize_coords(prompts.points, size), prompts.point_labels
-        if prompts.boxes is not None:
-            boxes = self._resize_coords(prompts.boxes.reshape(-1, 2, 2), size).reshape(-1, 4)
-        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=None)
-        return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
-
-    def _resize_coords(self, coords, size):
-        """(..., 2) x, y in an image of ``size`` to SAM's input frame, as SamPredictor does it."""
-        height, width = size
-        resized = LongestSide.get_preprocess_shape(height, width, self.sam.image_encoder.img_size)
-        factors = torch.tensor(
-            [resized[1] / width, resized[0] / height], dtype=torch.float64, device=coords.device
-        )
-        return (coords * factors).float()
 
     def _losses(self, batched_inputs):
         storage = get_event_storage()
@@ -237,7 +162,7 @@ class SamSegmenter(nn.Module):
                 continue
             size = inputs["image"].shape[-2:]
             corners = instances.gt_boxes.tensor.to(self.device).reshape(-1, 2, 2)
-            boxes.append(self._resize_coords(corners, size).reshape(-1, 4))
+            boxes.append(resize_coords(corners, size, side).reshape(-1, 4))
             targets.append(
                 coverage(
                     _bit_masks(instances).to(self.device),
@@ -251,38 +176,6 @@ class SamSegmenter(nn.Module):
         return PromptBatch(
             torch.tensor(numbers, device=self.device), torch.cat(boxes), torch.cat(targets)
         )
-
-
-def build_sam(cfg):
-    """The `Sam` that ``cfg.MODEL.SAM`` describes, with random weights.
-
-    Raises:
-        InputError: if the size is unknown.
-    """
-    keys = cfg.MODEL.SAM
-    if keys.SIZE in OFFICIAL_SIZES:
-        return build_official_sam(keys.SIZE)
-    if keys.SIZE != "tiny":
-        known = ", ".join((*OFFICIAL_SIZES, "tiny"))
-        raise InputError(f"MODEL.SAM.SIZE is {keys.SIZE!r}; known: {known}")
-    tiny = keys.TINY
-    if tiny.IMAGE_SIZE % 32 or tiny.EMBED_DIM % 16:
-        raise InputError(
-            "MODEL.SAM.TINY: IMAGE_SIZE must be a multiple of 32 and EMBED_DIM one of 16; got "
-            f"{tiny.IMAGE_SIZE} and {tiny.EMBED_DIM}"
-        )
-    if not len(tiny.CHANNELS) == len(tiny.BLOCKS) == 4:
-        raise InputError(
-            "MODEL.SAM.TINY: CHANNELS and BLOCKS are for four stages; got "
-            f"{list(tiny.CHANNELS)} and {list(tiny.BLOCKS)}"
-        )
-    return build_tiny_sam(tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM)
-
-
-def image_size(cfg):
-    """Side in pixels of the square input of the `Sam` that ``cfg.MODEL.SAM`` describes."""
-    keys = cfg.MODEL.SAM
-    return OFFICIAL_IMAGE_SIZE if keys.SIZE in OFFICIAL_SIZES else keys.TINY.IMAGE_SIZE
 
 
 def _draw(instances, count):
@@ -308,10 +201,3 @@ def _bit_masks(instances):
     if isinstance(masks, PolygonMasks):
         masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
     return masks.tensor
-
-
-def _part(prompts, part):
-    """A slice of the prompts."""
-    return replace(
-        prompts, **{name: value[part] for name, value in vars(prompts).items() if value is not None}
-    )

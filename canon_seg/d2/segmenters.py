@@ -6,12 +6,11 @@ from canon_seg.config.assets import resolve_asset
 from canon_seg.d2.capabilities import CANONICALIZED, capabilities, hook, registered
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.detector_sam import DetectorSam, build_detector
-from canon_seg.d2.numerics import speed_up, used_numerics
 from canon_seg.errors import InputError
+from canon_seg.networks.numerics import speed_up, used_numerics
+from canon_seg.sam.loading import WEIGHTS_KEY
 
 from detectron2.modeling import META_ARCH_REGISTRY
-
-WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
 
 
 def build_segmenter(cfg):
@@ -35,17 +34,25 @@ def build_segmenter(cfg):
             f"MODEL.SEGMENTER.META_ARCHITECTURE is {name!r}; registered: {', '.join(known)}"
         )
     weights = resolve_asset(cfg.MODEL.SEGMENTER.WEIGHTS)
-    # Addresses such as detectron2://... are the checkpointer's to fetch.
+    # Addresses such as detectron2://... are fetched when they are loaded.
     if weights and "://" not in weights and not os.path.isfile(weights):
         raise InputError(f"{WEIGHTS_KEY}: there is no file {weights}. {_advice(found, cfg)}")
     segmenter = found(cfg)
     if weights:
-        module = segmenter.get_submodule(capabilities(segmenter).checkpoint_module)
-        SafeCheckpointer(module, key=WEIGHTS_KEY).load(weights)
+        _load_weights(segmenter, weights)
     if capabilities(found).takes_prompts and cfg.MODEL.SAM.PROMPTS == "detector":
         segmenter = DetectorSam(build_detector(cfg), segmenter)
     speed_up(segmenter, used_numerics(cfg))
     return segmenter
+
+
+def _load_weights(segmenter, weights):
+    load = hook(segmenter, "load_weights")
+    if load is not None:
+        load(weights, WEIGHTS_KEY)
+        return
+    module = segmenter.get_submodule(capabilities(segmenter).checkpoint_module)
+    SafeCheckpointer(module, key=WEIGHTS_KEY).load(weights)
 
 
 def _advice(segmenter, cfg):

@@ -204,7 +204,7 @@ def _annotations_of_prompts(dataset, prompts):
 
 def _cache_counts(models):
     """(hits, misses) of the canonical mode's cache until now, or None where there is none."""
-    cache = getattr(models["canonical"](0), "cache", None) if "canonical" in models else None
+    cache = models["canonical"](0).cache if "canonical" in models else None
     return None if cache is None else (cache.hits, cache.misses)
 
 

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import torch
+from iopath.common.file_io import HTTPURLHandler, PathManager
 
 from canon_seg.errors import InputError
 
@@ -146,6 +147,64 @@ def load_torch_file(path, key):
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _not_loaded(path, key, error) from error
+
+
+def weights_in(contents, path, key):
+    """Take the weights out of what a file holds, whatever wraps them.
+
+    Args:
+        contents: of the file: names to tensors or arrays; or a dict that holds these as ``model``
+            (detectron2's checkpoints) or ``state_dict`` (many trainers'). Where all names begin
+            with "module." (a model wrapped for several GPUs), that is left out.
+        path, key: see :func:`load_pickle_file`.
+    Returns:
+        dict from names to tensors or arrays.
+    Raises:
+        InputError: naming the file, the config key and the first entry that is no weight.
+    """
+    weights = contents
+    for wrapper in ("model", "state_dict"):
+        if isinstance(weights, dict) and wrapper in weights:
+            weights = weights[wrapper]
+    if not isinstance(weights, dict) or not weights:
+        wrong = f"a {type(weights).__name__}" if weights else "nothing"
+        raise InputError(f"{path} ({key}) holds no weights but {wrong}; give a weights file")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise InputError(
+                f"{path} ({key}) holds no weights: entry {name!r} is a {type(value).__name__}; "
+                "give a weights file"
+            )
+    prefix = "module."
+    if all(name.startswith(prefix) for name in weights):
+        return {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def fetch(path, key):
+    """Find a weights file on this machine, and download it first if it has an http address.
+
+    Args:
+        path: path or address.
+        key: config key that it came from, for messages.
+    Returns:
+        path, of which nothing is known yet.
+    Raises:
+        InputError: if it can't be downloaded.
+    """
+    if "://" not in path:
+        return path
+    manager = PathManager()
+    manager.register_handler(HTTPURLHandler())
+    try:
+        return manager.get_local_path(path)
+    except Exception as error:  # whatever a download can end with
+        raise not_fetched(path, key, error) from error
+
+
+def not_fetched(path, key, error):
+    """Make the :class:`InputError` of an address that could not be downloaded."""
+    return InputError(f"{key}: {path} could not be fetched ({error}); give the path of a file")
 
 
 def load_state(module, state, path, key):

@@ -22,9 +22,32 @@ def to_coco_json(instances, image_id, category_ids=None):
     Raises:
         InputError: for a class that has no category id.
     """
-    boxes = instances.pred_boxes.tensor.cpu().double().numpy()
+    fields = instances.get_fields()
+    return coco_entries(
+        image_id,
+        instances.pred_boxes.tensor,
+        instances.pred_classes,
+        instances.scores,
+        masks=fields.get("pred_masks"),
+        keypoints=fields.get("pred_keypoints"),
+        category_ids=category_ids,
+    )
+
+
+def coco_entries(
+    image_id, boxes, classes, scores, masks=None, keypoints=None, category_ids=None
+) -> list:
+    """Describe the objects of one image as entries of a COCO results file.
+
+    Args:
+        image_id, category_ids: see :func:`to_coco_json`, and so for what is returned and raised.
+        boxes: (N, 4) tensor of XYXY edges in pixels.
+        classes, scores: (N,) tensors.
+        masks: (N, H, W) bool tensor, or None.
+        keypoints: (N, K, 3) tensor of x, y in the continuous frame and a score, or None.
+    """
+    boxes = np.array(boxes.cpu(), dtype=np.float64)  # copies: what was given stays as it is
     boxes[:, 2:] -= boxes[:, :2]
-    scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
     entries = [
         {
             "image_id": image_id,
@@ -32,13 +55,13 @@ def to_coco_json(instances, image_id, category_ids=None):
             "bbox": box,
             "score": score,
         }
-        for label, box, score in zip(classes, boxes.tolist(), scores)
+        for label, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist())
     ]
-    if instances.has("pred_masks"):
-        for entry, mask in zip(entries, instances.pred_masks.cpu().numpy()):
+    if masks is not None:
+        for entry, mask in zip(entries, masks.cpu().numpy()):
             entry["segmentation"] = with_str_counts(encode_mask(mask))
-    if instances.has("pred_keypoints"):
-        keypoints = instances.pred_keypoints.cpu().double().numpy()
+    if keypoints is not None:
+        keypoints = np.array(keypoints.cpu(), dtype=np.float64)
         keypoints[..., :2] -= 0.5  # detectron2's are continuous, COCO's pixel indices
         for entry, one in zip(entries, keypoints):
             entry["keypoints"] = one.reshape(-1).tolist()

@@ -2,22 +2,11 @@
 
 from canon_seg.config.assets import resolve_asset
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
-from canon_seg.sam.models import build_tiny_sam
+from canon_seg.sam.loading import load_sam
 
 CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
-SAM = "canon_seg://sam_tiny.pth"
-SAM_ARCHITECTURE = {
-    "image_size": 512,
-    "channels": (32, 64, 128, 256),
-    "blocks": (1, 2, 3, 2),
-    "embed_dim": 64,
-}
-"""Arguments of :func:`canon_seg.sam.models.build_tiny_sam` that ``SAM`` was made with.
-
-The same as MODEL.SAM.TINY in configs/sam_tiny_c4.yaml."""
 
 
 def load_default_canonicalizer(image_format="RGB"):
@@ -42,9 +31,7 @@ def load_default_sam():
     Returns:
         segment_anything's `Sam` in eval mode, on the CPU.
     """
-    sam, path = build_tiny_sam(**SAM_ARCHITECTURE), resolve_asset(SAM)
-    load_state(sam, load_torch_file(path, "load_default_sam"), path, "load_default_sam")
-    return sam
+    return load_sam(key="load_default_sam")
 
 
 def canonicalizer_or_default(canonicalizer, device):

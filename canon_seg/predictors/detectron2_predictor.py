@@ -5,6 +5,7 @@ import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.device import resolve_device
+from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
@@ -89,12 +90,14 @@ class CanonicalPredictor:
         pixels = image[..., ::-1] if self.input_format == "RGB" else image
         tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
         inputs = {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
-        return inputs if prompts is None else {**inputs, "prompts": prompts}
+        if prompts is not None:
+            inputs["prompts"] = prompts.clipped(*image.shape[:2])
+        return inputs
 
     def _prompts_problem(self, prompts, size):
         name = self.cfg.MODEL.SEGMENTER.META_ARCHITECTURE
         if prompts is None:
-            if getattr(self.model.segmenter, "needs_prompts", False):
+            if capabilities(self.model.segmenter).needs_prompts:
                 return (
                     f"{name} needs prompts: give canon_seg.sam.prompts.Prompts with the "
                     "image, or a detector that makes them (MODEL.SAM.PROMPTS)"
@@ -105,7 +108,7 @@ class CanonicalPredictor:
                 f"prompts are a {type(prompts).__name__}; give "
                 "canon_seg.sam.prompts.Prompts, such as Prompts(boxes=tensor)"
             )
-        if not getattr(self.model.segmenter, "takes_prompts", False):
+        if not capabilities(self.model.segmenter).takes_prompts:
             return f"{name} takes no prompts; leave them out, or take a config with SamSegmenter"
         if len(prompts) == 0:  # an image in which a detector found nothing
             return None

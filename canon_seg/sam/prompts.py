@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Optional
 
+import numpy as np
 import torch
 
 from canon_seg.core.turn import Turn
@@ -49,6 +50,11 @@ class Prompts:
     def __len__(self):
         return len(self.boxes if self.boxes is not None else self.points)
 
+    def __getitem__(self, part):
+        """A slice of the prompts."""
+        rows = {name: value[part] for name, value in vars(self).items() if value is not None}
+        return replace(self, **rows)
+
     def snapped(self):
         """On the grid of 1/256 px, where turning is exact in float32."""
         return replace(
@@ -56,6 +62,11 @@ class Prompts:
             boxes=None if self.boxes is None else snap(self.boxes, PIXEL_STEP),
             points=None if self.points is None else snap(self.points, PIXEL_STEP),
         )
+
+    def clipped(self, height, width):
+        """Return the same prompts with boxes that end where the image ends."""
+        boxes = None if self.boxes is None else clip_boxes(self.boxes, (height, width))
+        return replace(self, boxes=boxes)
 
     def turned(self, turn: "Turn | int", height: int, width: int) -> "Prompts":
         """Return the same prompts on the turned image.
@@ -83,3 +94,21 @@ class Prompts:
         """The same prompts on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
+
+
+def clip_boxes(boxes, size):
+    """Cut what of boxes reaches beyond the image; boxes inside stay as they are, to the last bit.
+
+    Cutting commutes with turning. What lies outside altogether is for
+    :func:`canon_seg.predictors.checks.boxes_problem` to refuse.
+
+    Args:
+        boxes: (..., 4) array or tensor of x0, y0, x1, y1 edges in pixels.
+        size: (height, width) of the image.
+    Returns:
+        new array or tensor of the same type.
+    """
+    height, width = size
+    if isinstance(boxes, torch.Tensor):
+        return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))

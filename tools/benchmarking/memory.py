@@ -12,6 +12,7 @@ import torch
 
 from benchmarking.peers import Equiadapt
 from benchmarking.ways import Settings, box_prompts, build, picture, turned_inputs
+from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.models import models_by_mode
 from canon_seg.evaluation.rotated_coco import coco_results
 
@@ -70,7 +71,7 @@ def _run(task):
         settings = settings.toy()
     model, cfg = build(task["segmenter"], settings)
     image, prompts = picture(task["height"], task["width"]), None
-    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+    if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(task["masks"], task["height"], task["width"])
     inputs = turned_inputs(image, prompts, 1)
     if task["way"] == "equiadapt":

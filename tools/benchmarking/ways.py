@@ -12,13 +12,14 @@ from benchmarking.timing import measure, ratio, summary
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.group import C4
 from canon_seg.core.turn import IDENTITY
+from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.config import load_config
 from canon_seg.d2.instances import snap_instances
 from canon_seg.d2.models import models_by_mode
-from canon_seg.d2.numerics import speed_up
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
+from canon_seg.networks.numerics import speed_up
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
 from canon_seg.scenes.dataset import make_scene
@@ -195,7 +196,7 @@ def time_ways(name, settings, peer=None):
     }
     image = picture(settings.image_size, settings.image_size)
     prompts = None
-    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+    if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(settings.prompts, *image.shape[-2:])
     turned = [turned_inputs(image, prompts, turns) for turns in C4.elements]
     found = models["vanilla"]([turned[0]])[0]["instances"]
@@ -237,7 +238,7 @@ def time_numerics(name, settings):
     model, cfg = build(name, settings)
     image = picture(settings.image_size, settings.image_size)
     prompts = None
-    if cfg.MODEL.SEGMENTER.META_ARCHITECTURE == "SamSegmenter":
+    if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(settings.prompts, *image.shape[-2:])
     inputs = turned_inputs(image, prompts)
     functions = {"": models_by_mode(model, ["vanilla"])["vanilla"](0)}

@@ -4,7 +4,7 @@ import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-from canon_seg.apps.files.parsing import check_prompts
+from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
 from canon_seg.images.reading import image_size
@@ -27,7 +27,7 @@ def find_inputs(patterns, prompts):
     for path in found:
         try:
             size = video_size(path) if is_video(path) else image_size(path)
-            check_prompts(prompts, path, *size)
+            fit_prompts(prompts, path, *size)
         except InputError as error:
             errors.append(error)
         else:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from canon_seg.errors import InputError
+from canon_seg.predictors.checks import boxes_problem, points_problem
 from canon_seg.sam.prompts import Prompts
 
 
@@ -37,21 +38,28 @@ def parse_prompts(boxes, points):
     return prompts
 
 
-def check_prompts(prompts, name, height, width):
-    """Raise InputError where a prompt is outside the image ``name``."""
+def fit_prompts(prompts, name, height, width):
+    """Cut boxes at the edges of an image, as the predictors do.
+
+    Args:
+        prompts: list of :class:`Prompts`.
+        name: of the image, for messages.
+        height, width: of the image in pixels.
+    Returns:
+        list of :class:`Prompts`.
+    Raises:
+        InputError: for a prompt that lies outside the image.
+    """
     for part in prompts:
-        # A box ends at the image's edges, a click at its last pixels.
-        limit = 0 if part.boxes is not None else 1
-        coords = part.boxes if part.boxes is not None else part.points[:, 0]
-        for row in coords.tolist():
-            xs, ys = row[::2], row[1::2]
-            if min(row) < 0 or max(xs) > width - limit or max(ys) > height - limit:
-                option = "--point" if limit else "--box"
-                numbers = " ".join(f"{value:g}" for value in row)
-                raise InputError(
-                    f"{name}: {option} {numbers} is outside the image, which is {width} wide and "
-                    f"{height} high"
-                )
+        problem = None
+        if part.boxes is not None:
+            problem = boxes_problem(part.boxes.numpy(), (height, width))
+        if part.points is not None:
+            labels = part.point_labels.numpy()
+            problem = problem or points_problem(part.points.numpy(), labels, (height, width))
+        if problem:  # it begins with the word "box" or "point" and the numbers
+            raise InputError(f"{name}: --{problem}")
+    return [part.clipped(height, width) for part in prompts]
 
 
 def _rows(words, length, name):

@@ -1,10 +1,12 @@
-"""All results of a run in one JSON file."""
+"""Results of a run: all of them in one JSON file, and those of a video in one line."""
+
+from collections import Counter
 
 import pycocotools.mask as mask_util
+import torch
 
-from canon_seg.geometry.group import C4
 from canon_seg.io.files import write_json
-from canon_seg.predictors.conversions import to_coco_json
+from canon_seg.predictors.conversions import coco_entries
 
 
 class Results:
@@ -19,28 +21,36 @@ class Results:
     def __init__(self):
         self.images, self.annotations, self.categories = [], [], {}
 
-    def add(self, name, found, size, frame=None):
+    def add(self, name, found, frame=None):
         """Add one image.
 
         Args:
             name: its file's.
             found: :class:`canon_seg.apps.files.segment.Segmentation`.
-            size: (height, width) in pixels.
             frame: number, of a video.
         """
         image = {
             "id": 1 + len(self.images),
             "file_name": str(name),
-            "height": size[0],
-            "width": size[1],
+            "height": found.size[0],
+            "width": found.size[1],
             "pose": describe_pose(found.pose),
         }
         self.images.append(image if frame is None else {**image, "frame": frame})
-        instances = found.instances
-        present = sorted(set(instances.pred_classes.tolist()))
-        ids = {label: found.classes.id(label) for label in present}
-        self.categories.update({ids[label]: found.classes.name(label) for label in present})
-        for entry in to_coco_json(_with_scores(instances), image["id"], ids):
+        objects, classes = found.objects, found.classes
+        ids = {label: classes.id(label) for label in sorted(set(objects.classes.tolist()))}
+        self.categories.update({number: classes.name(label) for label, number in ids.items()})
+        # Segments of a whole image have no scores; COCO's entries need one.
+        scores = torch.ones(len(objects)) if objects.scores is None else objects.scores
+        for entry in coco_entries(
+            image["id"],
+            objects.boxes,
+            objects.classes,
+            scores,
+            masks=objects.masks,
+            keypoints=objects.keypoints,
+            category_ids=ids,
+        ):
             number = 1 + len(self.annotations)
             self.annotations.append({"id": number, "iscrowd": 0, **entry, "area": _area(entry)})
 
@@ -63,23 +73,49 @@ class Results:
         )
 
 
+class VideoSummary:
+    """Says in words what was found in a video; its memory does not grow with the frames."""
+
+    def __init__(self):
+        self.count, self.size, self.pose, self.is_one_pose = 0, None, None, True
+        self.by_pose, self.by_policy = Counter(), Counter()
+
+    def add(self, found):
+        """Count one frame.
+
+        Args:
+            found: :class:`canon_seg.apps.files.segment.Segmentation`.
+        """
+        if self.count == 0:
+            self.size, self.pose = found.size, found.pose
+        self.count += 1
+        self.is_one_pose = self.is_one_pose and found.pose == self.pose
+        self.by_pose[found.pose.turn.degrees] += 1
+        if found.pose.policy != "argmax":
+            self.by_policy[found.pose.policy] += 1
+
+    def __str__(self):
+        height, width = self.size
+        text = f"{width} x {height}, {self.count} frame{'' if self.count == 1 else 's'}"
+        for policy, count in sorted(self.by_policy.items()):
+            text += f", uncertain in {count}: {policy}"
+        if self.is_one_pose:
+            degrees, probability = self.pose.turn.degrees, self.pose.probability
+            return f"{text}, pose {degrees:.0f} degrees, probability {probability:.3f}"
+        listed = ", ".join(
+            f"{degrees:.0f} degrees in {count}" for degrees, count in sorted(self.by_pose.items())
+        )
+        return f"{text}, poses: {listed}"
+
+
 def describe_pose(pose):
     """A pose as a dict that JSON takes."""
     return {
-        "degrees": C4.degrees(pose.turns),
+        "degrees": pose.turn.degrees,
         "probability": pose.probability,
         "probabilities": list(pose.probabilities),
         "uncertain": pose.policy if pose.policy != "argmax" else None,
     }
-
-
-def _with_scores(instances):
-    """Segments of a whole image have no scores; COCO's entries need one."""
-    if instances.has("scores"):
-        return instances
-    scored = type(instances)(instances.image_size, **instances.get_fields())
-    scored.scores = scored.pred_boxes.tensor.new_ones(len(instances))
-    return scored
 
 
 def _area(entry):

@@ -1,32 +1,35 @@
-"""One image in, its pose, what was found and a picture out, for any segmenter."""
+"""Segment one image by SAM: its pose, what was found and a picture; detectors.py does the rest."""
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Callable
+from typing import Callable, Optional
 
 import cv2
 import numpy as np
 import torch
 
-import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.apps.drawing import draw_segmentation
-from canon_seg.apps.files.classes import OBJECTS, Classes, known_classes
-from canon_seg.apps.files.drawing import draw_instances
+from canon_seg.apps.files.classes import OBJECTS, Classes
 from canon_seg.apps.files.regions import choose_masks, find_regions
-from canon_seg.core.canonicalizer import KnownPoseCanonicalizer
+from canon_seg.core.canonicalizer import Canonicalizer, KnownPoseCanonicalizer
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.pose import Pose
-from canon_seg.d2.instances import turn_instances
-from canon_seg.d2.meta_arch import CanonicalizedSegmenter
-from canon_seg.d2.models import behind
-from canon_seg.errors import InputError
-from canon_seg.images.arrays import contiguous
+from canon_seg.core.turn import Turn
+from canon_seg.images.arrays import contiguous, turn_maps
+from canon_seg.images.coordinates import turn_boxes, turn_keypoints
+from canon_seg.networks.build import build_canonicalizer
+from canon_seg.networks.numerics import speed_up, used_numerics
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
+from canon_seg.sam.canonical import CanonicalSam
+from canon_seg.sam.loading import sam_from_config
 from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompted import (
+    PromptedMasks,
+    PromptedSam,
+    boxes_around,
+)
 from canon_seg.sam.prompts import Prompts
-
-from detectron2.structures import BitMasks, Boxes, Instances
 
 # Which masks of everything are kept: least predicted IoU, least stability, and how many of the
 # best. segment_anything's thresholds are made for its large models; those of a small one, which is
@@ -37,27 +40,64 @@ POINTS_PER_SIDE = 16
 VALUES_PER_BATCH = 2**27
 
 
+@dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
+class Objects:
+    """N objects of one image, in its frame, as tensors on the CPU.
+
+    Attributes:
+        boxes: (N, 4) float XYXY edges in pixels.
+        classes: (N,) int64.
+        scores: (N,) float, or None for the segments of a whole image.
+        masks: (N, H, W) bool, or None where the model finds none.
+        keypoints: (N, K, 3) x, y in the continuous frame and a score, or None likewise.
+    """
+
+    boxes: torch.Tensor
+    classes: torch.Tensor
+    scores: Optional[torch.Tensor] = None
+    masks: Optional[torch.Tensor] = None
+    keypoints: Optional[torch.Tensor] = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def turned(self, turn: "Turn | int", height: int, width: int) -> "Objects":
+        """Turn the objects with their image.
+
+        Args:
+            turn: by index; an integer stands for quarter turns counterclockwise.
+            height, width: of the image before turning, in pixels.
+        """
+        frame = turn, height, width
+        return replace(
+            self,
+            boxes=turn_boxes(self.boxes, *frame),
+            masks=None if self.masks is None else turn_maps(self.masks, turn),
+            keypoints=None if self.keypoints is None else turn_keypoints(self.keypoints, *frame),
+        )
+
+
 @dataclass
 class Segmentation:
     """What was found in one image, in its frame.
 
     Attributes:
         pose: of the image.
-        instances: detectron2 `Instances` on the CPU. ``pred_boxes``, ``pred_classes``; where the
-            model finds them, ``pred_masks`` (N, H, W) bool and ``pred_keypoints``; ``scores``,
-            but for segments of the whole image.
-        classes: what ``pred_classes`` stand for.
+        objects: :class:`Objects`.
+        classes: what their ``classes`` stand for.
         picture: RGB uint8 array, possibly enlarged.
+        size: (height, width) of the image in pixels.
     """
 
     pose: Pose
-    instances: Instances
+    objects: Objects
     classes: Classes
     picture: np.ndarray
+    size: tuple
 
     def __str__(self):
-        count = len(self.instances)
-        if self.instances.has("pred_masks"):
+        count = len(self.objects)
+        if self.objects.masks is not None:
             return f"{count} mask" if count == 1 else f"{count} masks"
         return f"{count} box" if count == 1 else f"{count} boxes"
 
@@ -67,75 +107,74 @@ class Segment:
     """A function from an RGB image and its prompts to a :class:`Segmentation`.
 
     Attributes:
-        model: :class:`CanonicalizedSegmenter`.
-        find: function of the model, an (H, W, 3) RGB image and a list of Prompts.
+        find: function of a canonicalizer, an (H, W, 3) RGB image and a list of Prompts.
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode.
     """
 
-    model: CanonicalizedSegmenter
     find: Callable
+    canonicalizer: Canonicalizer
 
     def __call__(self, image, prompts=()):
-        return self.find(self.model, image, prompts)
+        return self.find(self.canonicalizer, image, prompts)
 
     def pose(self, image):
-        """The :class:`Pose` of an (H, W, 3) RGB image."""
-        canonicalizer = self.model.canonicalizer
-        return canonicalizer.pose(as_canonicalizer_takes_it(image, canonicalizer))
+        """Find the :class:`Pose` of an (H, W, 3) RGB image."""
+        return self.canonicalizer.pose(as_canonicalizer_takes_it(image, self.canonicalizer))
 
     def with_pose(self, pose):
         """The same for images whose pose is known: the frames of a clip."""
-        known = KnownPoseCanonicalizer(pose, self.model.canonicalizer)
-        return replace(self, model=behind(known, self.model))
+        return replace(self, canonicalizer=KnownPoseCanonicalizer(pose, self.canonicalizer))
 
 
 def same_when_turned(turned):
-    """Whether what was found in four turns of one image is the same, bit by bit.
+    """Say whether what was found in four turns of one image is the same, bit by bit.
 
     Args:
         turned: four :class:`Segmentation`, of the image turned by 0, 1, 2 and 3 quarter turns.
     """
-    upright = turned[0].instances
+    upright = turned[0]
     return all(
-        _equal(turn_instances(upright, turns), found.instances)
+        _equal(upright.objects.turned(turns, *upright.size), found.objects)
         for turns, found in enumerate(turned)
     )
 
 
 def _equal(first, second):
-    if len(first) != len(second):
-        return False
-    names = ("pred_masks", "pred_boxes", "pred_classes", "scores")
-    return all(
-        torch.equal(*(_tensor(one.get(name)) for one in (first, second)))
-        for name in names
-        if first.has(name)
-    )
+    pairs = [
+        (getattr(first, n), getattr(second, n)) for n in ("boxes", "classes", "scores", "masks")
+    ]
+    return all((one is None and other is None) or torch.equal(one, other) for one, other in pairs)
 
 
-def _tensor(value):
-    return value.tensor if isinstance(value, Boxes) else value
-
-
-def segment_prompts(image_format, model, image, prompts):
-    """A mask for each prompt, by SAM."""
-    inputs = model_inputs(image, image_format)
-    results = model([{**inputs, "prompts": part} for part in prompts])
-    instances = Instances.cat([result["instances"].to("cpu") for result in results])
-    boxes = [box for part in prompts if part.boxes is not None for box in part.boxes]
-    clicks = [click for part in prompts if part.points is not None for click in part.points[:, 0]]
-    picture = draw_segmentation(image, list(instances.pred_masks.numpy()), boxes, clicks)
-    return Segmentation(results[0]["pose"], instances, OBJECTS, picture)
-
-
-def segment_everything(count, options, model, image, prompts=()):
-    """The ``count`` best masks of everything in the image, by SAM; there are no prompts.
+def segment_prompts(prompted, canonicalizer, image, prompts):
+    """Find a mask for each prompt.
 
     Args:
+        prompted: :class:`PromptedSam`.
+        canonicalizer, image, prompts: see :class:`Segment`.
+    """
+    model, pixels = (
+        CanonicalSam(canonicalizer, prompted),
+        image_tensor(image, prompted.image_format),
+    )
+    answers = [model(pixels, part) for part in prompts]
+    found = PromptedMasks.cat([masks.to("cpu") for _, masks in answers])
+    boxes = [box for part in prompts if part.boxes is not None for box in part.boxes]
+    clicks = [click for part in prompts if part.points is not None for click in part.points[:, 0]]
+    return _segmentation(answers[0][0], found, image, boxes, clicks)
+
+
+def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
+    """Find the ``count`` best masks of everything in the image; there are no prompts.
+
+    Args:
+        sam: a `Sam`.
         options: dict, of segment_anything's automatic mask generator.
+        canonicalizer, image: see :class:`Segment`.
     """
     points_per_batch = min(64, max(1, VALUES_PER_BATCH // (3 * image.shape[0] * image.shape[1])))
     generator = CanonicalSamAutomaticMaskGenerator(
-        model.segmenter.sam, model.canonicalizer, points_per_batch=points_per_batch, **options
+        sam, canonicalizer, points_per_batch=points_per_batch, **options
     )
     pose, records = generator.generate_with_pose(image)
     records = sorted(
@@ -143,136 +182,103 @@ def segment_everything(count, options, model, image, prompts=()):
         key=lambda record: -record["predicted_iou"] * record["stability_score"],
     )[:count]
     masks = [record["segmentation"] for record in records]
-    instances = _of_masks(masks, [0] * len(masks), image.shape[:2])
-    instances.scores = torch.tensor([record["predicted_iou"] for record in records])
-    return Segmentation(pose, instances, OBJECTS, draw_segmentation(image, masks))
+    scores = torch.tensor([record["predicted_iou"] for record in records])
+    objects = replace(objects_of_masks(masks, [0] * len(masks), image.shape[:2]), scores=scores)
+    picture = draw_segmentation(image, masks)
+    return Segmentation(pose, objects, OBJECTS, picture, image.shape[:2])
 
 
-def segment_regions(count, min_iou, image_format, model, image, prompts=()):
+def segment_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
     """As :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
 
     It is asked for the boxes of regions of like colour (regions.py) in the canonical image: once
     for all of them, on an image no larger than its own input, to choose some, and once for these.
 
     Args:
+        prompted: :class:`PromptedSam`.
         min_iou: least predicted IoU.
+        canonicalizer, image: see :class:`Segment`.
     """
-    canonicalizer, segmenter = model.canonicalizer, model.segmenter
     frame = CanonicalFrame(
         canonicalizer, as_canonicalizer_takes_it(image, canonicalizer), votes=False
     )
     canonical = contiguous(frame.there(image, "image"))
     height, width = canonical.shape[:2]
-    side = min(segmenter.sam.image_encoder.img_size, max(height, width))
+    side = min(prompted.sam.image_encoder.img_size, max(height, width))
     size = LongestSide.get_preprocess_shape(height, width, side)
     small = cv2.resize(canonical, size[::-1], interpolation=cv2.INTER_AREA)
     regions, boxes = find_regions(small)
 
     def ask(pixels, wanted):
-        inputs = {**model_inputs(pixels, image_format), "prompts": Prompts(boxes=wanted)}
-        return segmenter([inputs])[0]["instances"].to("cpu")
+        return prompted(image_tensor(pixels, prompted.image_format), Prompts(boxes=wanted)).to(
+            "cpu"
+        )
 
     found = ask(small, boxes)
-    fits = found.pred_ious >= min_iou
-    masks, regions, ious = found.pred_masks[fits], regions[fits], found.pred_ious[fits]
-    chosen = boxes[fits][choose_masks(masks, regions, ious, count)]
+    fits = found.ious >= min_iou
+    chosen = choose_masks(found.masks[fits], regions[fits], found.ious[fits], count)
     enlarged = torch.tensor([width / size[1], height / size[0]] * 2)
-    instances = ask(canonical, chosen * enlarged)
-    kept = instances.pred_masks.flatten(1).any(dim=1) & (instances.pred_ious >= min_iou)
-    instances = frame.back(instances[kept], "instances")
-    picture = draw_segmentation(image, list(instances.pred_masks.numpy()))
-    return Segmentation(frame.pose, instances, OBJECTS, picture)
+    found = ask(canonical, boxes[fits][chosen] * enlarged)
+    found = found[found.masks.flatten(1).any(dim=1) & (found.ious >= min_iou)]
+    return _segmentation(frame.pose, frame.back(found), image)
 
 
-def segment_by_detectron2(image_format, classes, threshold, model, image, prompts=()):
-    """Instances, segments or regions of any other detectron2 model; there are no prompts.
+def _segmentation(pose, found, image, boxes=(), clicks=()):
+    objects = Objects(found.boxes, found.classes, found.scores, found.masks)
+    picture = draw_segmentation(image, list(found.masks.numpy()), boxes, clicks)
+    return Segmentation(pose, objects, OBJECTS, picture, found.size)
+
+
+def objects_of_masks(masks, labels, size):
+    """Make :class:`Objects` without scores of (H, W) bool arrays and their classes.
 
     Args:
-        classes: (things, stuff), see :func:`canon_seg.apps.files.classes.known_classes`.
-        threshold: least score.
+        size: (height, width) of the masks, of which there may be none.
     """
-    result = model([model_inputs(image, image_format)])[0]
-    instances, found = instances_of(result, classes, threshold)
-    picture = draw_instances(image, instances, found)
-    return Segmentation(result["pose"], instances, found, picture)
-
-
-def instances_of(result, classes, threshold):
-    """What to show of a model's result, as `Instances` on the CPU, and what their classes are.
-
-    Raises:
-        InputError: for results without instances and segments.
-    """
-    things, stuff = classes
-    if "panoptic_seg" in result:
-        ids, segments = result["panoptic_seg"]
-        ids = ids.cpu().numpy()
-        start = len(things.names)  # the numbers of stuff follow those of things
-        labels = [s["category_id"] + (0 if s["isthing"] else start) for s in segments]
-        masks = [ids == segment["id"] for segment in segments]
-        return _of_masks(masks, labels, ids.shape), things.followed_by(stuff, start)
-    if "sem_seg" in result and "instances" not in result:
-        regions = result["sem_seg"].argmax(dim=0).cpu().numpy()
-        labels = np.unique(regions).tolist()
-        masks = [regions == label for label in labels]
-        return _of_masks(masks, labels, regions.shape), stuff
-    if "instances" not in result:
-        raise InputError(
-            f"MODEL.SEGMENTER.META_ARCHITECTURE: a model that gives only {', '.join(result)} has "
-            "nothing to draw; take one that gives instances or segments"
-        )
-    instances = result["instances"].to("cpu")
-    return instances[instances.scores >= threshold], things
-
-
-def _of_masks(masks, labels, size):
     masks = torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *size))
-    instances = Instances(tuple(size))
-    instances.pred_masks = masks
-    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
-    instances.pred_classes = torch.tensor(labels, dtype=torch.int64)
-    return instances
+    return Objects(boxes_around(masks), torch.tensor(labels, dtype=torch.int64), masks=masks)
 
 
-def model_inputs(image, image_format):
-    """An (H, W, 3) RGB image as a detectron2 model of that channel order takes it."""
+def image_tensor(image, image_format):
+    """Make the (3, H, W) tensor in that channel order of an (H, W, 3) RGB array."""
     pixels = image if image_format == "RGB" else image[..., ::-1]
-    tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-    return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
-def build_segment(
-    model,
-    cfg,
-    prompted,
-    score_threshold=0.5,
-    points_per_side=None,
-    min_iou=None,
-    min_stability=None,
-    max_masks=None,
+def build_sam_segment(
+    cfg, prompted, points_per_side=None, min_iou=None, min_stability=None, max_masks=None
 ):
-    """The :class:`Segment` for a model of a config.
+    """Build the :class:`Segment` for a config whose segmenter is a SAM, on ``cfg.MODEL.DEVICE``.
 
     Args:
+        cfg: config of :func:`canon_seg.config.load.load_config`; not changed.
         prompted: prompts will be given.
-        score_threshold: least score of a detector's instances.
         points_per_side, min_iou, min_stability, max_masks: of everything; None for what suits SAM's
             size. A tiny SAM is asked for regions where the first and the third are None.
+    Raises:
+        InputError: naming the config key or the file that cannot be used.
     """
-    image_format, keys = cfg.INPUT.FORMAT, cfg.MODEL
+    cfg = cfg.clone()
+    cfg.MODEL.CANONICALIZER.TRAINABLE = False
+    keys = cfg.MODEL.SAM
+    sam = sam_from_config(cfg)
+    canonicalizer = build_canonicalizer(cfg).eval().to(cfg.MODEL.DEVICE)
+    ask = PromptedSam(
+        sam.requires_grad_(False).to(cfg.MODEL.DEVICE),
+        cfg.INPUT.FORMAT,
+        keys.MULTIMASK,
+        keys.PROMPTS_PER_BATCH,
+    )
+    speed_up(ask, used_numerics(cfg))
     if prompted:
-        return Segment(model, partial(segment_prompts, image_format))
-    if keys.SEGMENTER.META_ARCHITECTURE != "SamSegmenter" or keys.SAM.PROMPTS == "detector":
-        return Segment(
-            model, partial(segment_by_detectron2, image_format, known_classes(cfg), score_threshold)
-        )
-    is_tiny = keys.SAM.SIZE == "tiny"
+        return Segment(partial(segment_prompts, ask), canonicalizer)
+    is_tiny = keys.SIZE == "tiny"
     given, defaults = (min_iou, min_stability, max_masks), KEEP_TINY if is_tiny else KEEP
     iou, stability, count = (
         default if value is None else value for value, default in zip(given, defaults)
     )
     if is_tiny and points_per_side is None and min_stability is None:
-        return Segment(model, partial(segment_regions, count, iou, image_format))
+        return Segment(partial(segment_regions, ask, count, iou), canonicalizer)
     options = {
         "points_per_side": points_per_side or POINTS_PER_SIDE,
         "pred_iou_thresh": iou,
@@ -280,4 +286,4 @@ def build_segment(
         # A small model finds one thing many times, with boxes that differ.
         "box_nms_thresh": 0.3 if is_tiny else 0.7,
     }
-    return Segment(model, partial(segment_everything, count, options))
+    return Segment(partial(segment_everything, sam, count, options), canonicalizer)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from canon_seg.apps.drawing import WHITE, draw_masks, zoom_factor
-from canon_seg.geometry.group import C4
+from canon_seg.core.group import C4
 
 PLAIN, CANONICAL = (224, 92, 36), (18, 148, 110)
 _OBJECT, _BACKGROUND, _BOX = (40, 190, 90), (220, 50, 50), (255, 200, 40)
@@ -39,13 +39,13 @@ def draw_answer(image, prompt, answer, color):
 
 
 def pose_bars(pose):
-    """The probabilities of a :class:`canon_seg.images.canonicalizer.Pose` as bars."""
+    """The probabilities of a :class:`canon_seg.core.pose.Pose` as bars."""
     rows = []
-    for turns in C4.elements:
-        percent = 100 * pose.probabilities[turns]
-        chosen = " chosen" if turns == pose.turns else ""
+    for turn, probability in zip(C4.elements, pose.probabilities, strict=True):
+        percent = 100 * probability
+        chosen = " chosen" if turn == pose.turn else ""
         rows.append(
-            f'<div class="bar{chosen}"><span class="name">{90 * turns}°</span>'
+            f'<div class="bar{chosen}"><span class="name">{turn.degrees:.0f}°</span>'
             f'<span class="track"><span class="fill" style="width:{percent:.2f}%"></span></span>'
             f'<span class="value">{percent:.1f} %</span></div>'
         )

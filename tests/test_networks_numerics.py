@@ -14,9 +14,9 @@ from torch import nn
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.d2.config import load_config
-from canon_seg.d2.numerics import KEYS, heavy_parts, speed_up, used_numerics
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.errors import InputError
+from canon_seg.networks.numerics import KEYS, heavy_parts, speed_up, used_numerics
 
 
 @pytest.mark.parametrize(

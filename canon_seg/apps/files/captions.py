@@ -1,0 +1,32 @@
+"""Captions below the pictures of the demo: the pose in words, and all turns in a row."""
+
+from canon_seg.apps.drawing import add_caption, fit, side_by_side
+from canon_seg.core.group import C4
+
+COLUMN = 512  # px, longer side of each image in the picture of four turns
+
+
+def captioned(found):
+    """The picture of a :class:`canon_seg.apps.files.segment.Segmentation` below its pose."""
+    return add_caption(found.picture, [f"{describe(found.pose)}, {found}"])
+
+
+def draw_turns(turned):
+    """The pictures of the four turns of one image in a row, each with what was found."""
+    columns = []
+    for turn, found in zip(C4.elements, turned, strict=True):
+        lines = [f"turned by {turn.degrees:.0f}°", describe(found.pose), str(found)]
+        columns.append(add_caption(fit(found.picture, COLUMN), lines))
+    return side_by_side(columns)
+
+
+def describe(pose, degrees="°"):
+    """The pose in words; a terminal may not have the degree sign."""
+    uncertain = {
+        "keep": ", uncertain: left as given",
+        "vote": f", uncertain: {1 + len(pose.others)} poses vote",
+    }
+    return (
+        f"pose {pose.turn.degrees:.0f}{degrees}, probability {pose.probability:.3f}"
+        + uncertain.get(pose.policy, "")
+    )

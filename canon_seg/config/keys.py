@@ -1,0 +1,152 @@
+"""The project's own config keys, each with a comment above it that says what it is."""
+
+
+def add_canon_seg_config(cfg):
+    """Add this project's keys to a config that has the nodes of detectron2's, in place.
+
+    Args:
+        cfg: fvcore's or detectron2's ``CfgNode``; new nodes are of its own class.
+    """
+    CN = type(cfg)  # noqa: N806 - the name that configs have for it everywhere
+    cfg.MODEL.CANONICALIZER = CN()
+    # "GroupCanonicalizer" (a trained network) or "IdentityCanonicalizer" (the plain segmenter).
+    cfg.MODEL.CANONICALIZER.NAME = "GroupCanonicalizer"
+    # Weights file written by tools/train_net.py; "" starts from random weights (training only).
+    # "canon_seg://NAME" is a file that comes with the package.
+    cfg.MODEL.CANONICALIZER.WEIGHTS = ""
+    # Keep escnn's free parameters, for training. False: plain exported convolutions, no escnn.
+    cfg.MODEL.CANONICALIZER.TRAINABLE = False
+    # Order N of the group of rotations C_N. Only 4 (quarter turns) is there.
+    cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
+    # Shorter side in pixels at which the network sees an image, of the form 32 k + 1. A weights
+    # file brings its own and wins.
+    cfg.MODEL.CANONICALIZER.INPUT_SIZE = 97
+    # Probability of each pose (quarter turns counterclockwise) in the data that the segmenter was
+    # trained on.
+    cfg.MODEL.CANONICALIZER.PRIOR = [1.0, 0.0, 0.0, 0.0]
+    # Weight of the prior loss in the total loss.
+    cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT = 100.0
+    # Weight of the segmenter's own losses. At 0 the segmenter is never run in training, and
+    # tools/train_net.py does not even build it.
+    cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 0.0
+    # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
+    cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
+    # MiB of the segmenter's results that are kept, by the content of the canonical image and its
+    # prompts: the turns of one image then cost one run. 0 keeps none, and so does the demo of a SAM.
+    cfg.MODEL.CANONICALIZER.CACHE = 0
+    # What to do with an image whose pose is uncertain. "argmax": take the likeliest pose all the
+    # same. "keep": leave the image as it is given, so that the results are not equivariant. "vote":
+    # run the segmenter in the likeliest poses and merge the results, which are equivariant.
+    cfg.MODEL.CANONICALIZER.UNCERTAIN = "argmax"
+    # A pose is uncertain if its probability is below this.
+    cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW = 0.5
+    # Poses in which the segmenter runs for a vote, 2 or 4.
+    cfg.MODEL.CANONICALIZER.VOTE_POSES = 2
+    # IoU above which of two detections of one class, found in different poses, one is left out
+    # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
+    cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5
+
+    # What says how likely each pose is.
+    cfg.MODEL.CANONICALIZER.SCORER = CN()
+    # "NetworkScorer": the equivariant network of WEIGHTS or NETWORK; or one that was registered.
+    cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+
+    # The network to train; a weights file brings its own and wins.
+    cfg.MODEL.CANONICALIZER.NETWORK = CN()
+    # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (8, 16, 32, 64, 160) and DEPTH 1).
+    cfg.MODEL.CANONICALIZER.NETWORK.NAME = "GCNN"
+    # Regular feature fields, N channels each, of the stem and of each stage.
+    cfg.MODEL.CANONICALIZER.NETWORK.FIELDS = [8, 16, 32, 48]
+    # Convolutions (GCNN) or residual blocks (GWRN) of each stage.
+    cfg.MODEL.CANONICALIZER.NETWORK.DEPTH = 2
+
+    cfg.MODEL.SEGMENTER = CN()
+    # Any meta-architecture in detectron2's registry, with its own config keys; "" for none.
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = "SamSegmenter"
+    # Its checkpoint, unmodified: detectron2 .pkl or .pth, or a SAM .pth; "" leaves random weights.
+    cfg.MODEL.SEGMENTER.WEIGHTS = ""
+    # Names of its classes, for pictures; [] takes those of the data set that the config names.
+    cfg.MODEL.SEGMENTER.CLASSES = []
+    # Keep the segmenter in eval mode and out of the optimizer.
+    cfg.MODEL.SEGMENTER.FREEZE = True
+    # Run the image's part (SAM's image encoder, a detector's backbone) in bfloat16 (autocast). This
+    # key and the two below are for evaluation.
+    cfg.MODEL.SEGMENTER.BFLOAT16 = False
+    # Compile the image's part (torch.compile), which takes minutes at the first image.
+    cfg.MODEL.SEGMENTER.COMPILE = False
+    # Keep the feature maps of the image's part in channels-last order.
+    cfg.MODEL.SEGMENTER.CHANNELS_LAST = False
+
+    cfg.MODEL.SAM = CN()
+    # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (ours, light enough for CPUs).
+    cfg.MODEL.SAM.SIZE = "vit_h"
+    # Choose among SAM's three masks by predicted IoU; False takes its single-mask output.
+    cfg.MODEL.SAM.MULTIMASK = True
+    # Prompts that go through the mask decoder at once; bounds the memory.
+    cfg.MODEL.SAM.PROMPTS_PER_BATCH = 32
+    # Where the evaluation's prompts come from: "boxes" (ground truth), a COCO results file, or
+    # "detector" (MODEL.SAM.DETECTOR).
+    cfg.MODEL.SAM.PROMPTS = "boxes"
+    # Prompts drawn from each training image.
+    cfg.MODEL.SAM.TRAIN_PROMPTS = 16
+    # Steps at the start with cross-entropy (positives weighted 3) in place of the focal loss,
+    # which stays at empty masks for long when training from scratch.
+    cfg.MODEL.SAM.WARMUP_STEPS = 1000
+    # Mask loss after that: "focal" (the SAM paper's, 20:1 with dice) or "cross_entropy" (a mean
+    # around each object and one over the rest, 2:1, with dice).
+    cfg.MODEL.SAM.MASK_LOSS = "focal"
+
+    # A detectron2 model whose boxes prompt SAM on the canonical image.
+    cfg.MODEL.SAM.DETECTOR = CN()
+    # Its config: a YAML file of detectron2's or this project's, or a name in detectron2's model
+    # zoo, such as "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
+    cfg.MODEL.SAM.DETECTOR.CONFIG_FILE = ""
+    # Its checkpoint, .pkl or .pth; "" takes the segmenter of a config of this project.
+    cfg.MODEL.SAM.DETECTOR.WEIGHTS = ""
+    # Detections with a lower score are left out.
+    cfg.MODEL.SAM.DETECTOR.SCORE_THRESH = 0.05
+
+    cfg.MODEL.SAM.TINY = CN()
+    # Side of the square input in pixels.
+    cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
+    # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an
+    # even number of attention heads, which torch has fast code for.
+    cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
+    # Residual blocks in each stage.
+    cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 3, 2]
+    # Channels of the prompts and of the mask decoder at stride 8, a multiple of 16; the image
+    # embedding, which carries details of strides 4 and 2 along, has four times as many.
+    cfg.MODEL.SAM.TINY.EMBED_DIM = 64
+
+    # COCO-format sets to register under a name: (name, annotations.json, image folder).
+    cfg.DATASETS.COCO = []
+    # Sets (of DATASETS.COCO) whose objects are pasted into the images that SAM is trained on.
+    cfg.DATASETS.PASTE = ()
+    # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
+    cfg.DATASETS.PHOTOS = []
+    # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
+    # all photos are equally likely, at 0 all subfolders.
+    cfg.DATASETS.FOLDER_POWER = 0.75
+    # At most so many photographs, taken at even distances from all; 0 for all.
+    cfg.DATASETS.MAX_PHOTOS = 0
+    # For studies: this fraction of the training photographs is turned, always the same ones.
+    cfg.DATASETS.TURNED_FRACTION = 0.0
+    # Quarter turns by which these are turned: 1, 2 or 3; 0 for a random one each.
+    cfg.DATASETS.TURNED_BY = 0
+    # Smallest side of a training crop as a fraction of the photo's side.
+    cfg.INPUT.CROP_MIN_SCALE = 0.5
+    # Share of the photographs for the prior loss that are shown tilted by up to 42 degrees with
+    # plain corners, so that poses are found off the quarter turns too.
+    cfg.INPUT.CANVAS_FRACTION = 0.0
+    # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.
+    cfg.INPUT.COLOR_JITTER = 0.0
+    # Turn the training images of a segmenter that is trained by itself by random quarter turns: what
+    # the canonicalizer makes unnecessary, here to compare.
+    cfg.INPUT.QUARTER_TURNS = False
+
+    # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Train in bfloat16 where that is safe (autocast); on CPUs too, twice as fast on recent ones.
+    cfg.SOLVER.BFLOAT16 = False
+    # Decay per step of the averaged weights that are written at the end; 0 switches it off.
+    cfg.SOLVER.EMA_DECAY = 0.0

@@ -1,0 +1,159 @@
+"""Load configs from YAML files and options, without detectron2 and without running code in them."""
+
+import os
+from importlib.util import find_spec
+
+from fvcore.common.config import CfgNode
+
+from canon_seg.config.assets import embedded_configs, resolve_config
+from canon_seg.config.detectron2_keys import VERSION, detectron2_keys
+from canon_seg.config.keys import add_canon_seg_config
+from canon_seg.errors import InputError
+
+
+def default_config():
+    """Make the config with the defaults of the project's keys, for which detectron2 is not needed.
+
+    Returns:
+        fvcore's ``CfgNode``: the project's keys, beside those of detectron2's that
+        :mod:`canon_seg.config.detectron2_keys` names.
+    """
+    cfg = detectron2_keys()
+    add_canon_seg_config(cfg)
+    return cfg
+
+
+def load_config(config_file, options=(), defaults=None):
+    """Load a complete config from a file and command-line options.
+
+    Args:
+        config_file: path of a YAML file, name of one that comes with the package (see
+            :func:`canon_seg.config.assets.resolve_config`), or "" for the defaults.
+            It may name others as its _BASE_. Tags that run code are refused except in the files
+            that come with detectron2.
+        options: flat sequence KEY VALUE KEY VALUE ...
+        defaults: ``CfgNode`` to fill and return; None for :func:`default_config`, which is enough
+            for a SAM behind a canonicalizer. With detectron2's keys and their defaults:
+            :func:`canon_seg.d2.config.load_config`.
+    Returns:
+        ``CfgNode`` of the class of ``defaults``, not frozen.
+    Raises:
+        InputError: naming the file or the key.
+    """
+    cfg = default_config() if defaults is None else defaults
+    if config_file:
+        config_file = resolve_config(config_file)
+        if not os.path.isfile(config_file):
+            raise InputError(
+                f"--config-file: there is no file {config_file}, nor is that the name of a config "
+                f"that comes with canon_seg ({', '.join(embedded_configs())})"
+            )
+        try:
+            _merge(cfg, config_file)
+        except Exception as error:  # yacs, yaml and assertions all end here
+            raise InputError(f"{config_file}: {_reason(error)}") from error
+    options = list(options)
+    if len(options) % 2:
+        raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
+    try:
+        _make_room(cfg, options)
+        cfg.merge_from_list(_with_floats(cfg, options))
+    except Exception as error:
+        raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
+    return cfg
+
+
+def given_keys(config_file, node_class=CfgNode):
+    """Read what a config file and its bases say, without any defaults.
+
+    Args:
+        config_file: as :func:`load_config` takes it, and has taken it.
+        node_class: class of the config, which opens the files: detectron2's knows more addresses.
+    Returns:
+        nested dict of the keys given.
+    """
+    return _read(resolve_config(config_file), node_class) if config_file else {}
+
+
+def _merge(cfg, config_file):
+    _read(config_file, type(cfg))
+    cfg.merge_from_file(config_file)
+    if cfg.VERSION != VERSION:
+        raise ValueError(
+            f"VERSION is {cfg.VERSION}; write it for version {VERSION}, or install detectron2, "
+            "which converts configs of version 1"
+        )
+
+
+def _with_floats(cfg, options):
+    """The options with whole numbers as floats where the key holds one: yacs takes 0.5, but no 1."""
+    options = list(options)
+    for index in range(0, len(options), 2):
+        node = cfg
+        for part in str(options[index]).split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if isinstance(node, float):
+            try:
+                options[index + 1] = float(int(options[index + 1]))
+            except (TypeError, ValueError):  # no whole number: whatever it is, it stays
+                continue
+    return options
+
+
+def _make_room(cfg, options):
+    """Add the keys of the options where a node takes any: yacs asks that they are there before."""
+    for key in map(str, options[::2]):
+        node, is_open = cfg, False
+        *path, last = key.split(".")
+        for part in path:
+            is_open = is_open or node.is_new_allowed()
+            if is_open:
+                node.setdefault(part, type(cfg)())
+            node = node.get(part)
+            if not isinstance(node, CfgNode):
+                break
+        else:
+            if is_open or node.is_new_allowed():
+                node.setdefault(last, None)
+
+
+def _read(filename, node_class):
+    """Read a YAML file and its bases as a dict, and refuse what is no safe or no complete config.
+
+    detectron2 itself falls back to an unsafe loader. One file of its model zoo needs that.
+    """
+
+    class YamlWithoutCode(node_class):
+        @classmethod
+        def load_yaml_with_base(cls, filename, allow_unsafe=False):
+            trusted = _is_in_model_zoo(filename)
+            try:
+                contents = super().load_yaml_with_base(filename, allow_unsafe=trusted)
+            except TypeError:  # an empty file
+                contents = None
+            if not isinstance(contents, dict):
+                raise ValueError(
+                    f"{filename} holds no keys; write KEY: VALUE lines, as in configs/"
+                )
+            return contents
+
+    return YamlWithoutCode.load_yaml_with_base(filename)
+
+
+def _is_in_model_zoo(filename):
+    """Whether a file came with the detectron2 that is installed, which is not imported for it."""
+    try:
+        spec = find_spec("detectron2")
+    except ImportError:
+        return False
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return any(
+        os.path.realpath(filename).startswith(os.path.realpath(f"{folder}/model_zoo") + os.sep)
+        for folder in folders
+    )
+
+
+def _reason(error):
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return text.replace("Non-existent config key", "unknown config key")

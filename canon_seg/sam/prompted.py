@@ -1,0 +1,221 @@
+"""Prompt a `Sam` on one image: a mask for each prompt, without detectron2."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Optional, Tuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from canon_seg.core import action
+from canon_seg.core.turn import Turn, turned_size
+from canon_seg.images.arrays import turn_maps
+from canon_seg.images.coordinates import turn_boxes
+from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompts import Prompts
+
+MAX_UPSAMPLED = 2**25  # pixels of masks that are upsampled at once
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
+class PromptedMasks:
+    """What SAM answers to N prompts on one image, in their order.
+
+    Attributes:
+        size: (height, width) of the masks in pixels.
+        masks: (N, height, width) bool.
+        boxes: (N, 4) float32 XYXY edges around each mask in pixels, zeros around an empty one.
+        ious: (N,) float32, SAM's own estimate of each mask's quality.
+        scores: (N,) float32: those of the prompts where they have any, else ``ious``.
+        classes: (N,) int64: those of the prompts, else 0.
+    """
+
+    size: Tuple[int, int]
+    masks: torch.Tensor
+    boxes: torch.Tensor
+    ious: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index) -> "PromptedMasks":
+        """Select rows, by whatever selects rows of a tensor."""
+        return replace(self, **{name: value[index] for name, value in self.rows().items()})
+
+    def to(self, device) -> "PromptedMasks":
+        """Move all tensors to a device."""
+        return replace(self, **{name: value.to(device) for name, value in self.rows().items()})
+
+    def rows(self) -> dict:
+        """Name all fields with one row for each prompt."""
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"
+        }
+
+    @staticmethod
+    def cat(parts) -> "PromptedMasks":
+        """Join a non-empty list of answers on images of one size, in their order."""
+        rows = [part.rows() for part in parts]
+        return replace(
+            parts[0], **{name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        )
+
+
+@dataclass(frozen=True)
+class PromptedSam:
+    """A `Sam` as a function from an image and its prompts to their masks.
+
+    Attributes:
+        sam: the `Sam`, in eval mode.
+        image_format: "RGB" or "BGR", channel order of the images that will be given.
+        multimask: choose the best of three masks by predicted IoU, instead of the one mask.
+        prompts_per_batch: prompts that go through the mask decoder at once; bounds the memory.
+    """
+
+    sam: nn.Module
+    image_format: str = "RGB"
+    multimask: bool = True
+    prompts_per_batch: int = 32
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: torch.Tensor,
+        prompts: Prompts,
+        height: Optional[int] = None,
+        width: Optional[int] = None,
+    ) -> PromptedMasks:
+        """Segment what is prompted for.
+
+        Args:
+            image: (3, H, W), values 0..255, any size.
+            prompts: in the frame of ``image``.
+            height, width: of the masks in pixels; None for the image's own.
+        Returns:
+            :class:`PromptedMasks` on the device of the `Sam`.
+        """
+        sam, device = self.sam, self.sam.device
+        height, width = height or image.shape[1], width or image.shape[2]
+        masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=device)
+        ious = torch.zeros(len(prompts), device=device)
+        if len(prompts):
+            resized = self.resize(image)
+            embedding = sam.image_encoder(sam.preprocess(resized)[None])
+            for start in range(0, len(prompts), self.prompts_per_batch):
+                part = slice(start, start + self.prompts_per_batch)
+                logits, predicted_iou = sam.mask_decoder(
+                    image_embeddings=embedding,
+                    image_pe=sam.prompt_encoder.get_dense_pe(),
+                    multimask_output=self.multimask,
+                    **self._encode(prompts[part], image.shape[-2:]),
+                )
+                best = predicted_iou.argmax(dim=1)
+                chosen = torch.arange(len(best), device=device)
+                # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
+                # at a time, since they are float32 and as large as the photograph.
+                small, rows = logits[chosen, best][:, None], masks[part]
+                few = max(1, MAX_UPSAMPLED // (height * width))
+                for first in range(0, len(small), few):
+                    upsampled = sam.postprocess_masks(
+                        small[first : first + few], resized.shape[-2:], (height, width)
+                    )
+                    rows[first : first + few] = upsampled[:, 0] > sam.mask_threshold
+                ious[part] = predicted_iou[chosen, best]
+        classes = torch.zeros(len(prompts), dtype=torch.int64)
+        return PromptedMasks(
+            size=(height, width),
+            masks=masks,
+            boxes=boxes_around(masks),
+            ious=ious,
+            scores=(ious.clone() if prompts.scores is None else prompts.scores).to(device),
+            classes=(classes if prompts.classes is None else prompts.classes).to(device),
+        )
+
+    def resize(self, image: torch.Tensor) -> torch.Tensor:
+        """Resize as `SamPredictor` does: longest side to the model's, through 8-bit pixels, RGB."""
+        array = image.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        if self.image_format == "BGR":
+            array = array[..., ::-1]
+        transform = LongestSide(self.sam.image_encoder.img_size)
+        resized = transform.apply_image(np.ascontiguousarray(array))
+        return torch.as_tensor(resized, device=self.sam.device).permute(2, 0, 1).contiguous()
+
+    def _encode(self, prompts, size):
+        """Arguments of the mask decoder. The half pixel of prompts is added by SAM itself."""
+        prompts, side = prompts.to(self.sam.device), self.sam.image_encoder.img_size
+        points, boxes = None, None
+        if prompts.points is not None:
+            points = resize_coords(prompts.points, size, side), prompts.point_labels
+        if prompts.boxes is not None:
+            boxes = resize_coords(prompts.boxes.reshape(-1, 2, 2), size, side).reshape(-1, 4)
+        sparse, dense = self.sam.prompt_encoder(points=points, boxes=boxes, masks=None)
+        return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
+
+
+def resize_coords(coords: torch.Tensor, size, side: int) -> torch.Tensor:
+    """Take coordinates to SAM's input frame, as `SamPredictor` does.
+
+    Args:
+        coords: (..., 2) x, y in pixels of the image.
+        size: (height, width) of the image.
+        side: of SAM's square input.
+    Returns:
+        (..., 2) float32.
+    """
+    height, width = size
+    resized = LongestSide.get_preprocess_shape(height, width, side)
+    factors = torch.tensor(
+        [resized[1] / width, resized[0] / height], dtype=torch.float64, device=coords.device
+    )
+    return (coords * factors).float()
+
+
+def boxes_around(masks: torch.Tensor) -> torch.Tensor:
+    """Find the tight boxes of (N, H, W) bool masks: (N, 4) float32 XYXY edges, zeros if empty."""
+    edges = []
+    for axis in (-2, -1):  # columns that hold some of the mask, then rows
+        is_in = masks.any(dim=axis)
+        first = is_in.int().argmax(dim=1)
+        last = is_in.shape[1] - is_in.flip(1).int().argmax(dim=1)
+        edges.append(torch.stack([first, last], dim=1) * is_in.any(dim=1, keepdim=True))
+    (x0, x1), (y0, y1) = (pair.unbind(dim=1) for pair in edges)
+    return torch.stack([x0, y0, x1, y1], dim=1).float()
+
+
+@action.register(PromptedMasks)
+def turn_prompted_masks(
+    found: PromptedMasks, turn: "Turn | int", height: int, width: int
+) -> PromptedMasks:
+    """Turn masks and boxes with their image; all else is shared.
+
+    Args:
+        found: not changed.
+        turn: by index; an integer stands for quarter turns counterclockwise.
+        height, width: of the masks before turning, in pixels.
+    """
+    return replace(
+        found,
+        size=turned_size(height, width, turn),
+        masks=turn_maps(found.masks, turn),
+        boxes=turn_boxes(found.boxes, turn, height, width),
+    )
+
+
+def merge_prompted(results, key: str) -> dict:
+    """Take for each prompt the row of the result that is best by a score; of equal ones the first.
+
+    Args:
+        results: non-empty list of dicts from names to tensors, one dict for each pose, all in one
+            frame, each tensor with one row per prompt in the same order.
+        key: name of the score, (N,).
+    Returns:
+        new dict of as many rows; nothing is shared with ``results``.
+    """
+    merged = {name: value.clone() for name, value in results[0].items()}
+    for result in results[1:]:
+        better = result[key] > merged[key]
+        for name, value in merged.items():
+            value[better] = result[name][better]
+    return merged

@@ -1,0 +1,124 @@
+"""Configs on fvcore alone; what both ways of loading share is tested in test_d2_config.py too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from canon_seg.config.detectron2_keys import DEFAULTS, OPEN_NODES, detectron2_keys
+from canon_seg.config.keys import add_canon_seg_config
+from canon_seg.config.load import default_config, given_keys, load_config
+from canon_seg.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+
+
+def flat(node, prefix=""):
+    keys = {}
+    for key, value in node.items():
+        is_node = hasattr(value, "items")
+        keys.update(flat(value, f"{prefix}{key}.") if is_node else {prefix + key: value})
+    return keys
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_of_the_project_say_the_same_with_and_without_detectron2(path):
+    pytest.importorskip("detectron2")
+    from canon_seg.d2 import config
+
+    options = ["MODEL.SAM.SIZE", "tiny", "SEED", "3", "MODEL.CANONICALIZER.PRIOR_WEIGHT", "2"]
+    ours, theirs = load_config(str(path), options), config.load_config(str(path), options)
+    names = set(flat(theirs))
+    of_detectron2 = set(flat(detectron2_keys())) - set(DEFAULTS)
+    compared = 0
+    for name, value in flat(ours).items():
+        if name.startswith(OPEN_NODES) or name in of_detectron2:
+            continue
+        assert name in names and flat(theirs)[name] == value, name
+        compared += 1
+    assert compared > 50
+
+
+def test_all_of_detectron2s_keys_are_known_and_no_others():
+    pytest.importorskip("detectron2")
+    from detectron2.config import get_cfg
+
+    theirs, known = flat(get_cfg()), flat(detectron2_keys())
+    assert not [n for n in theirs if n not in known and not n.startswith(OPEN_NODES)]
+    assert {name: theirs[name] for name in DEFAULTS} == DEFAULTS
+    default_config().merge_from_other_cfg(_as_fvcore(get_cfg()))
+
+
+def _as_fvcore(cfg):
+    def plain(node):
+        return {k: plain(v) if hasattr(v, "items") else v for k, v in node.items()}
+
+    return type(default_config())(plain(cfg))
+
+
+def test_new_nodes_have_the_class_of_the_config():
+    cfg = detectron2_keys()
+    add_canon_seg_config(cfg)
+    assert type(cfg.MODEL.SAM) is type(cfg)
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
+        ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
+        ("INPUT:\n  CROP_MIN_SCALES: 1\n", "unknown config key: INPUT.CROP_MIN_SCALES"),
+        ("NOTHING: 1\n", "unknown config key: NOTHING"),
+        ("SEED: many\n", "SEED"),
+        ("MODEL:\n  CANONICALIZER: 3\n", "MODEL.CANONICALIZER"),
+        ("MODEL: [1\n", "line"),
+        ("", "no keys"),
+        ("_BASE_: nowhere.yaml\n", "nowhere.yaml"),
+        ("VERSION: 9\n", "VERSION is 9"),
+        ("VERSION: 1\n", "VERSION is 1"),
+        ("SEED: !!python/object/apply:os.getcwd []\n", "python/object/apply"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, named):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(str(file))
+    assert str(file) in str(caught.value) and named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
+        (["NOTHING", "x"], "NOTHING"),
+        (["SEED", "many"], "SEED"),
+        (["SEED"], "pairs KEY VALUE"),
+        (["MODEL.SAM.SIZE.X", "1"], "MODEL.SAM.SIZE.X"),
+        (["MODEL.RPNS.X", "1"], "MODEL.RPNS.X"),
+    ],
+)
+def test_bad_options_are_named(options, named):
+    with pytest.raises(InputError) as caught:
+        load_config("", options)
+    assert named in str(caught.value)
+
+
+def test_options_of_detectron2_are_taken(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("TEST:\n  AUG:\n    FLIP: False\nMODEL:\n  DEVICE: cpu\n")
+    options = ["TEST.AUG.ENABLED", "True", "DATALOADER.NUM_WORKERS", "2", "MODEL.MASK_ON", "True"]
+    cfg = load_config(str(file), options)
+    assert cfg.TEST.AUG == {"FLIP": False, "ENABLED": True}
+    assert (cfg.DATALOADER.NUM_WORKERS, cfg.MODEL.MASK_ON) == (2, True)
+    assert given_keys(str(file))["MODEL"] == {"DEVICE": "cpu"} and given_keys("") == {}
+
+
+def test_detectron2_is_not_imported():
+    code = (
+        "import sys; from canon_seg.config import device, load;"
+        "cfg = load.load_config('sam_tiny_c4.yaml'); device.resolve_device(cfg, '');"
+        "assert cfg.MODEL.SAM.SIZE == 'tiny' and 'detectron2' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

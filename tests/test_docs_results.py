@@ -1,0 +1,75 @@
+"""The files in docs/results are those that `make results` makes: the same commands, the same options."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+def results(tmp_path, *parts):
+    """(exit status, stderr, argument lists of the commands) of tools/results.sh, which runs none."""
+    recorder, log = tmp_path / "recorder", tmp_path / "commands"
+    recorder.write_text(
+        f'#!/bin/bash\nprintf "%q " "$@" >> {shlex.quote(str(log))}\n'
+        f"echo >> {shlex.quote(str(log))}\n"
+    )
+    recorder.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "tools" / "results.sh", *parts],
+        env={**os.environ, "PYTHON": str(recorder)},
+        capture_output=True,
+        text=True,
+    )
+    lines = log.read_text().splitlines() if log.exists() else []
+    return done.returncode, done.stderr, [shlex.split(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    status, message, commands = results(tmp_path_factory.mktemp("all"))
+    assert status == 0, message
+    assert commands[-1] == ["tools/update_readme.py"]
+    return commands
+
+
+def option(command, name, default=None):
+    return command[command.index(name) + 1] if name in command else default
+
+
+def test_sweeps_are_those_of_the_commands(commands):
+    sweeps = [command for command in commands if command[0] == "tools/eval_rotated.py"]
+    made = {ROOT / option(command, "--output") / "sweep.json" for command in sweeps}
+    assert made == set(RESULTS.rglob("sweep.json")) and len(made) == len(sweeps) > 10
+    for command in sweeps:
+        path = ROOT / option(command, "--output") / "sweep.json"
+        config = json.loads(path.read_text())["config"]
+        for name in ("config_file", "annotations", "images"):
+            assert config[name] == option(command, f"--{name.replace('_', '-')}"), path
+        assert config["limit"] == (int(option(command, "--limit", 0)) or None), path
+        assert config["options"] == command[len(command) - len(config["options"]) :], path
+        pairs = [word for word in command if word.isupper() or word.startswith("MODEL.")]
+        assert all(word in config["options"] for word in pairs), path
+        if "--modes" in command:
+            assert set(config["modes"]) <= set(command[command.index("--modes") :]), path
+
+
+def test_poses_are_those_of_the_commands(commands):
+    poses = [command for command in commands if command[0] == "tools/eval_pose.py"]
+    made = {ROOT / option(command, "--output") for command in poses}
+    assert made == set((RESULTS / "poses").glob("*.json")) and len(made) == len(poses) > 3
+    for command in poses:
+        config = json.loads((ROOT / option(command, "--output")).read_text())["config"]
+        assert config["images"] == option(command, "--images")
+        assert config["angle"] == float(option(command, "--angle", 0))
+        assert config["options"] == command[-len(config["options"]) :]
+
+
+def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):
+    status, message, commands = results(tmp_path, "coco", "nothing")
+    assert status == 2 and "no part nothing; known: scenes coco" in message and not commands
