@@ -1,7 +1,6 @@
 """A `Sam` behind a canonicalizer: prompts on an image as given in, masks in its frame out."""
 
 from dataclasses import dataclass, replace
-from typing import Tuple
 
 import torch
 from torch import nn
@@ -35,12 +34,13 @@ class CanonicalSam:
     canonicalizer: nn.Module
     prompted: PromptedSam
 
-    def __call__(self, image: torch.Tensor, prompts: Prompts) -> Tuple[Pose, PromptedMasks]:
+    def __call__(self, image: torch.Tensor, prompts: Prompts) -> tuple[Pose, PromptedMasks]:
         """Segment what is prompted for.
 
         Args:
-            image: (3, H, W) tensor as read, before any resizing, in the channel order of both parts.
+            image: (3, H, W) tensor as read, before any resizing, in both parts' channel order.
             prompts: in the frame of ``image``.
+
         Returns:
             (pose, masks), masks in the frame of ``image``.
         """
@@ -56,6 +56,7 @@ class CanonicalSam:
             found = self.prompted(posed, prompts.turned(turns, *size))
             to_canonical = C4.compose(other, pose.turns_to_canonical)
             results.append(turn_prompted_masks(found, to_canonical, *found.size))
-        best = merge_prompted([result.rows() for result in results], "ious")
-        best = replace(results[0], **best) if len(results) > 1 else results[0]
+        best = results[0]
+        if len(results) > 1:
+            best = replace(best, **merge_prompted([result.rows() for result in results], "ious"))
         return pose, turn_prompted_masks(best, pose.turns, *best.size)

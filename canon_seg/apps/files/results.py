@@ -112,7 +112,7 @@ class VideoSummary:
 
 
 def describe_pose(pose):
-    """A pose as a dict that JSON takes."""
+    """Describe a pose as a dict that JSON takes."""
     return {
         "degrees": C4.degrees(pose.turns),
         "probability": pose.probability,
