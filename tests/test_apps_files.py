@@ -46,6 +46,7 @@ from canon_seg.cli import demo
 from canon_seg.config.assets import resolve_config
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.d2.config import load_config
+from canon_seg.d2.sam import SamSegmenter
 from canon_seg.errors import InputError, run_main
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
@@ -54,6 +55,8 @@ from canon_seg.networks.weights import FORMAT
 from canon_seg.predictors import conversions
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.sam.prompted import PromptedSam
+
+from detectron2.modeling import META_ARCH_REGISTRY
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "demo" / "demo.py"
@@ -412,6 +415,22 @@ def test_a_detector_prompts_sam_unless_everything_is_asked_for(run, config):
     done = run(*words, "--everything", "--max-masks", 2, *options)
     assert ", 2 masks, " in "".join(done.lines), done.err
     assert ", 1 mask, " in run("--point", 5, 5, *words, *options).lines[0]
+
+
+def test_another_segmenter_that_takes_prompts_is_prompted(run, monkeypatch):
+    class Promptable(SamSegmenter):
+        """Someone else's."""
+
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "Promptable", Promptable)
+    save("photo.png", photo())
+    keys = "MODEL.SEGMENTER.META_ARCHITECTURE", "Promptable", "MODEL.SEGMENTER.WEIGHTS", ""
+    words = ["--input", "photo.png", "--output", "out", "--turns", "--score-threshold", 0]
+    prompts = ["--box", 1, 2, 30, 30, "--point", 5, 6, "--save-json"]
+    done = run(*words, *prompts, *keys)
+    assert done.status == 0, done.err
+    assert ", 2 masks, the same in all turns, " in done.lines[0]
+    done = run(*words, "--everything", *keys)
+    assert done.status == 2 and "--everything" in done.err
 
 
 # --- names of classes ---------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from canon_seg.core.canonicalizer import (
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
-from canon_seg.geometry.group import C4
 from canon_seg.core.pose import UncertainPoses
+from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
 from canon_seg.sam.canonical import CanonicalSam
 from canon_seg.sam.prompted import PromptedSam, turn_prompted_masks

@@ -191,6 +191,7 @@ def choose_segment(args, prompts):
 
     Returns:
         function without arguments that builds the :class:`canon_seg.apps.files.segment.Segment`.
+
     Raises:
         InputError: where the options ask for what the segmenter of the config can't do.
     """

@@ -1,4 +1,4 @@
-"""Files that come with the package: weights of the embedded defaults, and configs."""
+"""Find files that come with the package: weights of the embedded defaults, and configs."""
 
 import os
 
@@ -8,25 +8,26 @@ PREFIX = "canon_seg://"
 
 
 def resolve_asset(path):
-    """The path of a file on this machine: "canon_seg://NAME" lies in the package."""
+    """Find the path of a file on this machine: "canon_seg://NAME" lies in the package."""
     if path.startswith(PREFIX):
         return os.path.join(FOLDER, path[len(PREFIX) :])
     return path
 
 
 def configs_folder():
-    """The folder of the configs: in the package when installed, beside it in a checkout."""
+    """Find the folder of the configs: in the package when installed, beside it in a checkout."""
     installed = os.path.join(PACKAGE, "configs")
     beside = os.path.join(os.path.dirname(PACKAGE), "configs")
     return installed if os.path.isdir(installed) else beside
 
 
 def resolve_config(name):
-    """The path of a config file.
+    """Find the path of a config file.
 
     Args:
         name: a path, or, where there is no such file, the name of a config that comes with the
             package: "sam_tiny_c4.yaml", or "configs/sam_tiny_c4.yaml" as in a checkout.
+
     Returns:
         path; ``name`` itself where it is neither.
     """
@@ -37,7 +38,7 @@ def resolve_config(name):
 
 
 def embedded_configs():
-    """Names that :func:`resolve_config` knows, sorted."""
+    """List the names that :func:`resolve_config` knows, sorted."""
     folder = configs_folder()
     return sorted(
         os.path.relpath(os.path.join(root, file), folder).replace(os.sep, "/")

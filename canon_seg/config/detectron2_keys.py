@@ -1,4 +1,4 @@
-"""Name detectron2's config keys, so that a config with them loads where detectron2 is not installed."""
+"""Name detectron2's config keys, so that configs with them load where it is not installed."""
 
 from fvcore.common.config import CfgNode
 

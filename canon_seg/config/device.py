@@ -17,6 +17,7 @@ def resolve_device(cfg, config_file, options=()):
     Args:
         cfg: config made of ``config_file`` and ``options``, not frozen.
         config_file, options: as given to :func:`canon_seg.config.load.load_config`.
+
     Raises:
         InputError: if the device that was asked for is not there.
     """

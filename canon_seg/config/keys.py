@@ -32,7 +32,8 @@ def add_canon_seg_config(cfg):
     # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
     cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
     # MiB of the segmenter's results that are kept, by the content of the canonical image and its
-    # prompts: the turns of one image then cost one run. 0 keeps none, and so does the demo of a SAM.
+    # prompts: the turns of one image then cost one run. 0 keeps none. The demo of a SAM never keeps
+    # any.
     cfg.MODEL.CANONICALIZER.CACHE = 0
     # What to do with an image whose pose is uncertain. "argmax": take the likeliest pose all the
     # same. "keep": leave the image as it is given, so that the results are not equivariant. "vote":
@@ -140,8 +141,8 @@ def add_canon_seg_config(cfg):
     cfg.INPUT.CANVAS_FRACTION = 0.0
     # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.
     cfg.INPUT.COLOR_JITTER = 0.0
-    # Turn the training images of a segmenter that is trained by itself by random quarter turns: what
-    # the canonicalizer makes unnecessary, here to compare.
+    # Turn the training images of a segmenter that is trained by itself by random quarter turns:
+    # what the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False
 
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".

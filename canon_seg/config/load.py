@@ -35,8 +35,10 @@ def load_config(config_file, options=(), defaults=None):
         defaults: ``CfgNode`` to fill and return; None for :func:`default_config`, which is enough
             for a SAM behind a canonicalizer. With detectron2's keys and their defaults:
             :func:`canon_seg.d2.config.load_config`.
+
     Returns:
         ``CfgNode`` of the class of ``defaults``, not frozen.
+
     Raises:
         InputError: naming the file or the key.
     """
@@ -69,6 +71,7 @@ def given_keys(config_file, node_class=CfgNode):
     Args:
         config_file: as :func:`load_config` takes it, and has taken it.
         node_class: class of the config, which opens the files: detectron2's knows more addresses.
+
     Returns:
         nested dict of the keys given.
     """
@@ -86,7 +89,7 @@ def _merge(cfg, config_file):
 
 
 def _with_floats(cfg, options):
-    """The options with whole numbers as floats where the key holds one: yacs takes 0.5, but no 1."""
+    """Make floats of whole numbers where the key holds a float: yacs takes 0.5, but no 1."""
     options = list(options)
     for index in range(0, len(options), 2):
         node = cfg

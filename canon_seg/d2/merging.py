@@ -18,6 +18,7 @@ def merge_prompted(results):
     Args:
         results: non-empty list of `Instances`, one for each pose, each with one row per prompt in
             the same order and the field ``pred_ious`` (N,); other fields are tensors or `Boxes`.
+
     Returns:
         new `Instances` of as many rows; nothing is shared with ``results``.
     """
@@ -43,6 +44,7 @@ def merge_detections(results, iou_threshold, max_detections):
         iou_threshold: of two boxes of one class with a larger IoU, the one with the lower score
             goes, 0..1.
         max_detections: how many to keep, those with the highest scores.
+
     Returns:
         new `Instances`, by descending score.
     """

@@ -100,9 +100,10 @@ class SamSegmenter(nn.Module):
         """
         Args:
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
-                Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``; ``height``,
-                ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
+                Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of
+                ``image``; ``height``, ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
                 (BitMasks or PolygonMasks) and ``gt_boxes``, in the frame of ``image``.
+
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
             bool, ``pred_boxes`` (tight boxes of the masks), ``pred_ious`` (SAM's own estimate of

@@ -124,8 +124,10 @@ def load_pickle_file(path, key):
     Args:
         path: the file.
         key: config key that the path came from, for messages.
+
     Returns:
         the object: dicts, lists, tuples, strings, numbers and numpy arrays of numbers.
+
     Raises:
         InputError: if the file is missing, damaged, or would run code.
     """
@@ -157,8 +159,10 @@ def weights_in(contents, path, key):
             (detectron2's checkpoints) or ``state_dict`` (many trainers'). Where all names begin
             with "module." (a model wrapped for several GPUs), that is left out.
         path, key: see :func:`load_pickle_file`.
+
     Returns:
         dict from names to tensors or arrays.
+
     Raises:
         InputError: naming the file, the config key and the first entry that is no weight.
     """
@@ -187,8 +191,10 @@ def fetch(path, key):
     Args:
         path: path or address.
         key: config key that it came from, for messages.
+
     Returns:
         path, of which nothing is known yet.
+
     Raises:
         InputError: if it can't be downloaded.
     """
@@ -215,6 +221,7 @@ def load_state(module, state, path, key):
             made from the weights otherwise).
         state: dict from names to tensors; anything else in it counts as missing.
         path, key: see :func:`load_pickle_file`.
+
     Raises:
         InputError: naming the file, the config key and the first entries that do not fit.
     """

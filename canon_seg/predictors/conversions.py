@@ -15,10 +15,12 @@ def to_coco_json(instances, image_id, category_ids=None):
         image_id: the image's id in the data set.
         category_ids: the data set's id of each class 0, 1, ..., as a sequence or dict; None leaves
             the classes as they are.
+
     Returns:
         list of dicts that `json.dump` writes: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h
         in pixels), ``score``, and ``segmentation`` (compressed RLE) and ``keypoints`` (x, y, score
         of each, as COCO counts them, in pixel indices).
+
     Raises:
         InputError: for a class that has no category id.
     """
@@ -74,9 +76,11 @@ def to_supervision(instances):
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
             where the model finds them, ``pred_masks`` (N, H, W).
+
     Returns:
         `supervision.Detections`. (Records of the automatic mask generator are taken by its
         ``Detections.from_sam``.)
+
     Raises:
         ModuleNotFoundError: if supervision is not installed.
     """

@@ -14,6 +14,7 @@ def load_default_canonicalizer(image_format="RGB"):
 
     Args:
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
+
     Returns:
         :class:`canon_seg.images.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
     """

@@ -32,8 +32,9 @@ class CanonicalSam:
         """Segment what is prompted for.
 
         Args:
-            image: (3, H, W) tensor as read, before any resizing, in the channel order of both parts.
+            image: (3, H, W) tensor as read, before any resizing, in both parts' channel order.
             prompts: in the frame of ``image``.
+
         Returns:
             (pose, masks), masks in the frame of ``image``.
         """

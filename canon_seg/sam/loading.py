@@ -36,8 +36,10 @@ def load_sam(weights: str = EMBEDDED, size: str = "tiny", key: str = "weights") 
             "canon_seg://NAME" for one that comes with the package, or an address to fetch it from.
         size: "vit_h", "vit_l", "vit_b", or "tiny" with the architecture of the config's defaults.
         key: config key or option that ``weights`` came from, for messages.
+
     Returns:
         `Sam` in eval mode, on the CPU.
+
     Raises:
         InputError: naming the file and the key, if it can't be used.
     """
@@ -62,6 +64,7 @@ def sam_from_config(cfg) -> Sam:
 
     Returns:
         `Sam` in eval mode, on the CPU; with random weights where the config names none.
+
     Raises:
         InputError: naming the key or the file that cannot be used.
     """
@@ -105,6 +108,7 @@ def load_sam_weights(sam: Sam, path: str, key: str) -> None:
     Args:
         path: as ``weights`` of :func:`load_sam`.
         key: config key or option that it came from, for messages.
+
     Raises:
         InputError: naming both, if the file is missing, damaged or of another model.
     """

@@ -1,7 +1,6 @@
 """Prompt a `Sam` on one image: a mask for each prompt, without detectron2."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Optional, Tuple
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class PromptedMasks:
         classes: (N,) int64: those of the prompts, else 0.
     """
 
-    size: Tuple[int, int]
+    size: tuple[int, int]
     masks: torch.Tensor
     boxes: torch.Tensor
     ious: torch.Tensor
@@ -84,8 +83,8 @@ class PromptedSam:
         self,
         image: torch.Tensor,
         prompts: Prompts,
-        height: Optional[int] = None,
-        width: Optional[int] = None,
+        height: int | None = None,
+        width: int | None = None,
     ) -> PromptedMasks:
         """Segment what is prompted for.
 
@@ -93,6 +92,7 @@ class PromptedSam:
             image: (3, H, W), values 0..255, any size.
             prompts: in the frame of ``image``.
             height, width: of the masks in pixels; None for the image's own.
+
         Returns:
             :class:`PromptedMasks` on the device of the `Sam`.
         """
@@ -161,6 +161,7 @@ def resize_coords(coords: torch.Tensor, size, side: int) -> torch.Tensor:
         coords: (..., 2) x, y in pixels of the image.
         size: (height, width) of the image.
         side: of SAM's square input.
+
     Returns:
         (..., 2) float32.
     """
@@ -210,6 +211,7 @@ def merge_prompted(results, key: str) -> dict:
         results: non-empty list of dicts from names to tensors, one dict for each pose, all in one
             frame, each tensor with one row per prompt in the same order.
         key: name of the score, (N,).
+
     Returns:
         new dict of as many rows; nothing is shared with ``results``.
     """

@@ -105,6 +105,7 @@ def clip_boxes(boxes, size):
     Args:
         boxes: (..., 4) array or tensor of x0, y0, x1, y1 edges in pixels.
         size: (height, width) of the image.
+
     Returns:
         new array or tensor of the same type.
     """

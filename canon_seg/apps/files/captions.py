@@ -7,12 +7,12 @@ COLUMN = 512  # px, longer side of each image in the picture of four turns
 
 
 def captioned(found):
-    """The picture of a :class:`canon_seg.apps.files.segment.Segmentation` below its pose."""
+    """Caption the picture of a :class:`canon_seg.apps.files.segment.Segmentation` with its pose."""
     return add_caption(found.picture, [f"{describe(found.pose)}, {found}"])
 
 
 def draw_turns(turned):
-    """The pictures of the four turns of one image in a row, each with what was found."""
+    """Put the pictures of the four turns of one image in a row, each with what was found."""
     columns = []
     for turn, found in zip(C4.elements, turned, strict=True):
         lines = [f"turned by {turn.degrees:.0f}°", describe(found.pose), str(found)]
@@ -21,7 +21,7 @@ def draw_turns(turned):
 
 
 def describe(pose, degrees="°"):
-    """The pose in words; a terminal may not have the degree sign."""
+    """Say the pose in words; a terminal may not have the degree sign."""
     uncertain = {
         "keep": ", uncertain: left as given",
         "vote": f", uncertain: {1 + len(pose.others)} poses vote",

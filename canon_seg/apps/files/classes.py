@@ -1,7 +1,6 @@
 """What the class numbers of a model stand for: names, ids in the data set, colours."""
 
 from dataclasses import dataclass
-from typing import Tuple
 
 
 @dataclass(frozen=True)
@@ -14,9 +13,9 @@ class Classes:
         colors: RGB, 0..255, of the first classes.
     """
 
-    names: Tuple[str, ...] = ()
-    ids: Tuple[int, ...] = ()
-    colors: Tuple[Tuple[int, int, int], ...] = ()
+    names: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
 
     def name(self, label):
         return self.names[label] if label < len(self.names) else f"class {label}"
@@ -25,11 +24,11 @@ class Classes:
         return self.ids[label] if label < len(self.ids) else label + 1
 
     def color(self, label):
-        """The class's colour, or None; that of a single class would tell nothing."""
+        """Get the class's colour, or None; that of a single class would tell nothing."""
         return self.colors[label] if 1 < len(self.colors) > label else None
 
     def followed_by(self, other, start):
-        """These classes up to ``start``, and those of ``other`` from that number on."""
+        """Join these classes up to ``start`` and those of ``other`` from that number on."""
         both = (self, range(start)), (other, range(len(other.names)))
         colors = [one.color(label) for one, labels in both for label in labels]
         ids = [self.id(label) for label in range(start)]

@@ -1,4 +1,4 @@
-"""The demo's part that needs detectron2: any segmenter of its registry, and what its classes are."""
+"""Segment by any model of detectron2, name its classes: the part of the demo that needs it."""
 
 from dataclasses import replace
 from functools import partial
@@ -45,6 +45,7 @@ def build_detector_segment(cfg, score_threshold=0.5):
     Args:
         cfg: config of :func:`canon_seg.d2.config.load_config`; not changed.
         score_threshold: least score of an instance.
+
     Raises:
         InputError: naming the config key or the file that cannot be used.
     """
@@ -98,8 +99,10 @@ def objects_of(image, result, classes, threshold):
         image: (H, W, 3) RGB array.
         result: dict, of a detectron2 model.
         classes, threshold: see :func:`segment_by_detectron2`.
+
     Returns:
         (:class:`Objects`, the :class:`Classes` of these, picture).
+
     Raises:
         InputError: for results without instances and segments.
     """
@@ -149,6 +152,7 @@ def draw_objects(image, objects, classes):
         objects: :class:`Objects`; boxes of those without scores, the segments of an image, are not
             drawn.
         classes: :class:`Classes`.
+
     Returns:
         new array, enlarged by :func:`canon_seg.apps.drawing.zoom_factor`.
     """

@@ -19,6 +19,7 @@ def find_inputs(patterns, prompts):
     Args:
         patterns: paths of files and folders, and globs; nothing for sample photographs.
         prompts: list of :class:`canon_seg.sam.prompts.Prompts`.
+
     Returns:
         (paths, errors): two lists. Files are opened, not read to their end.
     """

@@ -9,13 +9,15 @@ from canon_seg.sam.prompts import Prompts
 
 
 def parse_prompts(boxes, points):
-    """The prompts of --box and --point.
+    """Parse the prompts of --box and --point.
 
     Args:
         boxes: words x0 y0 x1 y1 in pixel edges, again and again.
         points: words x y, pixel indices, again and again; each point is a prompt.
+
     Returns:
         list of up to two :class:`Prompts`, boxes first.
+
     Raises:
         InputError: quoting what cannot be used.
     """
@@ -45,8 +47,10 @@ def fit_prompts(prompts, name, height, width):
         prompts: list of :class:`Prompts`.
         name: of the image, for messages.
         height, width: of the image in pixels.
+
     Returns:
         list of :class:`Prompts`.
+
     Raises:
         InputError: for a prompt that lies outside the image.
     """

@@ -21,8 +21,10 @@ def find_regions(image):
 
     Args:
         image: (H, W, 3) uint8 array, RGB; some hundred pixels wide, for which the scales are made.
+
     Returns:
         (masks (N, H, W) bool, boxes (N, 4) float32 XYXY edges) tensors.
+
     Raises:
         InputError: if scikit-image is not installed.
     """
@@ -59,6 +61,7 @@ def choose_masks(masks, regions, ious, count):
         masks, regions: (N, H, W) bool, each mask with the region that asked for it.
         ious: (N,) predicted IoU.
         count: how many at most.
+
     Returns:
         indices, best first: by the predicted IoU times the IoU of mask and region.
     """

@@ -109,7 +109,7 @@ class VideoSummary:
 
 
 def describe_pose(pose):
-    """A pose as a dict that JSON takes."""
+    """Describe a pose as a dict that JSON takes."""
     return {
         "degrees": pose.turn.degrees,
         "probability": pose.probability,

@@ -1,8 +1,8 @@
-"""Segment one image by SAM: its pose, what was found and a picture; detectors.py does the rest."""
+"""Segment one image by a SAM: its pose, what was found and a picture. Others: detectors.py."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Callable, Optional
 
 import cv2
 import numpy as np
@@ -54,9 +54,9 @@ class Objects:
 
     boxes: torch.Tensor
     classes: torch.Tensor
-    scores: Optional[torch.Tensor] = None
-    masks: Optional[torch.Tensor] = None
-    keypoints: Optional[torch.Tensor] = None
+    scores: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
+    keypoints: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -255,6 +255,7 @@ def build_sam_segment(
         prompted: prompts will be given.
         points_per_side, min_iou, min_stability, max_masks: of everything; None for what suits SAM's
             size. A tiny SAM is asked for regions where the first and the third are None.
+
     Raises:
         InputError: naming the config key or the file that cannot be used.
     """

@@ -41,8 +41,10 @@ def read_frames(source):
 
     Args:
         source: path, or number of a webcam.
+
     Yields:
         (H, W, 3) uint8 arrays, RGB, turned as the file's metadata ask for.
+
     Raises:
         InputError: the file is missing, is no video or has no frames; or, after the last frame,
             it ends well before the length that its header announces. There is no such webcam.
@@ -109,8 +111,10 @@ def write_video(path, fps):
     Args:
         path: .mp4 file to write.
         fps: frames per second.
+
     Yields:
         function of an (H, W, 3) uint8 array, RGB.
+
     Raises:
         InputError: if it can't be written.
     """
@@ -170,6 +174,7 @@ def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
             pose of its own, see :func:`equals_a_turn`, and does not count.
         frames: iterable of frames, read to its end.
         uncertain: what to do where that probability is low.
+
     Returns:
         :class:`canon_seg.images.canonicalizer.Pose`.
     """
