@@ -8,7 +8,11 @@ may be there too:
 - ``describe(cfg)``: dict of what a report should say of it, which JSON can hold; default: nothing;
 - ``weights_advice(cfg)``: a sentence about where its weights are to be had.
 
-Nothing else in this package asks for the name of a segmenter's class.
+For example::
+
+    @META_ARCH_REGISTRY.register()
+    class MySegmenter(nn.Module):
+        takes_prompts = needs_prompts = resizes_itself = True
 """
 
 import inspect
