@@ -48,13 +48,7 @@ def annotation_to_rle(segmentation, height, width):
         InputError: if it is malformed, empty, or of another size than the image.
     """
     if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation)
-        if mask.shape != (height, width):
-            raise InputError(
-                f"RLE of size {list(mask.shape)} in an image of height {height} and width "
-                f"{width}: the annotation belongs to another image, or the sizes are swapped"
-            )
-        return encode_mask(mask)
+        return encode_mask(decode_rle_of_image(segmentation, height, width))
     polygons = [polygon.tolist() for polygon in check_polygons(segmentation)]
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
@@ -80,6 +74,25 @@ def decode_rle(rle):
     """
     height, width, runs = _checked_runs(rle)
     return _fill(runs).reshape(width, height).T  # column by column
+
+
+def decode_rle_of_image(rle, height, width):
+    """Decode a COCO RLE as :func:`decode_rle` does, and insist on the size of its image.
+
+    Args:
+        rle: RLE of any kind.
+        height, width: size of the annotated image.
+
+    Raises:
+        InputError: if the RLE is malformed or of another size.
+    """
+    mask = decode_rle(rle)
+    if mask.shape != (height, width):
+        raise InputError(
+            f"RLE of size {list(mask.shape)} in an image of height {height} and width {width}: the "
+            "annotation belongs to another image, or the sizes are swapped"
+        )
+    return mask
 
 
 def encode_mask(mask):

@@ -17,6 +17,7 @@ from canon_seg.coco.annotations import turn_annotation
 from canon_seg.coco.masks import (
     check_polygons,
     decode_rle,
+    decode_rle_of_image,
     encode_window,
     turn_rle,
     with_str_counts,
@@ -125,12 +126,7 @@ def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
     frame = tilted_size(height, width, tilt, canvas)
     try:
         if isinstance(segmentation, dict):
-            mask = decode_rle(segmentation)
-            if mask.shape != (height, width):
-                raise InputError(
-                    f"RLE of size {list(mask.shape)} in an image of height {height} and width "
-                    f"{width}: the annotation belongs to another image, or the sizes are swapped"
-                )
+            mask = decode_rle_of_image(segmentation, height, width)
             mask = warp(mask, tilt, canvas, cv2.INTER_NEAREST, 0)
             left = top = 0
         else:

@@ -10,7 +10,11 @@ there too, the first three as class methods:
 - ``load_weights(path, key)``: reads a weights file into the built model, and names the config key
   in messages; default: detectron2's checkpointer, safely.
 
-Nothing else in this package asks for the name of a segmenter's class.
+For example::
+
+    @META_ARCH_REGISTRY.register()
+    class MySegmenter(nn.Module):
+        takes_prompts = needs_prompts = resizes_itself = True
 """
 
 import inspect
