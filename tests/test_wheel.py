@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("canon_seg", "configs", "setup.py", "setup.cfg", "LICENSE")
+SOURCES = ("canon_seg", "configs", "pyproject.toml", "setup.py", "LICENSE", "README.md")
 
 # Takes modules away from a process, and the checkout where an editable installation points to it.
 SITECUSTOMIZE = f"""
@@ -80,7 +80,7 @@ def test_configs_and_weights_are_in_the_wheel(wheel):
     weights = {str(path.relative_to(ROOT)) for path in ROOT.glob("canon_seg/assets/*")}
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("canon_seg/**/*.py")}
     assert len(configs) > 4 and len(weights) >= 2
-    assert configs | weights | modules <= names
+    assert configs | weights | modules | {"canon_seg/py.typed"} <= names
     assert {name.partition("/")[0] for name in names} <= {"canon_seg"} | {
         name.partition("/")[0] for name in names if ".dist-info/" in name
     }
@@ -120,7 +120,7 @@ def test_commands_say_how_to_install_detectron2(call):
         done = call(command, "--help", hidden="detectron2")
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {command} needs detectron2, ")
-        assert "install_detectron2.py" in done.stderr and "Traceback" not in done.stderr
+        assert "run canon-seg-install-detectron2" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_demo_works_from_a_wheel_without_escnn(call, tmp_path):
