@@ -226,7 +226,7 @@ class TestMakefile:
 class TestOptionalFeatures:
     def test_what_is_missing_is_skipped(self, monkeypatch):
         monkeypatch.delenv(optional.REQUIRED, raising=False)
-        with pytest.raises(pytest.skip.Exception, match="'nothing'; requirements/extras.txt"):
+        with pytest.raises(pytest.skip.Exception, match="'nothing'; `make extras`"):
             optional.need("nothing")
         assert optional.need("sys") is sys
 
