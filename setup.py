@@ -1,90 +1,46 @@
-"""Set-up of canon_seg; `make env` makes an environment with the versions that the tests use."""
+"""Put the configs into the wheel; all else about the package is said in pyproject.toml.
 
-import re
-import site
-from importlib.machinery import PathFinder
+`make env` makes an environment with the versions that the tests use.
+"""
+
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).resolve().parent
-VERSION = re.search(
-    r'^__version__ = "(.+)"$', (HERE / "canon_seg" / "__init__.py").read_text(), re.MULTILINE
-).group(1)
+# Relative: setuptools builds in the folder of this file.
+CONFIGS = Path("configs")
 
 
-def opencv():
-    """The requirement that brings cv2: none where any of its distributions brought it already.
+class BuildWithConfigs(build_py):
+    """Copy the configs, which lie at the top of a checkout, into the package of a wheel.
 
-    opencv-python and opencv-python-headless fill one folder, so that installing the second one
-    damages the first. pip builds in isolation from the environment: hence the explicit folders.
+    Naming ``configs`` as the folder of a package ``canon_seg.configs`` would do it too, but then
+    an editable installation works by an import hook. Python asks it only after it has found the
+    folder of a clone that is named canon_seg, as a namespace package, in the current folder. With
+    this class it is an entry of the path, where the package itself is found first.
     """
-    folders = [*site.getsitepackages(), site.getusersitepackages()]
-    return [] if PathFinder.find_spec("cv2", folders) else ["opencv-python-headless"]
+
+    def run(self):
+        """Build the modules; in a wheel, also the configs."""
+        super().run()
+        if not self.editable_mode:
+            for file in self._configs():
+                target = Path(self.build_lib, "canon_seg", file)
+                self.mkpath(str(target.parent))
+                self.copy_file(file, str(target))
+
+    def get_source_files(self):
+        """Return the files of a source distribution."""
+        return [*super().get_source_files(), *self._configs()]
+
+    @staticmethod
+    def _configs():
+        return sorted(map(str, CONFIGS.rglob("*.yaml")))
 
 
 setup(
-    name="canon_seg",
-    version=VERSION,
-    description="Canonicalization for segmenters on detectron2 and Segment Anything",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
-    # The configs lie at the top of a checkout, and in the package when it is installed.
-    packages=[*find_packages(include=["canon_seg", "canon_seg.*"]), "canon_seg.configs"],
-    package_dir={"canon_seg.configs": "configs"},
-    package_data={"canon_seg": ["assets/**"], "canon_seg.configs": ["*.yaml", "train/*.yaml"]},
-    entry_points={
-        "console_scripts": [
-            "canon-seg-app = canon_seg.cli.commands:app",
-            "canon-seg-demo = canon_seg.cli.commands:demo",
-            "canon-seg-eval = canon_seg.cli.commands:eval_rotated",
-            "canon-seg-eval-pose = canon_seg.cli.commands:eval_pose",
-            "canon-seg-train = canon_seg.cli.commands:train_net",
-        ]
-    },
-    python_requires=">=3.10",
-    # detectron2 is not on PyPI under its own name and can't be named here: keep the one that you
-    # have, or run tools/install_detectron2.py. Its own needs are those of the second group.
-    install_requires=[
-        "torch>=2.1",
-        "torchvision>=0.16",
-        "numpy>=1.22",
-        "pillow>=9.4",
-        "pycocotools>=2.0.6",
-        "faster-coco-eval>=1.8",
-        "segment-anything>=1.0",
-        "matplotlib",
-        "tqdm",
-        *opencv(),
-        "cloudpickle",
-        "fvcore>=0.1.5",
-        "hydra-core>=1.1",
-        "iopath>=0.1.7",
-        "omegaconf>=2.1",
-        "tabulate",
-        "termcolor",
-        "yacs>=0.1.8",
-    ],
-    extras_require={
-        # Training also needs escnn, which requires py3nj (a Fortran compiler) for groups that are
-        # not used here: `pip install --no-deps -r requirements/escnn.txt`. These are its other
-        # needs; lie_learn asks for numpy below 2.
-        "train": [
-            "autograd",
-            "joblib",
-            "lie_learn",
-            "numpy<2",
-            "pymanopt",
-            "scipy",
-            "tensorboard",
-        ],
-        "demo": ["scikit-image"],
-        # The page of demo/app.py, results as supervision's Detections, and other methods to compare
-        # with. `make extras` installs these, and what else their tests need; without, these tests
-        # are skipped.
-        "app": ["gradio>=6"],
-        "supervision": ["supervision"],
-        "benchmark": ["e2cnn", "equiadapt==0.1.2", "kornia"],
-        "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
-    },
+    packages=find_packages(include=["canon_seg", "canon_seg.*"]),
+    package_dir={"": "."},
+    cmdclass={"build_py": BuildWithConfigs},
 )

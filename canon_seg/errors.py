@@ -35,7 +35,7 @@ def without_detectron2(what):
     """The message for something that needs detectron2 where there is none."""
     return (
         f"{what} needs detectron2, which is not on PyPI under its own name: build the official one "
-        "from its repository, or run tools/install_detectron2.py of canon_seg's"
+        "from its repository, or run canon-seg-install-detectron2"
     )
 
 

@@ -5,8 +5,7 @@ python demo/app.py [--sam-checkpoint sam_vit_b_01ec64.pth --sam-size vit_b]
 python demo/app.py --help
 """
 
-from canon_seg.cli.app import main
-from canon_seg.errors import run_main
+from canon_seg.cli.commands import app
 
 if __name__ == "__main__":
-    run_main(main)
+    app()

@@ -5,8 +5,7 @@ python demo/demo.py --input photo.jpg --output DIR
 python demo/demo.py --help
 """
 
-from canon_seg.cli.demo import main
-from canon_seg.errors import run_main
+from canon_seg.cli.commands import demo
 
 if __name__ == "__main__":
-    run_main(main)
+    demo()

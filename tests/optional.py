@@ -19,4 +19,4 @@ def need(module):
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing(f"{error}; requirements/extras.txt has it")
+        missing(f"{error}; `make extras` installs it")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
+from canon_seg.coco.masks import areas_of_rles
 from canon_seg.errors import InputError
 from canon_seg.geometry import (
     C4,
@@ -99,6 +100,12 @@ def test_area_box_and_iou_by_pycocotools(data, turns):
         if mask.any():
             box = turn_boxes_xywh(coco_mask.toBbox(rle), turns, *mask.shape)
             np.testing.assert_array_equal(coco_mask.toBbox(turned_rle), box)
+
+
+def test_areas_of_more_masks_than_8_bits_count():
+    masks = np.random.default_rng(0).random((300, 7, 5)) < 0.5
+    areas = areas_of_rles([encode_mask(mask) for mask in masks])
+    assert areas == masks.sum((1, 2)).tolist() and areas_of_rles([]) == []
 
 
 def test_input_is_unchanged():

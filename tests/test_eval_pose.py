@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from tiny_models import random_image
 
+from canon_seg.cli import eval_pose
 from canon_seg.errors import run_main
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
@@ -49,9 +49,6 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def evaluate(toy, monkeypatch, capsys):
     """Call the script with arguments, in the toy's folder: its exit status, stdout and stderr."""
-    spec = spec_from_file_location("eval_pose", SCRIPT)
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.chdir(toy)
 
     def call(*arguments, weights="canonicalizer.pth"):
@@ -68,7 +65,7 @@ def evaluate(toy, monkeypatch, capsys):
             ],
         )
         with pytest.raises(SystemExit) as end:
-            run_main(script.main)
+            run_main(eval_pose.main)
         captured = capsys.readouterr()
         return end.value.code or 0, captured.out, captured.err
 

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from toy_coco import SIZES, write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.cli import eval_rotated
 from canon_seg.errors import run_main
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
@@ -74,15 +74,12 @@ def toy(tmp_path_factory):
 @pytest.fixture()
 def evaluate(toy, monkeypatch, capsys):
     """Call the script with arguments, in the toy's folder: its exit status, stdout and stderr."""
-    spec = spec_from_file_location("eval_rotated", SCRIPT)
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.chdir(toy)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            run_main(script.main)
+            run_main(eval_rotated.main)
         captured = capsys.readouterr()
         return end.value.code or 0, captured.out, captured.err
 

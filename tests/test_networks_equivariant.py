@@ -1,4 +1,4 @@
-import warnings
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -26,17 +26,7 @@ SMALL = {
 SIZES = [(65, 65), (64, 64), (50, 33), (17, 40), (3, 8), (2, 2), (1, 7), (1, 1)]
 
 
-def has_escnn():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import escnn  # noqa: F401
-        except ImportError:
-            return False
-    return True
-
-
-needs_escnn = pytest.mark.skipif(not has_escnn(), reason="escnn is not installed")
+needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
 
 @torch.no_grad()

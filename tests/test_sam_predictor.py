@@ -450,7 +450,7 @@ from canon_seg import CanonicalSamPredictor
 try:
     canon_seg.CanonicalPredictor
 except ModuleNotFoundError as error:
-    assert "install_detectron2" in str(error), error
+    assert "canon-seg-install-detectron2" in str(error), error
 else:
     raise AssertionError
 """

@@ -3,9 +3,7 @@
 import importlib.util
 import io
 import os
-import runpy
 import shutil
-import site
 import subprocess
 import sys
 import tarfile
@@ -15,11 +13,18 @@ from types import ModuleType
 
 import optional
 import pytest
-import setuptools
+import tomllib
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from canon_seg.cli import install_detectron2 as installer
+
 TOP = Path(__file__).resolve().parent.parent
+
+
+TABLES = tomllib.loads((TOP / "pyproject.toml").read_text())
+PROJECT = TABLES["project"]
 
 
 def read_requirements(name):
@@ -27,21 +32,21 @@ def read_requirements(name):
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def run_setup_py(monkeypatch):
-    """Return what setup.py hands to setuptools, and its global names."""
-    arguments = {}
-    monkeypatch.setattr(setuptools, "setup", arguments.update)
-    return arguments, runpy.run_path(str(TOP / "setup.py"))
+def read_pins(name):
+    """Return a dict of package names to versions from a file of exact requirements."""
+    requirements = read_requirements(name)
+    for requirement in requirements:
+        assert [s.operator for s in requirement.specifier] == ["=="], requirement
+    pins = {
+        canonicalize_name(r.name): Version(next(iter(r.specifier)).version) for r in requirements
+    }
+    assert len(pins) == len(requirements), f"{name} names a package twice"
+    return pins
 
 
-@pytest.fixture
-def installer():
-    spec = importlib.util.spec_from_file_location(
-        "install_detectron2", TOP / "tools" / "install_detectron2.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def needs(*tables):
+    """Return the requirements in lists of them, such as the dependencies and each extra."""
+    return [Requirement(need) for table in tables for need in table]
 
 
 @pytest.fixture
@@ -59,75 +64,60 @@ def write_tar(path, contents):
 
 
 class TestRequirements:
-    @pytest.mark.parametrize("name", ["ci.txt", "escnn.txt", "extras.txt"])
-    def test_every_version_is_exact(self, name):
-        for requirement in read_requirements(name):
-            assert [s.operator for s in requirement.specifier] == ["=="], requirement
+    def test_every_need_has_an_exact_version(self):
+        pins = read_pins("constraints.txt")
+        extras, groups = PROJECT["optional-dependencies"], TABLES["dependency-groups"]
+        for need in needs(PROJECT["dependencies"], *extras.values(), *groups.values()):
+            assert canonicalize_name(need.name) in pins, f"{need.name} has no pin"
+            assert pins[canonicalize_name(need.name)] in need.specifier, need
+        assert read_pins("escnn.txt").keys() == {"escnn"}
 
-    def test_pins_satisfy_setup_py(self, monkeypatch):
-        arguments, _ = run_setup_py(monkeypatch)
-        pinned = read_requirements("ci.txt") + read_requirements("extras.txt")
-        pins = {r.name.lower(): next(iter(r.specifier)).version for r in pinned}
-        assert len(pins) == len(pinned), "one package in both files"
-        needs = sum(arguments["extras_require"].values(), arguments["install_requires"])
-        for need in map(Requirement, needs):
-            assert need.name.lower() in pins, f"{need.name} has no pin in requirements/"
-            assert Version(pins[need.name.lower()]) in need.specifier, need
+    def test_lowest_versions_are_those_of_the_minimum_environment(self):
+        pins = read_pins("minimum.txt")
+        for need in needs(PROJECT["dependencies"]):
+            assert [s.operator for s in need.specifier] == [">="], need
+            lowest = Version(next(iter(need.specifier)).version)
+            assert pins[canonicalize_name(need.name)] == lowest, need
 
-    def test_pinned_pip_downloads_detectron2(self, installer):
-        (pip,) = (r for r in read_requirements("ci.txt") if r.name == "pip")
-        version = Version(next(iter(pip.specifier)).version)
+    def test_environment_has_numpy_2_and_the_minimum_numpy_1(self):
+        assert read_pins("constraints.txt")["numpy"].major == 2
+        assert read_pins("minimum.txt")["numpy"].release[:2] == (1, 26)
+
+    def test_pinned_pip_downloads_detectron2(self):
+        version = read_pins("constraints.txt")["pip"]
         assert (version.major, version.minor) <= installer.LAST_PIP_TRIED
 
-    @pytest.mark.parametrize("present", [False, True])
-    def test_opencv_is_required_only_where_there_is_none(self, tmp_path, monkeypatch, present):
-        if present:  # whichever distribution brought it
-            (tmp_path / "cv2").mkdir()
-            (tmp_path / "cv2" / "__init__.py").write_text("")
-        monkeypatch.setattr(site, "getsitepackages", lambda: [str(tmp_path)])
-        monkeypatch.setattr(site, "getusersitepackages", lambda: str(tmp_path / "none"))
-        arguments, _ = run_setup_py(monkeypatch)
-        assert ("opencv-python-headless" in arguments["install_requires"]) is not present
-
-    def test_commands_are_there(self, monkeypatch):
-        arguments, _ = run_setup_py(monkeypatch)
-        for command in arguments["entry_points"]["console_scripts"]:
-            name, _, target = command.partition(" = ")
+    def test_commands_are_there(self):
+        for name, target in PROJECT["scripts"].items():
             module, _, function = target.partition(":")
             assert getattr(importlib.import_module(module), function).__doc__ == name
 
-    def test_version_is_the_package_s(self, monkeypatch):
-        import canon_seg
-
-        arguments, _ = run_setup_py(monkeypatch)
-        assert arguments["version"] == canon_seg.__version__
-
 
 class TestInstaller:
-    def test_importable_detectron2_is_kept(self, installer, monkeypatch, capsys):
+    def test_importable_detectron2_is_kept(self, monkeypatch, capsys):
         own = ModuleType("detectron2")
         own.__version__, own.__path__ = "0.7+own", ["/its/folder"]
         monkeypatch.setitem(sys.modules, "detectron2", own)
         monkeypatch.setattr(installer, "run_pip", lambda *_: pytest.fail("pip was called"))
-        installer.main()
+        installer.install()
         assert "detectron2 0.7+own is there and is kept: /its/folder" in capsys.readouterr().out
 
-    def test_stray_folder_is_no_detectron2(self, installer, monkeypatch):
+    def test_stray_folder_is_no_detectron2(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "detectron2", ModuleType("detectron2"))
         assert installer.present_detectron2() is None
 
     @pytest.mark.parametrize("missing", ["torch", "wheel"])
-    def test_build_tool_missing(self, installer, no_detectron2, monkeypatch, missing):
+    def test_build_tool_missing(self, no_detectron2, monkeypatch, missing):
         find_spec = importlib.util.find_spec
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
         )
-        with pytest.raises(installer.InstallError, match=f"^{missing} is not installed .*ci.txt"):
-            installer.main()
+        with pytest.raises(
+            installer.InstallError, match=f"^{missing} is not installed .*install {missing}"
+        ):
+            installer.install()
 
-    def test_other_file_under_the_same_name_is_refused(
-        self, installer, no_detectron2, tmp_path, monkeypatch
-    ):
+    def test_other_file_under_the_same_name_is_refused(self, no_detectron2, tmp_path, monkeypatch):
         ran = tmp_path / "ran"
         write_tar(
             tmp_path / "pb1-detectron2-0.6.tar.gz",
@@ -136,35 +126,35 @@ class TestInstaller:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
         with pytest.raises(installer.InstallError, match=f"is not .* SHA-256 {installer.SHA256}"):
-            installer.main()
+            installer.install()
         assert not ran.exists()
 
-    def test_index_out_of_reach(self, installer, no_detectron2, tmp_path, monkeypatch):
+    def test_index_out_of_reach(self, no_detectron2, tmp_path, monkeypatch):
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
         with pytest.raises(installer.InstallError, match="package index reachable"):
-            installer.main()
+            installer.install()
 
     @pytest.mark.parametrize("version", ["26.1", "26.3.1", "27.0"])
-    def test_pip_too_new(self, installer, version):
+    def test_pip_too_new(self, version):
         message = installer.explain_download_failure("invalid metadata", version)
         assert f"pip {version}" in message and "'pip<=26.0'" in message
 
-    def test_unpack(self, installer, tmp_path):
+    def test_unpack(self, tmp_path):
         write_tar(tmp_path / "a.tar.gz", {"top/package/a.py": b"1", "top/b": b"2"})
         (tmp_path / "out").mkdir()
         top = installer.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
         assert top.name == "top" and (top / "package" / "a.py").read_bytes() == b"1"
 
     @pytest.mark.parametrize("name", ["../escaped", "top/../../escaped", "/{}/escaped"])
-    def test_unpack_stays_in_its_folder(self, installer, tmp_path, name):
+    def test_unpack_stays_in_its_folder(self, tmp_path, name):
         write_tar(tmp_path / "a.tar.gz", {name.format(tmp_path): b""})
         (tmp_path / "out").mkdir()
         with pytest.raises(installer.InstallError, match="escaped leads out"):
             installer.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
         assert not (tmp_path / "escaped").exists()
 
-    def test_wheel_has_modules_projects_and_zoo_configs(self, installer, tmp_path):
+    def test_wheel_has_modules_projects_and_zoo_configs(self, tmp_path):
         source = tmp_path / "source"
         for name in (
             "detectron2/__init__.py",
@@ -236,7 +226,7 @@ class TestMakefile:
 class TestOptionalFeatures:
     def test_what_is_missing_is_skipped(self, monkeypatch):
         monkeypatch.delenv(optional.REQUIRED, raising=False)
-        with pytest.raises(pytest.skip.Exception, match="'nothing'; requirements/extras.txt"):
+        with pytest.raises(pytest.skip.Exception, match="'nothing'; `make extras`"):
             optional.need("nothing")
         assert optional.need("sys") is sys
 

@@ -5,8 +5,7 @@ python tools/eval_pose.py --images DIR --output pose.json
 python tools/eval_pose.py --help
 """
 
-from canon_seg.cli.eval_pose import main
-from canon_seg.errors import run_main
+from canon_seg.cli.commands import eval_pose
 
 if __name__ == "__main__":
-    run_main(main)
+    eval_pose()

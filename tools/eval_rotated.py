@@ -5,8 +5,7 @@ python tools/eval_rotated.py --config-file configs/sam_c4.yaml --annotations FIL
 python tools/eval_rotated.py --help
 """
 
-from canon_seg.cli.eval_rotated import main
-from canon_seg.errors import run_main
+from canon_seg.cli.commands import eval_rotated
 
 if __name__ == "__main__":
-    run_main(main)
+    eval_rotated()

@@ -5,8 +5,7 @@ python tools/train_net.py --config-file configs/sam_c4.yaml OUTPUT_DIR output/mi
 python tools/train_net.py --help
 """
 
-from canon_seg.cli.train_net import main
-from canon_seg.errors import run_main
+from canon_seg.cli.commands import train_net
 
 if __name__ == "__main__":
-    run_main(main)
+    train_net()

@@ -1,7 +1,9 @@
 """The entry points of the console commands; nothing heavy is imported before one is called."""
 
+import importlib
 import importlib.util
 
+from canon_seg.cli.threads import let_waiting_threads_sleep
 from canon_seg.errors import InputError, run_main, without_detectron2
 
 
@@ -25,6 +27,11 @@ def eval_pose():
     _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
 
 
+def install_detectron2():
+    """canon-seg-install-detectron2"""
+    _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)
+
+
 def train_net():
     """canon-seg-train"""
     _run("train_net", "canon-seg-train")
@@ -32,6 +39,7 @@ def train_net():
 
 def _run(module, command, needs_detectron2=True):
     def main():
+        let_waiting_threads_sleep()
         if needs_detectron2 and importlib.util.find_spec("detectron2") is None:
             raise InputError(without_detectron2(command))
         return importlib.import_module(f"canon_seg.cli.{module}").main()

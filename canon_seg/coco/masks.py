@@ -37,6 +37,21 @@ def turn_rle(rle, turns):
     return with_str_counts(turned) if isinstance(rle["counts"], str) else turned
 
 
+def areas_of_rles(rles):
+    """Count the pixels of each mask.
+
+    Each is counted by itself: pycocotools 2.0.11 puts the number of masks that it is given into 8
+    bits on the way, so that more than 255 raise OverflowError with numpy 2.
+
+    Args:
+        rles: list of compressed RLEs.
+
+    Returns:
+        list of int, pixels.
+    """
+    return [int(coco_mask.area(rle)) for rle in rles]
+
+
 def annotation_to_rle(segmentation, height, width):
     """The mask of a COCO annotation as a compressed RLE with bytes counts.
 

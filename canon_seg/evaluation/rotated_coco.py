@@ -2,9 +2,9 @@
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools import mask as coco_mask
 
 from canon_seg.coco.dataset import contiguous_ids
+from canon_seg.coco.masks import areas_of_rles
 from canon_seg.d2.coco_results import DatasetEvaluator, coco_results
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -93,7 +93,7 @@ def _detections(results, task):
     """
     key = _KEYS_OF_TASKS[task]
     if task == "segm":
-        areas = coco_mask.area([entry[key] for entry in results]).tolist()
+        areas = areas_of_rles([entry[key] for entry in results])
     else:
         areas = [entry[key][2] * entry[key][3] for entry in results]
     return [

@@ -3,13 +3,15 @@
 import math
 
 import torch
-from escnn import gspaces
-from escnn import nn as enn
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from canon_seg.networks import escnn_stand_ins  # noqa: F401 - before escnn
 from canon_seg.networks.blocks import make_odd
 from canon_seg.networks.filters import all_orientations, first_orientations
+
+from escnn import gspaces
+from escnn import nn as enn
 
 # Edge and corner neighbours of a 3 x 3 filter on rings of their own: escnn's default ties them.
 RINGS = {3: [0.0, 1.0, math.sqrt(2)]}
