@@ -16,6 +16,7 @@ from canon_seg.apps.files.video import (
     write_video,
 )
 from canon_seg.core.pose import Pose, UncertainPoses
+from canon_seg.core.turn import Turn
 from canon_seg.errors import InputError
 
 
@@ -154,4 +155,4 @@ def test_uncertain_clips_are_treated_as_the_config_says():
     find_pose = poses((0.2, 0.35, 0.3, 0.15))
     assert clip_pose(find_pose, [0], UncertainPoses("keep")).turns == 0
     vote = clip_pose(find_pose, [0], UncertainPoses("vote"))
-    assert (vote.turns, vote.others, vote.policy) == (1, (2,), "vote")
+    assert (vote.turns, vote.others, vote.policy) == (1, (Turn(2),), "vote")

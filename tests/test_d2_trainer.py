@@ -224,16 +224,16 @@ def test_training_on_photos(tmp_path, photos):
     path = str(tmp_path / "canonicalizer.pth")
     written = dict(load_canonicalizer(path, trainable=True)[0].named_parameters())
     averaged, last = trainer.averaged.module, trainer.model
-    for name, value in averaged.canonicalizer.network.named_parameters():
+    for name, value in averaged.canonicalizer.scorer.network.named_parameters():
         assert torch.equal(written[name], value.half().float())
     assert not all(
         torch.equal(written[name], value.half().float())
-        for name, value in last.canonicalizer.network.named_parameters()
+        for name, value in last.canonicalizer.scorer.network.named_parameters()
     )
     network, input_size = load_canonicalizer(path)
     image = torch.rand(1, 3, 33, 33)
     with torch.no_grad():
-        expected = averaged.canonicalizer.network.eval()(image)
+        expected = averaged.canonicalizer.scorer.network.eval()(image)
         torch.testing.assert_close(network(image), expected, atol=2e-2, rtol=0)  # half precision
     assert input_size == 33
 
@@ -390,7 +390,7 @@ def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, ph
     assert not os.path.exists(cfg.MODEL.SEGMENTER.WEIGHTS)
     trainer = Trainer(cfg)
     embedded, _ = load_canonicalizer(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS), trainable=True)
-    ours = dict(trainer.model.canonicalizer.network.named_parameters())
+    ours = dict(trainer.model.canonicalizer.scorer.network.named_parameters())
     for name, value in embedded.named_parameters():
         assert torch.equal(ours[name], value), name
     trainer.train()

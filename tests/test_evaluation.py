@@ -504,7 +504,7 @@ def test_modes_share_the_segmenter(toy):
     built = [models["vanilla"](0), *(models["oracle"](turns) for turns in C4.elements)]
     assert len({id(model.segmenter) for model in built}) == 1
     assert isinstance(built[0].canonicalizer, IdentityCanonicalizer)
-    assert [model.canonicalizer.turns for model in built[1:]] == [0, 1, 2, 3]
+    assert [model.canonicalizer.turn.quarters for model in built[1:]] == [0, 1, 2, 3]
     assert all(type(model.canonicalizer) is FixedPoseCanonicalizer for model in built[1:])
     assert not any(model.training for model in built)
 

@@ -374,7 +374,7 @@ def test_identity_turns_nothing_and_never_snaps():
     assert identity.snaps is False
     for turns in C4.elements:
         pose = identity.pose(turn_maps(random_image(5, 8), turns))
-        assert pose == Pose(0, (1.0, 0.0, 0.0, 0.0), 1.0) and pose.turns_to_canonical == 0
+        assert pose == Pose(0, (1.0, 0.0, 0.0, 0.0)) and pose.turns_to_canonical == 0
 
 
 def test_identity_leaves_prompts_to_the_last_bit():

@@ -317,7 +317,7 @@ def process_video(args, path, target, segment, prompts, results):
     start, summary = time.perf_counter(), VideoSummary()
     prompts = fit_prompts(prompts, path, *video_size(path))
     if not args.pose_per_frame:
-        uncertain = segment.model.canonicalizer.uncertain
+        uncertain = segment.canonicalizer.uncertain
         frames = islice(read_frames(path), args.frames)
 
         def find_pose(frame):

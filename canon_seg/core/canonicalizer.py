@@ -102,7 +102,7 @@ class FixedPoseCanonicalizer(Canonicalizer):
 
     def pose(self, image: torch.Tensor, prompt_key: "PromptKey | None" = None) -> Pose:
         """Return the fixed pose with probability 1; the image is not looked at."""
-        return Pose(self.turn, pointwise(self.group, self.turn), 1.0)
+        return Pose(self.turn, pointwise(self.group, self.turn), probability=1.0)
 
 
 @CANONICALIZERS.register()
@@ -166,7 +166,7 @@ class AllPosesCanonicalizer(Canonicalizer):
         """Return the identity with all other poses voting; the image is not looked at."""
         first, *others = self.group.elements or ()
         share = 1 / (1 + len(others))
-        return Pose(first, (share,) * (1 + len(others)), share, "vote", tuple(others))
+        return Pose(first, (share,) * (1 + len(others)), "vote", tuple(others), probability=share)
 
 
 def check_image_format(image_format: str) -> str:

@@ -1,11 +1,12 @@
 """Define the pose of one image, and what is done when it is uncertain."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from canon_seg.core.group import PlanarGroup, permutation
-from canon_seg.core.turn import IDENTITY, Turn, as_turn, compose, inverse
+from canon_seg.core.turn import IDENTITY, Turn, as_turn, compose, exact_turn, inverse
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,6 @@ class Pose:
         turn: the pose; an integer stands for that many quarter turns counterclockwise.
         probabilities: probability of each element of the group, in the group's order; they sum
             to 1.
-        probability: probability of ``turn``, 0..1.
         policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES`. "argmax": it is
             the likeliest pose. "keep": the pose was uncertain and the image is left as given,
             ``turn`` is the identity. "vote": the pose was uncertain, ``turn`` is the likeliest.
@@ -25,18 +25,23 @@ class Pose:
         to_representative: the exact turns that take the image to the representative of its orbit,
             the one that was used first. There are several only if the image equals a turn of
             itself, and none if no representative was needed.
+        probability: of ``turn``, 0..1. Without it, it is looked up among ``probabilities``, where these begin
+            with the quarter turns in order, as those of C4 do.
     """
 
     turn: Turn
     probabilities: tuple[float, ...]
-    probability: float
     policy: str = "argmax"
     others: tuple[Turn, ...] = ()
     to_representative: tuple[Turn, ...] = ()
+    probability: float = math.nan
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "turn", as_turn(self.turn))
         object.__setattr__(self, "others", tuple(map(as_turn, self.others)))
+        if math.isnan(self.probability):
+            quarters = exact_turn(self.turn).quarters
+            object.__setattr__(self, "probability", self.probabilities[quarters])
 
     @property
     def turns(self) -> int:
@@ -80,10 +85,10 @@ class Pose:
         return Pose(
             turn,
             tuple(probabilities),
-            probability,
             self.policy,
             tuple(compose(other, change) for other in self.others),
             (to_representative, *rest),
+            probability,
         )
 
     def alone(self) -> "Pose":
@@ -134,9 +139,9 @@ class UncertainPoses:
         (best, probability), *rest = ranking
         everything, found = tuple(probabilities), tuple(to_representative)
         if self.policy == "argmax" or probability >= self.below:
-            return Pose(best, everything, probability, to_representative=found)
+            return Pose(best, everything, "argmax", (), found, probability)
         if self.policy == "keep":
             kept = dict(ranking)[IDENTITY]
-            return Pose(IDENTITY, everything, kept, "keep", to_representative=found)
+            return Pose(IDENTITY, everything, "keep", (), found, kept)
         others = tuple(turn for turn, _ in rest[: self.vote_poses - 1])
-        return Pose(best, everything, probability, "vote", others, found)
+        return Pose(best, everything, "vote", others, found, probability)
