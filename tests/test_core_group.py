@@ -101,7 +101,7 @@ def test_elements_are_in_order_of_their_angles(group):
 
 
 @pytest.mark.parametrize(
-    "group, value, reason",
+    ("group", "value", "reason"),
     [
         (C4, Turn(mirrored=True), "no mirrors"),
         (C4, Turn.by(45), "multiple of 90"),

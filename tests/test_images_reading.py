@@ -160,7 +160,7 @@ def test_one_pixel(tmp_path, mode):
     assert image_size(path) == (1, 1)
 
 
-@pytest.mark.parametrize("dtype, kind", [(np.float32, "floating-point"), (np.int32, "32-bit")])
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floating-point"), (np.int32, "32-bit")])
 def test_pixels_of_unknown_range(tmp_path, dtype, kind):
     path = tmp_path / "depth.tif"
     Image.fromarray(np.ones((2, 3), dtype)).save(path)

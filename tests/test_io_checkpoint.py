@@ -336,7 +336,7 @@ def test_load_state():
 
 
 @pytest.mark.parametrize(
-    "change, named",
+    ("change", "named"),
     [
         (lambda s: s.pop("bias"), "bias is missing"),
         (lambda s: s.update(scale=torch.zeros(1)), "scale is unknown"),

@@ -35,7 +35,7 @@ def folder(tmp_path):
 FILES = ["a/1", "a/2", "a/3", "a/4", "b/1", "c/1", "a/5", "a/6", "a/7", "a/8", "a/9"]
 
 
-@pytest.mark.parametrize("power, share_of_a", [(1, 9 / 11), (0, 1 / 3), (0.5, 3 / 5)])
+@pytest.mark.parametrize(("power", "share_of_a"), [(1, 9 / 11), (0, 1 / 3), (0.5, 3 / 5)])
 def test_folder_weights(power, share_of_a):
     weights = folder_weights(FILES, power)
     assert weights.shape == (11,) and weights.sum() == pytest.approx(1)

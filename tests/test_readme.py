@@ -77,7 +77,7 @@ def ratio(name, key="coco_eval_pycocotools_over_ours"):
 
 
 @pytest.mark.parametrize(
-    "document, figures",
+    ("document", "figures"),
     [
         (
             "docs/evaluation.md",

@@ -57,7 +57,7 @@ def test_the_key_orders_turns_of_the_same_prompts():
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    ("values", "message"),
     [
         ({}, "boxes, points"),
         ({"points": torch.zeros(2, 1, 2)}, "belong together"),

@@ -51,7 +51,7 @@ def without_seconds(result):
     return {key: value for key, value in result.items() if key != "seconds"}
 
 
-@pytest.mark.parametrize("num_images, numbers_of_processes", [(1, [3]), (4, [2, 3])])
+@pytest.mark.parametrize(("num_images", "numbers_of_processes"), [(1, [3]), (4, [2, 3])])
 def test_processes_share_the_images_and_change_no_bit(tmp_path, num_images, numbers_of_processes):
     files = write_toy_coco(tmp_path / "data", SIZES[:num_images])
     threads = torch.get_num_threads()

@@ -75,7 +75,7 @@ def test_gaps_and_undefined_values_break_the_line():
 
 
 @pytest.mark.parametrize(
-    "angles, value", [([22.5], None), ([0, 45], 0.0), ([15, 30], 100.0), ([90], None)]
+    ("angles", "value"), [([22.5], None), ([0, 45], 0.0), ([15, 30], 100.0), ([90], None)]
 )
 def test_extremes_are_drawn(angles, value):
     figure = plot(sweep(angles, value=lambda *_: value), "a set")

@@ -45,6 +45,7 @@ def read_keys(source):
 
     Args:
         source: Python text.
+
     Returns:
         dict from dotted key, in the order of the text, to (default, comment). The default is the
         text of the expression, None for a node; the comment is one line, "" where there is none.

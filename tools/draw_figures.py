@@ -21,7 +21,7 @@ from canon_seg.geometry import C4, turn_boxes, turn_image, turn_maps
 from canon_seg.io.files import write_atomically
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = np.array([332.0, 0.0, 462.0, 290.0])  # the model of a space shuttle

@@ -82,7 +82,7 @@ def _coordinates(image, box):
 
 
 def evaluate(dataset, images_dir, names):
-    """dict from the name of a baseline to its mask scores, as COCO has them."""
+    """Dict from the name of a baseline to its mask scores, as COCO has them."""
     by_image = {image["id"]: [] for image in dataset["images"]}
     for annotation in dataset["annotations"]:
         if not annotation["iscrowd"]:

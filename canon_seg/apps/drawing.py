@@ -2,7 +2,7 @@
 
 import colorsys
 import os
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import matplotlib
@@ -42,6 +42,7 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         boxes: up to N x0, y0, x1, y1 in pixel edges. Boxes, then clicks, have the colours of the
             masks in order.
         clicks: x, y as pixel indices.
+
     Returns:
         new array, enlarged by :func:`zoom_factor`.
     """
@@ -70,6 +71,7 @@ def draw_masks(image, masks, palette):
         image: (H, W, 3) array.
         masks: N (H, W) bool arrays.
         palette: (N or more, 3) uint8 colours.
+
     Returns:
         new (H, W, 3) array.
     """
@@ -95,6 +97,7 @@ def add_caption(picture, lines):
     Args:
         picture: (H, W, 3) array.
         lines: strings.
+
     Returns:
         new (H', W', 3) array.
     """
@@ -155,7 +158,7 @@ def _line_width(picture):
     return max(1, round(max(picture.shape[:2]) / 450))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(size):
     # matplotlib brings a font, so that pictures look the same everywhere.
     return ImageFont.truetype(

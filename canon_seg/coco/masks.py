@@ -159,7 +159,7 @@ def run_lengths(counts: bytes) -> np.ndarray:
         ValueError: if these are no compressed counts.
     """
     bits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
-    if not ((0 <= bits) & (bits < 64)).all():
+    if not ((bits >= 0) & (bits < 64)).all():
         wrong = counts[np.flatnonzero((bits < 0) | (bits >= 64))[0]]
         raise ValueError(f"character {chr(wrong)!r} in the counts")
     if len(bits) == 0:
@@ -209,7 +209,7 @@ def _checked_runs(rle):
             '{"size": [height, width], "counts": a compressed string or a list of run lengths}'
         ) from error
     area = height * width
-    in_range = runs.ndim == 1 and ((0 <= runs) & (runs <= area)).all()
+    in_range = runs.ndim == 1 and ((runs >= 0) & (runs <= area)).all()
     if min(height, width) < 0 or not in_range or runs.sum() != area:
         raise InputError(
             f"malformed RLE: the runs do not fill a mask of height {height} and width {width}; "

@@ -44,6 +44,7 @@ def rotate_rle(rle, degrees, canvas="expand"):
 
     Args and errors:
         as for :func:`canon_seg.coco.masks.turn_rle`; for ``canvas`` see the module.
+
     Returns:
         A compressed RLE of the canvas's size, with str counts where the input's were str.
     """
@@ -67,8 +68,10 @@ def rotate_annotation(annotation, degrees, height, width, canvas="expand"):
             score are kept.
         degrees, canvas: see the module.
         height, width: of the picture before rotating.
+
     Returns:
         A new annotation, or None if no pixel of it is left on the canvas.
+
     Raises:
         InputError: for malformed values, and, off the quarter turns, for any other key.
     """
@@ -95,8 +98,10 @@ def rotate_coco(dataset, degrees, canvas="expand", progress=False):
         dataset: dict as parsed from a COCO JSON file, sizes of the images included; not changed.
         degrees, canvas: see the module.
         progress: whether to show a progress bar.
+
     Returns:
         (a new dict with the new sizes of images, how many annotations were cut away wholly).
+
     Raises:
         InputError: whatever :func:`rotate_annotation` refuses, and an annotation of no image.
     """

@@ -17,8 +17,10 @@ def check_prior(prior, order):
     Args:
         prior: N non-negative numbers with sum 1; entry k is the probability of pose k.
         order: N.
+
     Returns:
         (N,) float32 tensor.
+
     Raises:
         InputError: naming ``MODEL.CANONICALIZER.PRIOR``.
     """
@@ -53,6 +55,7 @@ def prior_loss(logits, prior, label_smoothing=0.0):
         logits: (B, N) pose logits.
         prior: (N,) probabilities.
         label_smoothing: weight of a uniform distribution mixed into the prior, in [0, 1).
+
     Returns:
         scalar, in nats, mean over the batch.
     """
@@ -70,6 +73,7 @@ def alignment(probabilities, prior):
     Args:
         probabilities: (B, N) pose distributions of a batch or of a whole set.
         prior: (N,) probabilities.
+
     Returns:
         dict of floats:
 
@@ -102,6 +106,7 @@ def cyclic_wasserstein(first, second):
 
     Args:
         first, second: (N,) probabilities.
+
     Returns:
         float in 0..N/2, in steps of the group (quarter turns for C4).
     """
@@ -119,6 +124,7 @@ def cyclic_mmd(first, second):
 
     Args:
         first, second: (N,) probabilities.
+
     Returns:
         float from 0; for C4 at most 1.315, between two poses half a turn apart.
     """

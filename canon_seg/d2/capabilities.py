@@ -18,8 +18,9 @@ For example::
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Optional
+from typing import Any
 
 import canon_seg.d2.sam  # noqa: F401 - registers SamSegmenter
 
@@ -96,7 +97,7 @@ def segmenter_class(cfg) -> Any:
     return registered(cfg.MODEL.SEGMENTER.META_ARCHITECTURE if name == CANONICALIZED else name)
 
 
-def hook(segmenter: Any, name: str) -> Optional[Callable]:
+def hook(segmenter: Any, name: str) -> Callable | None:
     """Return a method that a segmenter declares, or None; see this module's text."""
     return getattr(segmenter, name, None)
 

@@ -20,8 +20,10 @@ def coco_results(output, image_id, category_ids):
             model has them, ``pred_masks``. Other predictions (keypoints) are left out.
         image_id: int.
         category_ids: sequence of the id of each class.
+
     Returns:
         list of dicts that JSON can hold, masks as compressed RLE.
+
     Raises:
         InputError: if the model does not segment instances, or not those of these categories.
     """

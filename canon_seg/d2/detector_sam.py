@@ -33,10 +33,9 @@ class DetectorSam(nn.Module):
     resizes_itself = takes_prompts = True
 
     def __init__(self, detector, segmenter):
-        """
-        Args:
-            detector: :class:`BoxDetector`.
-            segmenter: one that takes prompts, such as :class:`canon_seg.d2.sam.SamSegmenter`.
+        """Args:
+        detector: :class:`BoxDetector`.
+        segmenter: one that takes prompts, such as :class:`canon_seg.d2.sam.SamSegmenter`.
         """
         super().__init__()
         self.box_detector = detector
@@ -81,12 +80,11 @@ class BoxDetector(nn.Module):
     """A detectron2 model as a source of box prompts."""
 
     def __init__(self, detector, *, resize, flips_channels=False, score_thresh=0.0):
-        """
-        Args:
-            detector: detectron2 meta-architecture whose results have ``instances``.
-            resize: detectron2 Augmentation that brings an image to its size.
-            flips_channels: it takes BGR where the images given are RGB, or the other way round.
-            score_thresh: detections with a lower score are left out.
+        """Args:
+        detector: detectron2 meta-architecture whose results have ``instances``.
+        resize: detectron2 Augmentation that brings an image to its size.
+        flips_channels: it takes BGR where the images given are RGB, or the other way round.
+        score_thresh: detections with a lower score are left out.
         """
         super().__init__()
         self.detector = detector
@@ -101,6 +99,7 @@ class BoxDetector(nn.Module):
 
         Args:
             image: (3, H, W) tensor, values 0..255.
+
         Returns:
             :class:`Prompts` in the frame of ``image``, boxes on the grid of 1/256 px.
         """

@@ -72,8 +72,10 @@ def launch(main, args, options):
         main: function at the top of a module.
         args: tuple of its arguments; they are pickled for the processes.
         options: parsed arguments of :func:`add_launch_arguments`.
+
     Returns:
         what ``main`` returns where there is one process, else None.
+
     Raises:
         InputError: naming the option that cannot be used, with the message of the process that
             raised one, or if a process was killed.

@@ -32,6 +32,7 @@ def split_photos(cfg):
 
     Returns:
         (training files, held-out files): always the same split, none held out of a handful.
+
     Raises:
         InputError: naming the config key.
     """

@@ -56,21 +56,20 @@ class CanonicalizedSegmenter(nn.Module):
         merge_nms_thresh=0.5,
         max_detections=100,
     ):
-        """
-        Args:
-            canonicalizer: see :mod:`canon_seg.images.canonicalizer`.
-            segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
-                trained, and only poses are found. Its attribute ``resizes_itself`` (default
-                False) says that it takes images of any size.
-            resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
-                or None.
-            prior: (N,) probabilities of the poses in the segmenter's own training data.
-            prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
-            label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
-            freeze_segmenter: keep it in eval mode and its parameters without gradients.
-            evaluation_only: the segmenter was built in a way that cannot be trained through.
-            cache: see the attribute.
-            merge_nms_thresh, max_detections: see :func:`canon_seg.d2.merging.merge_detections`.
+        """Args:
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`.
+        segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
+            trained, and only poses are found. Its attribute ``resizes_itself`` (default
+            False) says that it takes images of any size.
+        resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
+            or None.
+        prior: (N,) probabilities of the poses in the segmenter's own training data.
+        prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
+        label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
+        freeze_segmenter: keep it in eval mode and its parameters without gradients.
+        evaluation_only: the segmenter was built in a way that cannot be trained through.
+        cache: see the attribute.
+        merge_nms_thresh, max_detections: see :func:`canon_seg.d2.merging.merge_detections`.
         """
         super().__init__()
         self.canonicalizer = canonicalizer
@@ -144,18 +143,19 @@ class CanonicalizedSegmenter(nn.Module):
         return self
 
     def forward(self, batched_inputs):
-        """
-        Args:
+        """Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
                 promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
                 a task weight.
+
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``
             (:class:`canon_seg.images.canonicalizer.Pose`) and what the segmenter gives,
             ``instances``, ``sem_seg``, ``panoptic_seg``, in the frame of ``image``.
+
         Raises:
             ValueError: for inputs or results that it does not know how to turn.
         """

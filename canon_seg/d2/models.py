@@ -25,9 +25,11 @@ def build_models(cfg, modes):
     Args:
         cfg: config; not changed. Its canonicalizer is built only if ``modes`` has "canonical".
         modes: keys of ``MODES``.
+
     Returns:
         dict from mode to a function from the true pose (a turn, or a number of quarter turns) to
         the model for such images.
+
     Raises:
         InputError: naming the mode or the config key that cannot be used.
     """

@@ -76,12 +76,13 @@ class RegionMapper:
         ]
 
     def __call__(self, dataset_dict):
-        """
-        Args:
+        """Args:
             dataset_dict: in detectron2's standard format, with "annotations".
+
         Returns:
             dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances`` with
             ``gt_masks`` (BitMasks) and their ``gt_boxes``: none where nothing is to be seen.
+
         Raises:
             InputError: if the image cannot be read or has another size than it should.
         """

@@ -43,13 +43,12 @@ class SamSegmenter(nn.Module):
         warmup_steps=0,
         mask_loss="focal",
     ):
-        """
-        Args:
-            sam: a `Sam`.
-            image_format, multimask, prompts_per_batch: see
-                :class:`canon_seg.sam.prompted.PromptedSam`.
-            train_prompts: prompts drawn from each training image.
-            warmup_steps, mask_loss: see the keys of ``MODEL.SAM`` of these names.
+        """Args:
+        sam: a `Sam`.
+        image_format, multimask, prompts_per_batch: see
+            :class:`canon_seg.sam.prompted.PromptedSam`.
+        train_prompts: prompts drawn from each training image.
+        warmup_steps, mask_loss: see the keys of ``MODEL.SAM`` of these names.
         """
         super().__init__()
         self.sam = sam
@@ -97,8 +96,7 @@ class SamSegmenter(nn.Module):
         return self.sam.device
 
     def forward(self, batched_inputs):
-        """
-        Args:
+        """Args:
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
                 Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of
                 ``image``; ``height``, ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
@@ -181,7 +179,8 @@ class SamSegmenter(nn.Module):
 
 def _draw(instances, count):
     """Up to ``count`` instances, more rarely the larger they are above a fifth of the image's side,
-    since photographs hold more small objects than the regions that people draw."""
+    since photographs hold more small objects than the regions that people draw.
+    """
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
     chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1)

@@ -21,6 +21,7 @@ def build_segmenter(cfg):
 
     Returns:
         nn.Module, or None where META_ARCHITECTURE is "".
+
     Raises:
         InputError: naming the key or the file that cannot be used.
     """

@@ -51,9 +51,9 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
-        """
-        Args:
+        """Args:
             cfg: config; not changed.
+
         Raises:
             InputError: naming the config key or the file that cannot be used.
         """
@@ -191,6 +191,7 @@ class Trainer(DefaultTrainer):
 
         Args:
             files: paths of at least one photograph.
+
         Returns:
             dict: ``pose_accuracy``, the fraction that is found upright, 0..1; ``pose_loss``, mean
             cross-entropy in nats.

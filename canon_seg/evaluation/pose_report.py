@@ -15,6 +15,7 @@ def plot_poses(measured, title):
     Args:
         measured: dict of :func:`canon_seg.evaluation.poses.measure_poses`.
         title: str.
+
     Returns:
         matplotlib ``Figure``.
     """
@@ -93,6 +94,7 @@ def plot_photos(images, captions, columns=4):
     Args:
         images: H x W x 3 uint8 RGB arrays, at least one.
         captions: a text below each.
+
     Returns:
         matplotlib ``Figure``.
     """

@@ -35,9 +35,11 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
         num_turned: that many photographs, spread over ``files``, are really turned, to see whether
             their poses turn along.
         progress: whether to show a progress bar.
+
     Returns:
         (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
         photographs all turns agreed.
+
     Raises:
         InputError: naming all files that could not be read.
     """
@@ -70,6 +72,7 @@ def agrees_when_turned(canonicalizer, image, probabilities):
         canonicalizer: see :func:`find_poses`.
         image: (H, W, 3) uint8.
         probabilities: its 4 pose probabilities.
+
     Returns:
         bool; True of an image that equals a turn of itself, whose poses cannot be told apart.
     """
@@ -94,6 +97,7 @@ def measure_poses(probabilities, prior):
     Args:
         probabilities: (n, 4) array, n > 0.
         prior: (4,) tensor of probabilities, see :func:`canon_seg.core.prior.alignment`.
+
     Returns:
         dict that JSON can hold: ``accuracy``, fraction found upright; ``num_images``; ``ece``, see
         :func:`reliability`; ``identity_rate``, ``wasserstein``, ``mmd`` and ``kl`` (None where
@@ -132,6 +136,7 @@ def reliability(confidence, right, num_bins=BINS):
     Args:
         confidence: (n,) probability of the likeliest pose of each image.
         right: (n,) whether that pose is the true one.
+
     Returns:
         (error, bins): float in 0..1, and for each bin a dict of ``count``, ``accuracy`` and
         ``confidence`` (means over the bin; None where it is empty).
@@ -158,6 +163,7 @@ def confusion(poses):
 
     Args:
         poses: (n,) poses 0..3 found for the upright images.
+
     Returns:
         (4, 4) int array with sum 4 n.
     """
@@ -170,6 +176,7 @@ def choose_mistakes(probabilities, count):
 
     Args:
         probabilities: (n, 4) array.
+
     Returns:
         list of up to ``count`` indices.
     """

@@ -57,6 +57,7 @@ class Records:
             header: flat dict that JSON can hold: all that the results depend on.
             resume: keep the finished images of an earlier sweep with the same header; otherwise
                 they are removed.
+
         Raises:
             InputError: if the earlier sweep had another header, the folder cannot be written, or
                 another sweep is at work in it.
@@ -238,6 +239,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
         dataset, images_dir, prompts: as :func:`canon_seg.evaluation.sweep.run_sweep` takes them.
             Of the image files the sizes count.
         views: list of :class:`canon_seg.evaluation.views.View`.
+
     Returns:
         flat dict.
     """

@@ -29,10 +29,9 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset, view):
-        """
-        Args:
-            dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
-            view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
+        """Args:
+        dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
+        view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
         """
         rotated, self.instances_cut = view.dataset(_scored(dataset))
         self._ground_truth = COCO(rotated)
@@ -48,6 +47,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         Args:
             inputs: list of dicts with ``image_id``.
             outputs: list of dicts as :func:`coco_results` takes.
+
         Raises:
             InputError: see there.
         """

@@ -30,8 +30,10 @@ def first_images(dataset, limit):
     Args:
         dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
         limit: number of images, or None for all.
+
     Returns:
         dict of the same form.
+
     Raises:
         InputError: if ``limit`` is below 1, or leaves no annotations.
     """
@@ -68,6 +70,7 @@ def run_sweep(
         progress: whether to show progress bars.
         records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
             are not run again; needed in several processes. None for temporary ones.
+
     Returns:
         dict that JSON can hold, or None in all but the main process:
 
@@ -85,6 +88,7 @@ def run_sweep(
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
+
     Raises:
         InputError: if the finished images of other processes cannot be found.
     """

@@ -71,8 +71,10 @@ def write_report(result, folder, config, dataset):
         folder: created if needed.
         config: dict of what is needed to run the same again, for the JSON file.
         dataset: the name of the data set.
+
     Returns:
         the two paths.
+
     Raises:
         InputError: if they cannot be written.
     """
@@ -94,6 +96,7 @@ def plot(result, dataset):
     Args:
         result: dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
         dataset: the name of the data set, for the title.
+
     Returns:
         matplotlib ``Figure``. It shows mask AP, or box AP where no mode has mask AP.
     """

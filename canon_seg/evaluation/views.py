@@ -76,6 +76,7 @@ class View:
             dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`, its annotations
                 with the keys that COCO's evaluation reads; not changed.
             progress: whether to show a progress bar.
+
         Returns:
             (a new dict of the same form, the number of annotations that were cut away wholly).
         """
@@ -95,6 +96,7 @@ class View:
             snapped: see :meth:`canon_seg.d2.dataset_prompts.BoxPrompts.turned`.
             annotations: the annotations of the upright image that ``boxes`` belong to, in the
                 same order (crowds, which have no box, are passed over); None for a detector's.
+
         Returns:
             :class:`canon_seg.sam.prompts.Prompts`.
         """
@@ -141,8 +143,10 @@ def parse_angles(words):
     Args:
         words: list of str, each an angle in degrees ("15", "-22.5") or a range
             "START:STOP:STEP", without STOP ("0:360:15").
+
     Returns:
         list of floats in [0, 360), in the order given, each once.
+
     Raises:
         InputError: naming ``--angles`` and the word that cannot be used.
     """

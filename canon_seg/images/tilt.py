@@ -78,6 +78,7 @@ def rotate_image(image, degrees, canvas="expand"):
     Args:
         image: uint8 or float32 array, H x W or H x W x C with C of at most 4.
         degrees, canvas: see the module.
+
     Returns:
         Array of the same dtype, of the size :func:`rotated_size`. It may be a view of ``image``.
     """
@@ -92,6 +93,7 @@ def rotate_points(points, degrees, height, width, canvas="expand"):
         points: (..., 2) array of x, y.
         degrees, canvas: see the module.
         height, width: of the picture before rotating.
+
     Returns:
         New array, in the frame of the canvas; points that are cut off lie outside it. Off the
         quarter turns it is float64, on the grid of ``ANNOTATION_STEP``.
@@ -115,6 +117,7 @@ def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
     Args:
         boxes: (..., 4) array of edges x0, y0, x1, y1.
         degrees, height, width, canvas: see :func:`rotate_points`.
+
     Returns:
         New array, of the dtype that :func:`rotate_points` gives; not clipped, see
         :func:`clip_boxes`.
@@ -133,6 +136,7 @@ def clip_boxes(boxes, height, width):
     Args:
         boxes: (N, 4) array of edges x0, y0, x1, y1.
         height, width: of the frame.
+
     Returns:
         (the clipped boxes of which some area is left, (N,) bool array of which these are).
     """

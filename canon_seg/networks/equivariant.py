@@ -14,7 +14,6 @@ Cesa, "General E(2)-Equivariant Steerable CNNs" (NeurIPS 2019); sizes as in Mond
 """
 
 from dataclasses import asdict, dataclass
-from typing import Tuple
 
 import torch
 from torch import nn
@@ -37,7 +36,7 @@ class NetworkSpec:
 
     name: str
     group_order: int
-    fields: Tuple[int, ...]
+    fields: tuple[int, ...]
     depth: int
 
     def __post_init__(self):
@@ -134,6 +133,7 @@ def build_plain_network(spec):
 
     Args:
         spec: :class:`NetworkSpec`.
+
     Returns:
         nn.Module from (B, 3, h, w) float to logits (B, N); weights are random until loaded.
     """
@@ -164,6 +164,7 @@ def export_network(trainable):
 
     Args:
         trainable: network of :func:`build_trainable_network`; it is left in the mode it was in.
+
     Returns:
         the plain network in eval mode, on the CPU, in float32.
     """

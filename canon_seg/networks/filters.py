@@ -23,6 +23,7 @@ def first_orientations(weight, order):
     Args:
         weight: (out_fields * order, in_channels, k, k) ordinary convolution.
         order: N of the cyclic group.
+
     Returns:
         (out_fields * orientations_kept(order), in_channels, k, k) tensor, a copy.
     """
@@ -41,6 +42,7 @@ def all_orientations(first, order, from_image):
         first: what :func:`first_orientations` returns.
         order: N of the cyclic group.
         from_image: whether in_channels are colours, not regular fields of N channels.
+
     Returns:
         (out_fields * order, in_channels, k, k) tensor.
     """

@@ -34,6 +34,7 @@ def speed_up(segmenter, keys, backend="inductor"):
         segmenter: nn.Module, in eval mode afterwards.
         keys: some of ``KEYS``.
         backend: of torch.compile.
+
     Raises:
         InputError: if it has no part to act on.
     """

@@ -25,6 +25,7 @@ def folder_weights(files, power):
     Args:
         files: paths.
         power: a folder with n photos is drawn in proportion to n ** power.
+
     Returns:
         (len(files),) float64 array that sums to 1.
     """
@@ -42,6 +43,7 @@ def choose_turns(files, fraction, turns):
         files: paths.
         fraction: of the photographs that are turned, 0..1.
         turns: 1, 2 or 3 quarter turns counterclockwise; 0 draws one of the three for each.
+
     Returns:
         (len(files),) int64 array.
     """
@@ -63,6 +65,7 @@ def augment(image, shape, rng, min_scale, on_canvas=0.0):
         min_scale: smallest side of the crop as a fraction of the largest possible crop.
         on_canvas: probability that the view is shown tilted by up to 42 degrees, with plain corners
             around it: as photographs look that were rotated by no quarter turn.
+
     Returns:
         height x width x 3 uint8.
     """
@@ -118,6 +121,7 @@ def disturb_pixels(view, rng):
     Args:
         view: H x W x 3 float32, values 0..255.
         rng: numpy Generator, or anything with its ``random``, ``uniform`` and ``normal``.
+
     Returns:
         H x W x 3 uint8.
     """

@@ -38,6 +38,7 @@ def save_canonicalizer(path, network, input_size):
         path: the file; replaced at once when it is complete.
         network: trainable network (escnn), in any mode.
         input_size: shorter side in pixels that it was trained for.
+
     Raises:
         InputError: naming the file, if it cannot be written.
     """
@@ -68,8 +69,10 @@ def load_canonicalizer(path, trainable=False):
     Args:
         path: file written by :func:`save_canonicalizer`, of this version or an earlier one.
         trainable: whether to build the escnn network instead of the plain one.
+
     Returns:
         (network, input_size): the network in eval mode, on the CPU, float32.
+
     Raises:
         InputError: naming the file, if it is missing, damaged or of another kind.
     """

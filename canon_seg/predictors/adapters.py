@@ -48,6 +48,7 @@ class CanonicalImagePredictor:
 
         Args:
             image: (H, W, 3) uint8 array or Pillow image, RGB, as read: before any resizing.
+
         Raises:
             InputError: if it is something else.
         """
@@ -80,8 +81,10 @@ class CanonicalImagePredictor:
             box: (4,) array of x0, y0, x1, y1 edges in pixels, or (B, 4).
             mask_input: low-resolution logits, as returned earlier.
             multimask_output, return_logits: the predictor's.
+
         Returns:
             what the predictor does: (masks, scores, low_res_logits).
+
         Raises:
             InputError: for prompts that are no good.
             RuntimeError: if no image is set.

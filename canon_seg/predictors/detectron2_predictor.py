@@ -36,6 +36,7 @@ class CanonicalPredictor:
         cfg: config of :func:`canon_seg.d2.config.load_config`; not changed. Weights are those of
             MODEL.SEGMENTER.WEIGHTS and MODEL.CANONICALIZER.WEIGHTS. Where MODEL.DEVICE has
             detectron2's default, "cuda", and there is none, the CPU is taken, and stderr says so.
+
     Raises:
         InputError: naming the config key or the file that cannot be used.
     """
@@ -58,9 +59,11 @@ class CanonicalPredictor:
             original_image: (H, W, 3) uint8 array, BGR, as read.
             prompts: for a promptable segmenter: :class:`canon_seg.sam.prompts.Prompts` in
                 the frame of the image.
+
         Returns:
             dict: ``pose`` (:class:`canon_seg.images.canonicalizer.Pose`) and what the
             segmenter gives, ``instances``, ``sem_seg``, ``panoptic_seg``, on the CPU.
+
         Raises:
             InputError: for an image or prompts that are no good, or that the segmenter does not
                 take.
@@ -74,6 +77,7 @@ class CanonicalPredictor:
         Args:
             original_images: sequence of images, see :meth:`__call__`.
             prompts: None, or for each image the prompts or None.
+
         Returns:
             list of results.
         """

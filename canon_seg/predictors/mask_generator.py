@@ -57,6 +57,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
 
         Args:
             image: (H, W, 3) uint8 array, RGB, as read: before any resizing.
+
         Returns:
             (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
             generator's list of dicts in the frame of ``image``, as :func:`turn_record` says. Unless
@@ -87,6 +88,7 @@ def turn_record(record: dict, turn: "Turn | int", height: int, width: int) -> di
             edges; other values don't depend on the frame.
         turn: by index; an integer stands for quarter turns counterclockwise.
         height, width: of the image before turning, in pixels.
+
     Returns:
         new dict with the same keys and types.
     """

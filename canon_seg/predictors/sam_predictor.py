@@ -140,6 +140,7 @@ class CanonicalSamPredictor(SamPredictor):
             mask_input: (1, S, S) array of low-resolution logits, as returned earlier, or None.
             multimask_output: three masks instead of one.
             return_logits: masks as float32 logits instead of booleans.
+
         Returns:
             (masks, scores, low_res_logits): arrays (C, H, W), (C,) and (C, S, S).
         """
@@ -178,6 +179,7 @@ class CanonicalSamPredictor(SamPredictor):
             boxes: (B, 4) tensor, brought there by ``transform.apply_boxes_torch``, or None.
             mask_input: (B, 1, S, S) tensor of low-resolution logits, as returned earlier, or None.
             multimask_output, return_logits: see :meth:`predict`.
+
         Returns:
             (masks, scores, low_res_logits): tensors (B, C, H, W), (B, C) and (B, C, S, S).
         """

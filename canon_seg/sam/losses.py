@@ -18,6 +18,7 @@ def jitter_boxes(boxes, generator=None):
 
     Args:
         boxes: (N, 4) XYXY.
+
     Returns:
         (N, 4), never inside out.
     """
@@ -34,6 +35,7 @@ def sample_pixel(masks, generator=None):
 
     Args:
         masks: (N, H, W) bool; an empty mask gives any pixel.
+
     Returns:
         (N, 2) float (x, y) pixel indices.
     """
@@ -56,6 +58,7 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
         loss: "focal" (the paper's, weighed 20:1 with dice) or "cross_entropy": a mean around each
             object (its box and 4 cells) and one over the rest, weighed 2:1, so that small objects
             count like large ones.
+
     Returns:
         dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
     """

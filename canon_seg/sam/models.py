@@ -50,6 +50,7 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
         channels, blocks: of the encoder's stages at strides 4, 8, 16, 32.
         embed_dim: channels of the prompts and of the mask decoder at stride 8; the image embedding
             has four times as many.
+
     Returns:
         `Sam` in eval mode with random weights.
     """
@@ -81,6 +82,7 @@ def pack(coarse, middle, fine):
 
     Args:
         coarse, middle, fine: (N, C, h, w), (N, C / 4, 2 h, 2 w), (N, C / 8, 4 h, 4 w).
+
     Returns:
         (N, 4 C, h, w).
     """
@@ -216,6 +218,7 @@ class TinyPromptEncoder(PromptEncoder):
         Args:
             coords: (B, N, 2) x, y in pixels of the square input.
             labels: (B, N), 1 for clicks inside, 0 outside, others do not count.
+
         Returns:
             (B, 2 * reaches, h, w), 1 at a click and falling with the distance.
         """
@@ -274,6 +277,7 @@ class TinyMaskDecoder(MaskDecoder):
             masks (N, 1 or 3, S, S), one logit for each pixel of the square input, since SAM's
             stride 4 would lose the details that the windows of small boxes have (masks of other
             prompts are computed at stride 4); and predicted IoU (N, 1 or 3).
+
         Raises:
             ValueError: for embeddings of several images.
         """
@@ -310,8 +314,10 @@ class TinyMaskDecoder(MaskDecoder):
             pe: (1, C, h, w).
             sparse: (N, tokens, C).
             dense: (N, C + 5, h, w), of prompts that all have a box, or none.
+
         Returns:
             ((N, 4, 4 k, 4 k) mask logits, (N, 4) predicted IoU, (N, 4) windows).
+
         Raises:
             ValueError: if some of the prompts have a box.
         """
@@ -372,6 +378,7 @@ def box_features(boxes, windows, cells):
     Args:
         boxes, windows: (N, 4) XYXY in pixels.
         cells: of the windows, along each axis.
+
     Returns:
         (N, 8, cells, cells): the distances of the four sides in cells, positive inside, cut at 2;
         where in the box the cell lies, along x and y, by tanh; the squared radius and the larger

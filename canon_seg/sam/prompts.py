@@ -1,7 +1,6 @@
 """Prompts of a promptable segmenter: boxes and clicks, and how they turn with their image."""
 
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import numpy as np
 import torch
@@ -23,11 +22,11 @@ class Prompts:
         scores: (N,) float32 in 0..1, the detector's, or None.
     """
 
-    boxes: Optional[torch.Tensor] = None
-    points: Optional[torch.Tensor] = None
-    point_labels: Optional[torch.Tensor] = None
-    classes: Optional[torch.Tensor] = None
-    scores: Optional[torch.Tensor] = None
+    boxes: torch.Tensor | None = None
+    points: torch.Tensor | None = None
+    point_labels: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
     def __post_init__(self):
         if self.boxes is None and self.points is None:

@@ -45,6 +45,7 @@ def training_losses(sam, embeddings, batch, *, warmup=False, loss="focal"):
         embeddings: (B, C, h, w) image embeddings.
         batch: :class:`PromptBatch`, not empty.
         warmup, loss: see :func:`canon_seg.sam.losses.mask_losses`.
+
     Returns:
         dict of scalars, means over the prompts.
     """
@@ -74,6 +75,7 @@ def decode(sam, embeddings, images, sparse, dense):
         embeddings: (B, C, h, w) image embeddings.
         images: (N,) int64, which of them each prompt belongs to.
         sparse, dense: embeddings of the prompts.
+
     Returns:
         ((N, 4, k, k) mask logits, (N, 4) predicted IoU, (N, 4) windows in which the masks lie, XYXY
         in pixels of the square input).
@@ -131,6 +133,7 @@ def coverage(masks, side, resize):
         masks: (N, H, W) of 0 and 1.
         side: of the square, in pixels.
         resize: function (H, W) -> (height, width) of the image in it.
+
     Returns:
         (N, side, side) float, the fraction of each pixel that the mask covers: half-covered pixels
         of a boundary, and of small objects, keep what they know.

@@ -38,7 +38,7 @@ def whole_windows(count, side, like):
 
 
 def cell_centres(windows, cells):
-    """x (N, 1, cells), y (N, cells, 1) of the cells' centres in pixels."""
+    """X (N, 1, cells), y (N, cells, 1) of the cells' centres in pixels."""
     steps = (torch.arange(cells, device=windows.device) + 0.5) / cells
     x0, y0, x1, y1 = windows[..., None].unbind(dim=1)
     return (x0 + steps * (x1 - x0))[:, None], (y0 + steps * (y1 - y0))[:, :, None]
@@ -52,6 +52,7 @@ def align(maps, images, windows, cells, side):
         images: (N,) int64, the map that each window looks at.
         windows: (N, 4).
         cells: of the windows, along each axis.
+
     Returns:
         (N, C, cells, cells).
     """
@@ -68,6 +69,7 @@ def paste(logits, windows, cells, side):
         logits: (N, M, k, k).
         windows: (N, 4).
         cells, side: of the square, in cells of the result and in pixels.
+
     Returns:
         (N, M, cells, cells), ``OUTSIDE`` where the window does not reach.
     """

@@ -26,6 +26,7 @@ def peak_memory(settings, segmenter, way, height, width, masks):
         segmenter: key of :data:`benchmarking.ways.SEGMENTERS`.
         way: a mode, or "equiadapt".
         height, width, masks: of the image; the masks are also encoded.
+
     Returns:
         dict: ``before`` with the model and the image there; ``peak``; ``gpu_peak`` on a GPU.
     """

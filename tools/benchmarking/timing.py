@@ -20,6 +20,7 @@ def measure(functions, rounds, device=torch.device("cpu")):
         rounds: how often each is timed.
         device: torch.device; on a GPU the time is that between two CUDA events, with everything
             before finished.
+
     Returns:
         dict from name to a (rounds,) array of seconds.
     """
@@ -41,6 +42,7 @@ def ratio(above, below, plus=0.0):
     Args:
         above, below: times of the same rounds.
         plus: 1 where ``above`` is what comes on top of ``below``.
+
     Returns:
         {"value": float, "interval": [low, high]}: 95 % by bootstrap over the rounds; of fewer than
         ``BOOTSTRAP_ROUNDS``, which tell too little for that, the ratios of the single rounds.

@@ -186,6 +186,7 @@ def time_ways(name, settings, peer=None):
         name: key of ``SEGMENTERS``.
         settings: :class:`Settings`.
         peer: :class:`benchmarking.peers.Equiadapt`, or None.
+
     Returns:
         (dict that JSON can hold, dict from key to :func:`benchmarking.timing.ratio`).
     """

@@ -50,6 +50,7 @@ def read_upload(path, limits=Limits()):
 
     Returns:
         (H, W, 3) uint8 RGB array.
+
     Raises:
         InputError: if it is no image, damaged, too large or too small. The message names the file
             without its folder, which is the server's own.

@@ -6,7 +6,6 @@ with it, by :mod:`canon_seg.coco.rotation`.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -32,8 +31,8 @@ class ObjectPrompt:
         box: x0, y0, x1, y1 edges in pixels, or None.
     """
 
-    points: Tuple[Tuple[float, float, int], ...] = ()
-    box: Optional[Tuple[float, float, float, float]] = None
+    points: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
 
     def __bool__(self):
         return bool(self.points) or self.box is not None
@@ -78,7 +77,7 @@ class Session:
     upright: EncodedPhoto
     turned: EncodedPhoto
     prompt: ObjectPrompt = ObjectPrompt()
-    corner: Optional[Tuple[int, int]] = None
+    corner: tuple[int, int] | None = None
     visited: dict = field(default_factory=dict)
 
 
@@ -190,6 +189,7 @@ def click(session, tool, x, y):
     Args:
         tool: one of ``TOOLS``.
         x, y: pixel index.
+
     Raises:
         InputError: if the click is outside, the tool unknown, or there are too many clicks.
     """
