@@ -16,8 +16,8 @@ A study names a training config, options for all runs, and a few options for eac
       annotations: instances.json
       images: DIR
 
-Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that an
-interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints it.
+Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that
+an interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints it.
 """
 
 import argparse
@@ -48,7 +48,7 @@ COLUMNS = {
 
 
 def read_study(path):
-    """The dict of a study file.
+    """Return the dict of a study file.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -145,7 +145,7 @@ def _call(command, log):
 
 
 def format_table(rows):
-    """The study as Markdown: a run on each line."""
+    """Format the study as Markdown: a run on each line."""
     table = []
     for name, row in rows.items():
         values = {**row["pose"], **row}
@@ -165,6 +165,7 @@ def format_table(rows):
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -16,6 +16,7 @@ from canon_seg.io.files import check_output_dir, write_json
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +41,7 @@ def main():
 
 
 def split(dataset, every):
-    """(held out, rest) of a COCO dict: the first image by id and every ``every``-th after it."""
+    """Return (held out, rest) of a COCO dict: the first by id and every ``every``-th after."""
     ids = sorted(image["id"] for image in dataset["images"])
     chosen = set(ids[::every])
     return [

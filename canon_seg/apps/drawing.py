@@ -1,4 +1,4 @@
-"""Pictures of images with their masks, prompts and captions. All arrays are RGB uint8."""
+"""Draw images with their masks, prompts and captions; all arrays are RGB uint8."""
 
 import colorsys
 import os
@@ -19,7 +19,7 @@ BACKGROUND = (24, 24, 24)
 
 
 def colors(count):
-    """(count, 3) uint8 RGB colours that differ clearly from those before and after."""
+    """Return (count, 3) uint8 RGB colours; each differs clearly from those before and after it."""
     golden = 0.618034  # hues at multiples of the golden ratio never come close to a recent one
     values = [
         colorsys.hsv_to_rgb((0.58 + golden * i) % 1, (0.9, 0.65, 0.8)[i % 3], (1, 0.95, 0.8)[i % 3])
@@ -29,7 +29,7 @@ def colors(count):
 
 
 def zoom_factor(height, width):
-    """The whole factor by which a small image is enlarged so that lines and text don't cover it."""
+    """Return the whole factor that enlarges a small image so that lines and text don't cover it."""
     return max(1, SMALL // max(height, width))
 
 
@@ -115,7 +115,7 @@ def add_caption(picture, lines):
 
 
 def fit(picture, side):
-    """The picture, shrunk if its longer side is more than ``side`` pixels."""
+    """Return the picture, shrunk if its longer side is more than ``side`` pixels."""
     height, width = picture.shape[:2]
     if max(height, width) <= side:
         return picture
@@ -125,7 +125,7 @@ def fit(picture, side):
 
 
 def side_by_side(pictures, gap=12):
-    """Pictures of any sizes in one row, aligned at the top, ``gap`` pixels between them."""
+    """Join pictures of any sizes in one row, aligned at the top, ``gap`` pixels between them."""
     height = max(picture.shape[0] for picture in pictures)
     width = sum(picture.shape[1] + gap for picture in pictures) - gap
     row, x = np.full((height, width, 3), BACKGROUND, dtype=np.uint8), 0

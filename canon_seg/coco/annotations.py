@@ -1,4 +1,4 @@
-"""Quarter turns of COCO annotations, results and whole data sets (the parsed JSON).
+"""Turn COCO annotations, results and whole data sets (the parsed JSON) by quarter turns.
 
 No input is changed. Turning by 0 takes the same way as any other turn (same rounding, same mask
 encoding), so that all four angles of an evaluation are treated alike.
@@ -44,7 +44,7 @@ def turn_annotation(annotation, turns, height, width):
 
 
 def turn_polygon_annotation(annotation, turns, height, width):
-    """As :func:`turn_annotation`, but polygons stay polygons: for export and editing.
+    """Do as :func:`turn_annotation`, but keep polygons as polygons: for export and editing.
 
     Their vertices are snapped to ``ANNOTATION_STEP`` and turned. Not for evaluation: the mask
     that pycocotools makes of turned polygons differs from the turned mask.

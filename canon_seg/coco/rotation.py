@@ -127,7 +127,7 @@ def rotate_coco(dataset, degrees, canvas="expand", progress=False):
 
 
 def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
-    """What a mask off the quarter turns makes of an annotation, or None if nothing is left."""
+    """Make an annotation of a mask off the quarter turns, or return None if nothing is left."""
     frame = tilted_size(height, width, tilt, canvas)
     try:
         if isinstance(segmentation, dict):
@@ -158,7 +158,7 @@ def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
 
 
 def _rotate_box(bbox, name, degrees, height, width, canvas):
-    """As :func:`_rotate_mask` for an annotation that has a box (x, y, w, h) only."""
+    """Do as :func:`_rotate_mask` for an annotation that has a box (x, y, w, h) only."""
     try:
         x, y, w, h = (float(number) for number in bbox)
     except (TypeError, ValueError) as error:
@@ -175,7 +175,7 @@ def _rotate_box(bbox, name, degrees, height, width, canvas):
 
 
 def _rasterise(polygons, height, width):
-    """The union of polygons in a frame, as a window of it: (mask, left, top), mask h x w."""
+    """Rasterise the union of polygons in a frame as a window: (mask, left, top), mask h x w."""
     points = np.concatenate(polygons)
     size = np.array([width, height])
     first = np.clip(np.floor(points.min(axis=0)), 0, size - 1).astype(int)

@@ -144,7 +144,7 @@ def _read(filename, node_class):
 
 
 def _is_in_model_zoo(filename):
-    """Whether a file came with the detectron2 that is installed, which is not imported for it."""
+    """Return whether a file came with the installed detectron2, which is not imported for it."""
     try:
         spec = find_spec("detectron2")
     except ImportError:

@@ -28,16 +28,24 @@ class Group(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the group, such as "C4"."""
+        ...
 
     @property
-    def elements(self) -> "tuple[Any, ...] | None": ...
+    def elements(self) -> "tuple[Any, ...] | None":
+        """Return all elements, or None where there are infinitely many."""
+        ...
 
     @property
-    def exact(self) -> "Group": ...
+    def exact(self) -> "Group":
+        """Return the subgroup that acts by index."""
+        ...
 
     @property
-    def identity(self) -> Any: ...
+    def identity(self) -> Any:
+        """Return the element that changes nothing."""
+        ...
 
     def compose(self, a: Any, b: Any) -> Any:
         """Return the element that acts as ``b`` after ``a``."""
@@ -90,7 +98,7 @@ class PlanarGroup:
 
     @cached_property
     def elements(self) -> "tuple[Turn, ...] | None":
-        """Return all turns by ascending angle, those without a mirror first; None for all angles."""
+        """Return all turns by ascending angle, those without mirror first; None for all angles."""
         if self.order is None:
             return None
         angles = [360 * step / self.order for step in range(self.order)]
@@ -99,7 +107,7 @@ class PlanarGroup:
 
     @property
     def exact(self) -> "PlanarGroup":
-        """Return the subgroup that acts by index: quarter turns, and mirrors where there are any."""
+        """Return the subgroup that acts by index: quarter turns, and mirrors if there are any."""
         return PlanarGroup(4 if self.order is None else math.gcd(self.order, 4), self.mirrors)
 
     @property

@@ -1,4 +1,4 @@
-"""The prior over poses: the loss that draws canonical poses towards it, and how well they align.
+"""Draw canonical poses towards a prior by a loss, and measure how well they align with it.
 
 The segmenter was trained on data whose poses have a known distribution, by default all upright. A
 canonicalizer is trained so that the poses it predicts on such data follow that prior (Mondal et
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def check_prior(prior, order):
-    """A prior from the config as a tensor.
+    """Return a prior from the config as a tensor.
 
     Args:
         prior: N non-negative numbers with sum 1; entry k is the probability of pose k.
@@ -35,7 +35,7 @@ def check_prior(prior, order):
 
 
 def check_label_smoothing(value):
-    """A label smoothing from the config as a float in [0, 1).
+    """Return a label smoothing from the config as a float in [0, 1).
 
     Raises:
         InputError: naming ``MODEL.CANONICALIZER.LABEL_SMOOTHING``.
@@ -46,7 +46,7 @@ def check_label_smoothing(value):
 
 
 def prior_loss(logits, prior, label_smoothing=0.0):
-    """Cross-entropy of the predicted pose distributions with the prior.
+    """Return the cross-entropy of the predicted pose distributions with the prior.
 
     Equal to the Kullback-Leibler divergence KL(prior || prediction) plus the prior's entropy, which
     is constant: for the default prior (all upright) the two are the same.
@@ -64,7 +64,7 @@ def prior_loss(logits, prior, label_smoothing=0.0):
 
 
 def alignment(probabilities, prior):
-    """How well the poses of upright data follow the prior.
+    """Measure how well the poses of upright data follow the prior.
 
     ``kl`` compares the prior with the mean of the predicted distributions; the two distances
     compare it with the distribution of the poses found (the likeliest of each image), which are
@@ -99,7 +99,7 @@ def alignment(probabilities, prior):
 
 
 def cyclic_wasserstein(first, second):
-    """Wasserstein-1 distance of two distributions on the cyclic group, steps of length 1.
+    """Return the Wasserstein-1 distance of distributions on the cyclic group, steps of length 1.
 
     On a circle the optimal transport is the sum of |F(k) - c| for the cumulative difference F and
     its median c (Rabin, Delon and Gousseau, "Transportation Distances on the Circle", 2011).
@@ -115,7 +115,7 @@ def cyclic_wasserstein(first, second):
 
 
 def cyclic_mmd(first, second):
-    """Maximum mean discrepancy of two distributions on the cyclic group.
+    """Return the maximum mean discrepancy of two distributions on the cyclic group.
 
     Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), with the elements as points on the unit
     circle and a Gaussian kernel of width 1 in the plane: k = exp(-|x - y|^2 / 2) = exp(cos(angle)

@@ -96,7 +96,7 @@ class Scorer(Protocol):
 
 
 SCORERS: "Registry[Callable[[Any], Scorer]]" = Registry("scorer")
-"""Functions from a config to a scorer, by the name that ``MODEL.CANONICALIZER.SCORER.NAME`` gives."""
+"""Functions from a config to a scorer, by the name in ``MODEL.CANONICALIZER.SCORER.NAME``."""
 
 
 def pointwise(group: PlanarGroup, turn: "Turn | int") -> tuple[float, ...]:

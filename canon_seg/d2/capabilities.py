@@ -75,8 +75,8 @@ def capabilities(segmenter: Any) -> Capabilities:
     found = Capabilities(**declared)
     if found.takes_prompts and not found.resizes_itself:
         raise TypeError(
-            f"{name} declares takes_prompts without resizes_itself; prompts are in the frame of the "
-            "image as read, so let it take such images and declare both"
+            f"{name} declares takes_prompts without resizes_itself; prompts are in the frame of "
+            "the image as read, so let it take such images and declare both"
         )
     return found
 

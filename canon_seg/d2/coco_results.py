@@ -13,7 +13,7 @@ __all__ = ["DatasetEvaluator", "coco_results"]
 
 
 def coco_results(output, image_id, category_ids):
-    """What a model found in one image, as entries of COCO's results format.
+    """Return what a model found in one image, as entries of COCO's results format.
 
     Args:
         output: dict with ``instances``: ``pred_boxes``, ``scores``, ``pred_classes`` and, if the

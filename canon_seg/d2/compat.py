@@ -54,7 +54,7 @@ def _hush():
 
 
 class _CompiledOperatorsAbsent(ModuleType):
-    """The stand-in for ``detectron2._C``."""
+    """Stand in for ``detectron2._C``."""
 
     # detectron2.utils.collect_env calls these three, and so does every default_setup().
     @staticmethod
@@ -89,7 +89,7 @@ def _fill_pkg_resources(module):
 
 
 class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the stand-ins, once all other finders have found nothing under their names."""
+    """Find the stand-ins, once all other finders have found nothing under their names."""
 
     STAND_INS = {
         _COMPILED: (_CompiledOperatorsAbsent, _fill_compiled),

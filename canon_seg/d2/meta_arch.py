@@ -1,4 +1,4 @@
-"""The canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
+"""Put the canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ class CanonicalizedSegmenter(nn.Module):
     Attributes:
         cache: :class:`canon_seg.d2.cache.ResultCache` of the segmenter's results, which counts its
             hits and misses, or None. The model keeps nothing else between calls. It notices other
-            weights (see :meth:`canon_seg.d2.cache.ResultCache.follow`); clear it after a change to the
-            segmenter's settings.
+            weights (see :meth:`canon_seg.d2.cache.ResultCache.follow`); clear it after a change to
+            the segmenter's settings.
     """
 
     @configurable
@@ -56,20 +56,22 @@ class CanonicalizedSegmenter(nn.Module):
         merge_nms_thresh=0.5,
         max_detections=100,
     ):
-        """Args:
-        canonicalizer: see :mod:`canon_seg.images.canonicalizer`.
-        segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
-            trained, and only poses are found. Its attribute ``resizes_itself`` (default
-            False) says that it takes images of any size.
-        resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
-            or None.
-        prior: (N,) probabilities of the poses in the segmenter's own training data.
-        prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
-        label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
-        freeze_segmenter: keep it in eval mode and its parameters without gradients.
-        evaluation_only: the segmenter was built in a way that cannot be trained through.
-        cache: see the attribute.
-        merge_nms_thresh, max_detections: see :func:`canon_seg.d2.merging.merge_detections`.
+        """Put a canonicalizer in front of a segmenter.
+
+        Args:
+            canonicalizer: see :mod:`canon_seg.images.canonicalizer`.
+            segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
+                trained, and only poses are found. Its attribute ``resizes_itself`` (default
+                False) says that it takes images of any size.
+            resize: detectron2 Augmentation that brings a canonical image to the segmenter's size,
+                or None.
+            prior: (N,) probabilities of the poses in the segmenter's own training data.
+            prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
+            label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
+            freeze_segmenter: keep it in eval mode and its parameters without gradients.
+            evaluation_only: the segmenter was built in a way that cannot be trained through.
+            cache: see the attribute.
+            merge_nms_thresh, max_detections: see :func:`canon_seg.d2.merging.merge_detections`.
         """
         super().__init__()
         self.canonicalizer = canonicalizer
@@ -89,6 +91,7 @@ class CanonicalizedSegmenter(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        """Return the arguments of ``__init__`` that a config asks for."""
         segmenter = build_segmenter(cfg)
         keys = cfg.MODEL.CANONICALIZER
         if segmenter is None and keys.TASK_WEIGHT != 0:
@@ -121,10 +124,11 @@ class CanonicalizedSegmenter(nn.Module):
 
     @property
     def device(self):
+        """Return the device of the model."""
         return self.prior.device
 
     def train(self, mode=True):
-        """As nn.Module's, but a frozen segmenter stays in eval mode.
+        """Switch as nn.Module does, but keep a frozen segmenter in eval mode.
 
         Raises:
             InputError: for training through a segmenter that was built for evaluation.
@@ -143,7 +147,9 @@ class CanonicalizedSegmenter(nn.Module):
         return self
 
     def forward(self, batched_inputs):
-        """Args:
+        """Compute the losses in training, or the results in inference.
+
+        Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
@@ -165,7 +171,7 @@ class CanonicalizedSegmenter(nn.Module):
 
     @torch.no_grad()
     def inference(self, batched_inputs):
-        """Canonicalize, segment, and turn back; arguments and result are those of :meth:`forward`."""
+        """Canonicalize, segment, and turn back; arguments and result are as of :meth:`forward`."""
         batch = [self._framed(inputs) for inputs in batched_inputs]
         if self.segmenter is None:
             return [{"pose": frame.pose} for frame, _ in batch]
@@ -195,7 +201,7 @@ class CanonicalizedSegmenter(nn.Module):
         return frame, inputs
 
     def _resized(self, inputs):
-        """The inputs with their image at the segmenter's size."""
+        """Return the inputs with their image at the segmenter's size."""
         if self.resize is None:
             return {**inputs, "image": inputs["image"].contiguous()}
         array = np.ascontiguousarray(inputs["image"].permute(1, 2, 0).cpu().numpy())
@@ -203,7 +209,7 @@ class CanonicalizedSegmenter(nn.Module):
         return {**inputs, "image": torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))}
 
     def _segment(self, batch):
-        """The segmenter's results for inputs that are not yet resized, by way of the cache."""
+        """Return the segmenter's results for inputs not yet resized, by way of the cache."""
         if self.cache is None:
             return self._run_segmenter(batch)
         self.cache.follow(self.segmenter)
@@ -337,7 +343,7 @@ def _back(frame, result):
 
 
 def _without_ground_truth(inputs):
-    """What a segmenter may see of its inputs in inference; the image is still to be turned."""
+    """Return what a segmenter may see of its inputs in inference; the image is not turned yet."""
     if "proposals" in inputs:
         raise ValueError(
             "CanonicalizedSegmenter cannot turn precomputed 'proposals', which live in the frame "

@@ -76,7 +76,9 @@ class RegionMapper:
         ]
 
     def __call__(self, dataset_dict):
-        """Args:
+        """Make a training example from an image of a data set.
+
+        Args:
             dataset_dict: in detectron2's standard format, with "annotations".
 
         Returns:
@@ -149,7 +151,7 @@ class RegionMapper:
         return pixels, np.stack([mask for mask in masks if mask.sum() >= self.MIN_AREA] or [own])
 
     def _draw_object(self, largest):
-        """Draw one object, sides up to ``largest`` pixels: (h x w x 3 uint8, h x w opacity 0..1)."""
+        """Draw an object, sides up to ``largest`` pixels: (h x w x 3 uint8, h x w opacity 0..1)."""
         example, annotation = self.pasted[np.random.randint(len(self.pasted))]
         image = read_image(example["file_name"], self.image_format)
         mask = decode(annotation_to_rle(annotation["segmentation"], *image.shape[:2]))

@@ -1,4 +1,4 @@
-"""Segmenters from a config: any detectron2 meta-architecture, with its official checkpoint."""
+"""Build segmenters: any detectron2 meta-architecture of a config, with its official checkpoint."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Finished images of a sweep on disk: a killed one goes on from them, scoring reads one by one.
+"""Keep a sweep's finished images on disk, to go on after a kill and to score one by one.
 
 Every process that takes part appends to a file of its own in one folder, a line for each image::
 
@@ -40,7 +40,7 @@ class _Line:
 
 
 class Records:
-    """The folder of an unfinished sweep.
+    """Keep the folder of an unfinished sweep.
 
     Args:
         folder: path; created, and filled with files of names of its own.
@@ -106,7 +106,7 @@ class Records:
             ) from error
 
     def finished(self):
-        """The finished images: dict from image id, ascending, to what finds them in the files.
+        """Find the finished images: dict from image id, ascending, to what finds them in the files.
 
         A last line that was cut off is left out.
         """
@@ -122,7 +122,7 @@ class Records:
         return dict(sorted(lines.items()))
 
     def view(self, finished, index):
-        """The COCO results of one view, as a list for each image, by ascending image id.
+        """Yield the COCO results of one view, as a list for each image, by ascending image id.
 
         Args:
             finished: what :meth:`finished` gave.
@@ -230,7 +230,7 @@ def _parse(line, path, start):
 
 
 def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
-    """What the results of a sweep depend on, as the header that :class:`Records` compares.
+    """Describe what the results of a sweep depend on, as :class:`Records` compares it.
 
     Args:
         cfg: config, of which the keys count that have to do with evaluation.

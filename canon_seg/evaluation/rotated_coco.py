@@ -1,4 +1,4 @@
-"""COCO evaluation on ground truth that was turned with the images."""
+"""Evaluate COCO on ground truth that was turned with the images."""
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
@@ -18,7 +18,7 @@ _KEYS_OF_TASKS = {"segm": "segmentation", "bbox": "bbox"}
 
 
 class RotatedCOCOEvaluator(DatasetEvaluator):
-    """COCO AP of images that are rotated, by faster-coco-eval.
+    """Compute the COCO AP of images that are rotated, by faster-coco-eval.
 
     At quarter turns every annotation is turned by index, and so is every height and width. Angle 0
     goes the same way, so that the angles can be compared to the last bit. The figures are those of
@@ -29,9 +29,11 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset, view):
-        """Args:
-        dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
-        view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
+        """Turn the ground truth as the images will be turned.
+
+        Args:
+            dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
+            view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
         """
         rotated, self.instances_cut = view.dataset(_scored(dataset))
         self._ground_truth = COCO(rotated)
@@ -39,6 +41,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self):
+        """Forget all predictions taken in so far."""
         self._results = []
 
     def process(self, inputs, outputs):
@@ -59,7 +62,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         self._results.extend(results)
 
     def evaluate(self):
-        """The scores of what was taken in since the last ``reset``.
+        """Return the scores of what was taken in since the last ``reset``.
 
         Returns:
             dict from "segm" and "bbox" to a dict from ``METRICS`` to 0..100, NaN where there is
@@ -87,7 +90,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
 
 
 def _detections(results, task):
-    """COCO results as annotations; an object's size is that of its mask in "segm", else its box's.
+    """Return COCO results as annotations, sized by their mask in "segm", else by their box.
 
     What ``COCO.loadRes`` does, but that goes through the masks one by one, and twice.
     """

@@ -1,4 +1,4 @@
-"""The rotated COCO evaluation: every image, at every angle, in every mode."""
+"""Run the rotated COCO evaluation: every image, at every angle, in every mode."""
 
 import math
 import secrets
@@ -25,7 +25,7 @@ AVERAGE = "C4-avg"
 
 
 def first_images(dataset, limit):
-    """The data set with its images in order of id, of which the first ``limit`` are kept.
+    """Return the data set with its first ``limit`` images in order of id.
 
     Args:
         dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
@@ -194,7 +194,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
 
 
 def _annotations_of_prompts(dataset, prompts):
-    """By image, the annotations whose boxes are the prompts; None for a detector's boxes."""
+    """Return annotations by image whose boxes are the prompts, or None for a detector's boxes."""
     by_image = {image["id"]: [] for image in dataset["images"]}
     for entry in dataset["annotations"]:
         by_image[entry["image_id"]].append(entry)
@@ -207,13 +207,13 @@ def _annotations_of_prompts(dataset, prompts):
 
 
 def _cache_counts(models):
-    """(hits, misses) of the canonical mode's cache until now, or None where there is none."""
+    """Return (hits, misses) of the canonical mode's cache so far, or None where there is none."""
     cache = models["canonical"](0).cache if "canonical" in models else None
     return None if cache is None else (cache.hits, cache.misses)
 
 
 def _score(dataset, modes, views, records, finished, progress):
-    """Scores by (index of the view, mode), and the number of annotations cut away by index.
+    """Score by (index of the view, mode); return also the number of annotations cut away by index.
 
     Of use in the main process only.
     """
@@ -264,7 +264,7 @@ def _cache_summary(facts):
 
 
 def with_average(by_angle):
-    """The scores of one mode with ``AVERAGE`` added, if all four quarter turns are there.
+    """Return one mode's scores with ``AVERAGE`` added, if all four quarter turns are there.
 
     A metric that is undefined at one of them is undefined on the average.
     """
@@ -296,7 +296,7 @@ def _now(device):
 
 
 def _defined(scores):
-    """The scores of both tasks, with None for what is undefined or was not scored."""
+    """Return the scores of both tasks, with None for what is undefined or was not scored."""
     return {
         task: {
             metric: value if math.isfinite(value) else None

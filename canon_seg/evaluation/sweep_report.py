@@ -1,4 +1,4 @@
-"""What is left of a sweep: a table to read, ``sweep.json`` to compute with, ``sweep.png`` to show.
+"""Report a sweep: a table to read, ``sweep.json`` to compute with, ``sweep.png`` to show.
 
 All three take the dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
 """
@@ -28,7 +28,7 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 
 
 def format_table(result):
-    """The scores as text: task, mode and angle down, detectron2's columns across."""
+    """Format the scores as text: task, mode and angle down, detectron2's columns across."""
     rows = []
     for task in TASKS:
         for mode, by_angle in result["modes"].items():
@@ -45,7 +45,7 @@ def format_table(result):
 
 
 def format_summary(result):
-    """What the table does not hold, a line each: poses found, instances cut away, time taken."""
+    """Format what the table lacks, a line each: poses found, instances cut away, time taken."""
     lines = []
     if result["pose"] is not None:
         confusion = result["pose"]["confusion"]
@@ -91,7 +91,7 @@ def write_report(result, folder, config, dataset):
 
 
 def plot(result, dataset):
-    """AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
+    """Plot AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
 
     Args:
         result: dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
@@ -198,7 +198,7 @@ def _plot_lines(values, name):
 
 
 def _line(by_angle):
-    """Angles in order and their values, broken (NaN) where angles are far apart.
+    """Return angles in order and their values, broken (NaN) where angles are far apart.
 
     What goes round is closed: the first angle is there once more, 360 degrees on.
     """
@@ -218,7 +218,7 @@ def _line(by_angle):
 
 
 def _styles(modes):
-    """(colour, mark) of each mode."""
+    """Return the (colour, mark) of each mode."""
     others = iter(_OTHER_STYLES)
     return {mode: _STYLES.get(mode) or next(others) for mode in modes}
 
@@ -230,18 +230,18 @@ def _legend_line(mode, by_angle, colour, mark):
 
 
 def _top(values):
-    """The upper end of the axis of AP."""
+    """Return the upper end of the axis of AP."""
     return 1.12 * max(1.0, *_defined(values))
 
 
 def _bottom(values):
-    """The lower end of the axis of AP: near the least, to show what differs."""
+    """Return the lower end of the axis of AP: near the least, to show what differs."""
     defined = _defined(values)
     return max(0.0, min(defined) - 0.3 * (_top(values) - min(defined)))
 
 
 def _defined(values):
-    """All numbers there are, 0 if there are none."""
+    """Return all numbers there are, 0 if there are none."""
     return [
         value for by_angle in values.values() for value in by_angle.values() if value is not None
     ] or [0.0]

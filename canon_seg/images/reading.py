@@ -1,4 +1,4 @@
-"""Image files to arrays: every common pixel format to 8-bit colour, upright by its EXIF tag."""
+"""Read image files into arrays: every common pixel format to 8-bit colour, upright by EXIF tag."""
 
 import os
 from contextlib import contextmanager
@@ -59,7 +59,7 @@ def read_image(path, format="BGR"):
 
 
 def image_size(path):
-    """The size that :func:`read_image` will return, without decoding the pixels if possible.
+    """Return the size that :func:`read_image` will return, without decoding pixels if possible.
 
     TIFF files, and PNG files without an orientation before their pixels, must be decoded.
 
@@ -78,7 +78,7 @@ def image_size(path):
 
 
 def count_pixels(path):
-    """Height times width that an image file claims, without decoding any.
+    """Return height times width that an image file claims, without decoding any pixel.
 
     Raises:
         InputError: as for :func:`read_image`, for what the file's header can show.
@@ -129,7 +129,7 @@ def _orientation(image):
 
 
 def _to_rgb(image, path):
-    """The loaded Pillow image as a uint8 array, H x W x 3, as stored."""
+    """Return the loaded Pillow image as a uint8 array, H x W x 3, as stored."""
     # Grey of 16 bits: Pillow's own conversion to RGB would clip at 255.
     is_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")

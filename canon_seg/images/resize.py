@@ -49,7 +49,7 @@ def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Bring (B, 3, h, w) RGB values of 0..255 of any type to the float32 values that networks take."""
+    """Bring (B, 3, h, w) RGB values 0..255 of any type to the float32 values networks take."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std

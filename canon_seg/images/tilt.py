@@ -1,4 +1,4 @@
-"""Rotation by any angle: of images, and of the boxes, polygons and masks that belong to them.
+"""Rotate images by any angle, and the boxes, polygons and masks that belong to them.
 
 Angles are in degrees, counterclockwise as seen on screen, of any sign and size. An angle is split
 into a *tilt* of at most 45 degrees and the nearest quarter turn (:func:`split_angle`). The tilt
@@ -42,7 +42,7 @@ _SIZE_TOLERANCE = 1e-3
 
 
 def normalise_angle(degrees):
-    """The same angle as a float in [0, 360).
+    """Return the same angle as a float in [0, 360).
 
     Raises:
         ValueError: if it is not finite.
@@ -53,7 +53,7 @@ def normalise_angle(degrees):
 
 
 def split_angle(degrees):
-    """The nearest quarter turn, and what is left to it.
+    """Return the nearest quarter turn, and what is left to it.
 
     Returns:
         (turns, tilt) with ``90 * turns + tilt`` equal to ``degrees`` modulo 360: ``turns`` in
@@ -67,7 +67,7 @@ def split_angle(degrees):
 
 
 def rotated_size(height, width, degrees, canvas="expand"):
-    """(height, width) of the canvas for a ``height`` x ``width`` picture."""
+    """Return (height, width) of the canvas for a ``height`` x ``width`` picture."""
     turns, tilt = split_angle(degrees)
     return turned_size(*tilted_size(height, width, tilt, canvas), turns)
 
@@ -112,7 +112,7 @@ def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
 
 
 def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
-    """The upright boxes around rotated boxes; larger than these, if not at a quarter turn.
+    """Return the upright boxes around rotated boxes; larger than these, if not at a quarter turn.
 
     Args:
         boxes: (..., 4) array of edges x0, y0, x1, y1.
@@ -131,7 +131,7 @@ def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
 
 
 def clip_boxes(boxes, height, width):
-    """The parts of boxes that lie in a frame.
+    """Cut boxes to the parts that lie in a frame.
 
     Args:
         boxes: (N, 4) array of edges x0, y0, x1, y1.
@@ -146,6 +146,7 @@ def clip_boxes(boxes, height, width):
 
 
 def tilted_size(height, width, tilt, canvas):
+    """Return (height, width) of the canvas for a picture tilted by ``tilt`` degrees."""
     if canvas not in CANVASES:
         raise ValueError(f"canvas must be one of {', '.join(CANVASES)}, got {canvas!r}")
     if tilt == 0 or canvas == "crop":
@@ -160,6 +161,7 @@ def _cos_sin(degrees):
 
 
 def tilt_points(points, tilt, height, width, canvas):
+    """Map (..., 2) points (x, y) of a frame to the canvas of its tilt by ``tilt`` degrees."""
     if tilt == 0:
         return points
     tilted_height, tilted_width = tilted_size(height, width, tilt, canvas)

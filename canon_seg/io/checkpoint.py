@@ -1,4 +1,4 @@
-"""Reading weights files without running anything that they contain.
+"""Read weights files without running anything that they contain.
 
 Two formats: PyTorch files, loaded as weights only, and detectron2's model-zoo ``.pkl``, whose
 pickle is taken down as plain values before any array is made of it.
@@ -16,7 +16,7 @@ from canon_seg.errors import InputError
 
 
 class _PickledArray:
-    """What a pickle says of an array.
+    """Hold what a pickle says of an array.
 
     numpy's own unpickling would believe it: an object array made from raw bytes is a set of
     pointers of the file's choice.
@@ -40,7 +40,7 @@ class _PickledArray:
 
 
 class _PickledDtype:
-    """What a pickle says of a dtype; only numbers and booleans are made from it."""
+    """Hold what a pickle says of a dtype; only numbers and booleans are made from it."""
 
     def __init__(self, code):
         self.code, self.byte_order = code, "="
@@ -55,7 +55,7 @@ class _PickledDtype:
 
 
 class _DictWithAttributes(dict):
-    """A state dict is pickled with an attribute, ``_metadata``."""
+    """Take the attribute, ``_metadata``, with which a state dict is pickled."""
 
 
 def _encode(text, encoding):
@@ -97,7 +97,9 @@ class _WeightsUnpickler(pickle.Unpickler):
 
 
 def _plain(value, done):
-    """Containers, strings, numbers and arrays from what was unpickled; else UnpicklingError.
+    """Return containers, strings, numbers and arrays from what was unpickled.
+
+    All else raises UnpicklingError.
 
     Args:
         done: dict from id to result. What occurs many times is converted once: a small file of

@@ -1,4 +1,4 @@
-"""Output files that are either complete or absent, and output folders that can be written."""
+"""Write output files that are complete or absent, and make output folders that can be written."""
 
 import json
 import os

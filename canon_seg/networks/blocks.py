@@ -40,5 +40,6 @@ class PlainConvBlock(nn.Module):
         self.relu = relu
 
     def forward(self, x):
+        """Return the features (B, out, h, w) of (B, in, H, W)."""
         x = self.conv(make_odd(x) if self.stride > 1 else x)
         return F.relu_(x) if self.relu else x

@@ -1,11 +1,11 @@
-"""The networks that predict an image's pose: equivariant by construction, written once.
+"""Build the networks that predict an image's pose: equivariant by construction, written once.
 
 Both networks are written over a layer class that exists twice:
 
 * :class:`canon_seg.networks.escnn_layers.ConvBlock` keeps the free parameters of the
   equivariant filters; it is trained and needs escnn;
-* :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution with the batch norm folded in; it is what
-  a trained network is exported to, and what inference uses.
+* :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution
+  with the batch norm folded in; it is what a trained network is exported to, and what inference uses.
 
 A network maps images (B, 3, h, w) to logits (B, N) over the poses of the cyclic group of order N
 and satisfies ``logits(turn(x, a)) == roll(logits(x), a)`` up to floating-point noise, for any h and
@@ -25,7 +25,7 @@ from canon_seg.networks.blocks import PlainConvBlock
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What has to be known to build a network again.
+    """Describe what has to be known to build a network again.
 
     Attributes:
         name: key of :data:`NETWORKS`.
@@ -51,10 +51,12 @@ class NetworkSpec:
             )
 
     def to_dict(self):
+        """Return the values as a dict of plain types."""
         return {**asdict(self), "fields": list(self.fields)}
 
     @classmethod
     def from_dict(cls, values):
+        """Build from the dict that :meth:`to_dict` returned."""
         return cls(
             name=str(values["name"]),
             group_order=int(values["group_order"]),
@@ -64,7 +66,7 @@ class NetworkSpec:
 
 
 class GCNN(nn.Module):
-    """Plain stack of group convolutions, the small network of the paper (about 0.2 M parameters).
+    """Stack group convolutions plainly: the small network of the paper (about 0.2 M parameters).
 
     A 5 x 5 stem and then one stage for each further entry of ``fields``; each stage halves the
     resolution and has ``depth`` 3 x 3 convolutions. The pose logits are one regular field, averaged
@@ -84,11 +86,12 @@ class GCNN(nn.Module):
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
     def forward(self, x):
+        """Return the logits (B, N) of (B, 3, H, W) images."""
         return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 group convolutions beside a shortcut (1 x 1 where the shape changes)."""
+    """Add two 3 x 3 group convolutions to a shortcut (1 x 1 where the shape changes)."""
 
     def __init__(self, order, before, after, stride, block):
         super().__init__()
@@ -98,12 +101,13 @@ class ResidualBlock(nn.Module):
         self.shortcut = None if same else block(order, before, after, 1, stride=stride, relu=False)
 
     def forward(self, x):
+        """Return the features (B, out, h, w) of (B, in, H, W)."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return F.relu(self.conv2(self.conv1(x)) + shortcut)
 
 
 class GWRN(nn.Module):
-    """Wide residual network of group convolutions (about 1.9 M parameters in the paper).
+    """Build a wide residual network of group convolutions (about 1.9 M parameters in the paper).
 
     Zagoruyko and Komodakis, "Wide Residual Networks" (BMVC 2016), with a strided stem, since a pose
     is a global property; ``depth`` residual blocks a stage.
@@ -122,6 +126,7 @@ class GWRN(nn.Module):
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
     def forward(self, x):
+        """Return the logits (B, N) of (B, 3, H, W) images."""
         return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
 
 
@@ -129,7 +134,7 @@ NETWORKS = {"GCNN": GCNN, "GWRN": GWRN}
 
 
 def build_plain_network(spec):
-    """The exported form of a network: ordinary convolutions, no escnn.
+    """Build the exported form of a network: ordinary convolutions, no escnn.
 
     Args:
         spec: :class:`NetworkSpec`.
@@ -141,7 +146,7 @@ def build_plain_network(spec):
 
 
 def build_trainable_network(spec):
-    """The equivariant form of a network with escnn's free parameters, in training mode.
+    """Build a network's equivariant form with escnn's free parameters, in training mode.
 
     Raises:
         InputError: if escnn is not installed.

@@ -1,4 +1,7 @@
-"""The trainable layer of the networks: an equivariant convolution of escnn. Needs escnn."""
+"""Provide the trainable layer of the networks, an equivariant convolution of escnn.
+
+Needs escnn.
+"""
 
 import math
 
@@ -18,7 +21,7 @@ RINGS = {3: [0.0, 1.0, math.sqrt(2)]}
 
 
 class ConvBlock(nn.Module):
-    """Equivariant convolution, batch norm shared over the group, optional ReLU.
+    """Convolve equivariantly, normalize with statistics shared over the group, optionally ReLU.
 
     Same arguments and the same tensors in and out as
     :class:`canon_seg.networks.blocks.PlainConvBlock`.
@@ -48,12 +51,13 @@ class ConvBlock(nn.Module):
         self.relu = enn.ReLU(out_type, inplace=True) if relu else None
 
     def forward(self, x):
+        """Return the features of a (B, C, H, W) tensor as a tensor."""
         x = make_odd(x) if self.stride > 1 else x
         x = self.norm(self.conv(enn.GeometricTensor(x, self.in_type)))
         return (x if self.relu is None else self.relu(x)).tensor
 
     def folded(self):
-        """(weight, bias) of the one ordinary convolution that does the same in eval mode."""
+        """Return (weight, bias) of the one ordinary convolution that does the same in eval mode."""
         conv, norm = _exported(self.conv), _exported(self.norm)
         weight, bias = fuse_conv_bn_weights(
             conv.weight,

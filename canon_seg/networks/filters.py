@@ -1,4 +1,4 @@
-"""Filters of the exported networks: most of them are exact quarter turns of a few.
+"""Store filters of the exported networks: most of them are exact quarter turns of a few.
 
 An equivariant convolution holds every filter in all N orientations of the cyclic group. Those that
 are whole quarter turns apart are the same numbers in another order, so that the others can be made
@@ -13,12 +13,12 @@ from canon_seg.images.arrays import turn_maps
 
 
 def orientations_kept(order):
-    """How many of the N orientations have to be known: N / 4 where N is a multiple of 4."""
+    """Return how many of the N orientations have to be known: N / 4 if N is a multiple of 4."""
     return order // math.gcd(4, order)
 
 
 def first_orientations(weight, order):
-    """The filters that all others are quarter turns of.
+    """Return the filters that all others are quarter turns of.
 
     Args:
         weight: (out_fields * order, in_channels, k, k) ordinary convolution.
@@ -36,7 +36,7 @@ def first_orientations(weight, order):
 
 
 def all_orientations(first, order, from_image):
-    """The whole convolution from its first orientations; what was no quarter turn becomes one.
+    """Build the convolution from its first orientations; what was no quarter turn becomes one.
 
     Args:
         first: what :func:`first_orientations` returns.

@@ -1,4 +1,4 @@
-"""Folders of upright photographs without labels: all that the prior loss needs."""
+"""Stream folders of upright photographs without labels: all that the prior loss needs."""
 
 import os
 import zlib
@@ -20,7 +20,7 @@ MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
 
 
 def folder_weights(files, power):
-    """Probability of drawing each file, so that large folders do not drown the small ones.
+    """Return the probability of drawing each file, so that large folders do not drown small ones.
 
     Args:
         files: paths.
@@ -56,7 +56,7 @@ def choose_turns(files, fraction, turns):
 
 
 def augment(image, shape, rng, min_scale, on_canvas=0.0):
-    """A random upright view of a photograph: everything may change but which side is up.
+    """Return a random upright view of a photograph: everything may change but which side is up.
 
     Args:
         image: H x W x 3 uint8.
@@ -93,7 +93,7 @@ def augment(image, shape, rng, min_scale, on_canvas=0.0):
 
 
 def _tilt(view, degrees):
-    """As a camera that is not held quite level; mirrored borders fill the corners."""
+    """Tilt as a camera that is not held quite level; mirrored borders fill the corners."""
     height, width = view.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(
@@ -102,7 +102,7 @@ def _tilt(view, degrees):
 
 
 def _tilt_on_canvas(view, degrees, rng):
-    """Tilted, between just filling the frame and lying in it as a whole; plain corners."""
+    """Tilt between just filling the frame and lying in it as a whole; corners are plain."""
     height, width = view.shape[:2]
     cos, sin = np.cos(np.radians(degrees)), abs(np.sin(np.radians(degrees)))
     whole = min(height / (height * cos + width * sin), width / (width * cos + height * sin))
@@ -116,7 +116,7 @@ def _tilt_on_canvas(view, degrees, rng):
 
 
 def disturb_pixels(view, rng):
-    """Random colours, contrast, blur and noise.
+    """Disturb by random colours, contrast, blur and noise.
 
     Args:
         view: H x W x 3 float32, values 0..255.
@@ -140,7 +140,7 @@ def disturb_pixels(view, rng):
 
 
 class PhotoStream(IterableDataset):
-    """An endless stream of batches of augmented photographs, one shape for each batch.
+    """Yield batches of augmented photographs without end, one shape for each batch.
 
     The shape (landscape, portrait or square) is drawn apart from the photographs, so that the
     network cannot take the aspect ratio for a hint.

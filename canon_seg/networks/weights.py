@@ -1,4 +1,4 @@
-"""The file that a trained canonicalizer lives in, and its way back into a network.
+"""Write the file that a trained canonicalizer lives in, and read it back into a network.
 
 One small file serves both uses, in half precision: ``exported`` holds the ordinary convolutions
 for inference, ``trainable`` escnn's free parameters for further training. Of filters that are
@@ -90,7 +90,7 @@ def load_canonicalizer(path, trainable=False):
 
 
 def count_free_parameters(path):
-    """How many parameters of the network in a weights file can be trained.
+    """Count the parameters of the network in a weights file that can be trained.
 
     Raises:
         InputError: as :func:`load_canonicalizer`.
@@ -104,7 +104,7 @@ def count_free_parameters(path):
 
 
 def _read(path):
-    """(version, spec, input size, exported, trainable) of a file, the last two as stored."""
+    """Return (version, spec, input size, exported, trainable) of a file, the last two as stored."""
     contents = load_torch_file(path, _KEY)
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise InputError(
@@ -131,12 +131,12 @@ def _read(path):
 
 
 def _is_filter(name):
-    """Whether an entry of a plain network's state is a filter bank, not a bias."""
+    """Return whether an entry of a plain network's state is a filter bank, not a bias."""
     return name.endswith("conv.weight")
 
 
 def _with_all_turns(stored, plain):
-    """The state of a plain network from what is stored of it.
+    """Return the state of a plain network from what is stored of it.
 
     What does not have the shape that it should is left for :func:`load_state` to complain of.
     """
@@ -152,7 +152,7 @@ def _with_all_turns(stored, plain):
 
 
 def _free_state(network):
-    """Parameters and batch statistics, without the buffers that escnn makes from them."""
+    """Return parameters and batch statistics, without the buffers that escnn makes from them."""
     wanted = {name for name, _ in network.named_parameters()}
     return {
         name: value

@@ -1,4 +1,4 @@
-"""Other libraries' promptable predictors behind a canonicalizer: SAM 2, transformers' SAM."""
+"""Put other libraries' promptable predictors behind a canonicalizer: SAM 2, transformers' SAM."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_take
 
 
 class CanonicalImagePredictor:
-    """Any predictor with the pair ``set_image`` and ``predict`` of `SamPredictor`.
+    """Canonicalize for any predictor with `SamPredictor`'s pair ``set_image`` and ``predict``.
 
         predictor = CanonicalImagePredictor(SAM2ImagePredictor(model))      # PyPI: sam2
         predictor = CanonicalImagePredictor(TransformersSam(model, processor))
@@ -72,7 +72,7 @@ class CanonicalImagePredictor:
         multimask_output=True,
         return_logits=False,
     ):
-        """Masks for prompts on the current image.
+        """Predict masks for prompts on the current image.
 
         Args:
             point_coords: (N, 2) array of x, y clicks as pixel indices, or (B, N, 2) if the
@@ -117,7 +117,7 @@ class CanonicalImagePredictor:
 
 
 class TransformersSam:
-    """``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
+    """Provide ``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
 
     One prompt at a time. The processor's preprocessing is repeated for each; the image encoder is
     not.
@@ -137,6 +137,7 @@ class TransformersSam:
 
     @property
     def device(self):
+        """Return the device of the model."""
         return self.model.device
 
     @torch.no_grad()
@@ -156,7 +157,7 @@ class TransformersSam:
         multimask_output=True,
         return_logits=False,
     ):
-        """As segment_anything's `SamPredictor.predict`; arguments and results too."""
+        """Predict as segment_anything's `SamPredictor.predict`; arguments and results too."""
         if self._embedding is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         prompts = {}

@@ -1,4 +1,4 @@
-"""Results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
+"""Return results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from canon_seg.errors import InputError
 
 
 def to_coco_json(instances, image_id, category_ids=None):
-    """Detections of one image as entries of a COCO results file.
+    """Return detections of one image as entries of a COCO results file.
 
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
@@ -71,7 +71,7 @@ def coco_entries(
 
 
 def to_supervision(instances):
-    """Detections of one image for the library supervision (extra ``supervision``).
+    """Return detections of one image for the library supervision (extra ``supervision``).
 
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,

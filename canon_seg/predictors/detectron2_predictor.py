@@ -1,4 +1,4 @@
-"""detectron2's `DefaultPredictor` for this project's configs."""
+"""Provide detectron2's `DefaultPredictor` for this project's configs."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from detectron2.data import MetadataCatalog
 
 
 class CanonicalPredictor:
-    """One BGR image in, one result out, as `DefaultPredictor`; results turn with the image.
+    """Take one BGR image, return one result, as `DefaultPredictor`; results turn with the image.
 
         predictor = CanonicalPredictor(load_config("configs/mask_rcnn_c4.yaml"))
         result = predictor(cv2.imread("photo.jpg"))
@@ -53,7 +53,7 @@ class CanonicalPredictor:
         self.input_format = self.cfg.INPUT.FORMAT
 
     def __call__(self, original_image, prompts=None):
-        """The result of one image.
+        """Return the result of one image.
 
         Args:
             original_image: (H, W, 3) uint8 array, BGR, as read.
@@ -72,7 +72,7 @@ class CanonicalPredictor:
 
     @torch.no_grad()
     def batch(self, original_images, prompts=None):
-        """The results of several images of any sizes, which go through the model together.
+        """Return the results of several images of any sizes, which go through the model together.
 
         Args:
             original_images: sequence of images, see :meth:`__call__`.
@@ -126,7 +126,7 @@ class CanonicalPredictor:
 
 
 def _on_cpu(value):
-    """Tensors, `Instances`, and containers of these on the CPU; all else as it is."""
+    """Move tensors, `Instances`, and containers of these to the CPU; leave all else as it is."""
     if hasattr(value, "to"):
         return value.to("cpu")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Everything in an image: segment_anything's automatic mask generator on the canonical image."""
+"""Find everything in an image: segment_anything's mask generator on the canonical image."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from canon_seg.sam.models import LongestSide
 
 
 class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
-    """`SamAutomaticMaskGenerator` behind a canonicalizer.
+    """Put `SamAutomaticMaskGenerator` behind a canonicalizer.
 
         generator = CanonicalSamAutomaticMaskGenerator(sam)  # or SamAutomaticMaskGenerator(sam)
         records = generator.generate(image)
@@ -49,7 +49,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         self.predictor.transform = LongestSide(model.image_encoder.img_size)
 
     def generate(self, image):
-        """As the official generator's: see :meth:`generate_with_pose`, without the pose."""
+        """Generate as the official generator does: :meth:`generate_with_pose`, without the pose."""
         return self.generate_with_pose(image)[1]
 
     def generate_with_pose(self, image):

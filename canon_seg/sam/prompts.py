@@ -1,4 +1,4 @@
-"""Prompts of a promptable segmenter: boxes and clicks, and how they turn with their image."""
+"""Hold prompts of a promptable segmenter, boxes and clicks, and turn them with their image."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixe
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class Prompts:
-    """N prompts for one image, each a box, some clicks, or both.
+    """Hold N prompts for one image, each a box, some clicks, or both.
 
     Attributes:
         boxes: (N, 4) float32 XYXY edges in pixels of the image, or None.
@@ -50,12 +50,12 @@ class Prompts:
         return len(self.boxes if self.boxes is not None else self.points)
 
     def __getitem__(self, part):
-        """A slice of the prompts."""
+        """Return a slice of the prompts."""
         rows = {name: value[part] for name, value in vars(self).items() if value is not None}
         return replace(self, **rows)
 
     def snapped(self):
-        """On the grid of 1/256 px, where turning is exact in float32."""
+        """Snap to the grid of 1/256 px, where turning is exact in float32."""
         return replace(
             self,
             boxes=None if self.boxes is None else snap(self.boxes, PIXEL_STEP),
@@ -82,7 +82,7 @@ class Prompts:
         )
 
     def key(self):
-        """The coordinates as nested tuples: an order among the turns of one set of prompts."""
+        """Return coordinates as nested tuples: an order among the turns of one set of prompts."""
         return tuple(
             tuple(value.flatten().tolist())
             for value in (self.boxes, self.points)
@@ -90,7 +90,7 @@ class Prompts:
         )
 
     def to(self, device):
-        """The same prompts on another device."""
+        """Return the same prompts on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
 

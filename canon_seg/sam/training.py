@@ -1,4 +1,4 @@
-"""One training step of SAM: prompts drawn from masks, and their losses.
+"""Compute one training step of SAM: prompts drawn from masks, and their losses.
 
 As in Kirillov et al., "Segment Anything" (ICCV 2023), section 3 and appendix A, but that boxes are
 drawn with less noise (sam_losses.py), and that many prompts share the embedding of their image.
@@ -21,7 +21,7 @@ CORRECTED_FRACTION = 0.15
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Objects of several images, in pixels of SAM's square input, of S x S.
+    """Hold objects of several images, in pixels of SAM's square input, of S x S.
 
     Attributes:
         images: (N,) int64, which image's embedding each belongs to.
@@ -38,7 +38,7 @@ class PromptBatch:
 
 
 def training_losses(sam, embeddings, batch, *, warmup=False, loss="focal"):
-    """Losses of all prompts.
+    """Compute the losses of all prompts.
 
     Args:
         sam: the `Sam`.
@@ -68,7 +68,7 @@ def training_losses(sam, embeddings, batch, *, warmup=False, loss="focal"):
 
 
 def decode(sam, embeddings, images, sparse, dense):
-    """The mask decoder with the image embedding that belongs to each prompt.
+    """Run the mask decoder with the image embedding that belongs to each prompt.
 
     Args:
         sam: the `Sam`, official or tiny.
@@ -99,7 +99,7 @@ def decode(sam, embeddings, images, sparse, dense):
 
 
 def _first_prompts(batch):
-    """(boxes, (points, labels)): one of the two is None."""
+    """Draw (boxes, (points, labels)): one of the two is None."""
     if torch.rand(()) < BOX_FRACTION:
         return jitter_boxes(batch.boxes), None
     points = sample_pixel(batch.targets > 0.5)
@@ -108,7 +108,7 @@ def _first_prompts(batch):
 
 
 def _corrected(points, logits, targets):
-    """The clicks and one more, in the region where the mask was wrong.
+    """Return the clicks and one more, in the region where the mask was wrong.
 
     Args:
         points: (coordinates, labels) or None.
@@ -127,7 +127,7 @@ def _corrected(points, logits, targets):
 
 
 def coverage(masks, side, resize):
-    """Masks in the square input, padding included.
+    """Return masks in the square input, padding included.
 
     Args:
         masks: (N, H, W) of 0 and 1.

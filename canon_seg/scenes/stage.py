@@ -147,7 +147,7 @@ class Scene:
         return np.clip(np.floor(image + noise.sum(axis=0) + tint + 0.5), 0, 255).astype(np.uint8)
 
     def _window(self, x0, y0, x1, y1):
-        """Return slices of the part of [x0, x1] x [y0, y1] in the image, and its rows and columns."""
+        """Return slices of the part of [x0, x1] x [y0, y1] in the image, its rows and columns."""
         rows = slice(max(y0, 0), max(min(y1 + 1, self.height), 0))
         columns = slice(max(x0, 0), max(min(x1 + 1, self.width), 0))
         ys, xs = np.arange(self.height)[rows, None], np.arange(self.width)[None, columns]

@@ -1,4 +1,4 @@
-"""Peak memory of one way to segment one image, in a process of its own.
+"""Measure the peak memory of one way to segment one image, in a process of its own.
 
 python -m benchmarking.memory '{"segmenter": "sam_tiny", "way": "canonical", ...}'
 """
@@ -20,7 +20,9 @@ LARGE = {"height": 3000, "width": 4000, "masks": 100}
 
 
 def peak_memory(settings, segmenter, way, height, width, masks):
-    """MiB of a whole process, before and while it segments one image that is turned by 90 degrees.
+    """Return MiB of a process, before and while it segments one image turned by 90 degrees.
+
+    They are those of the whole process.
 
     Args:
         segmenter: key of :data:`benchmarking.ways.SEGMENTERS`.
@@ -50,7 +52,7 @@ def peak_memory(settings, segmenter, way, height, width, masks):
 
 
 def memory_of_ways(settings, segmenters, with_peer):
-    """By segmenter and way, and of a photograph of 12 megapixels with 100 masks."""
+    """Measure memory by segmenter and way, and of a photograph of 12 megapixels with 100 masks."""
     side = settings.image_size
     ways = ["vanilla", "canonical", "tta"] + ["equiadapt"] * with_peer
     results = {
@@ -90,7 +92,7 @@ def _run(task):
 
 
 def _mebibytes(field):
-    """Of this process, by the kernel; getrusage would count what the parent process had."""
+    """Return MiB of this process, by the kernel; getrusage would count what the parent had."""
     with open("/proc/self/status") as file:
         return int(re.search(rf"{field}:\s+(\d+) kB", file.read())[1]) / 1024
 

@@ -1,4 +1,4 @@
-"""The photographs of the web page: samples that need no network, and what visitors upload."""
+"""Load the photographs of the web page: samples that need no network, and users' uploads."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph, (H, W, 3) uint8 RGB, and a prompt to begin with."""
+    """Hold a photograph, (H, W, 3) uint8 RGB, and a prompt to begin with."""
 
     name: str
     image: np.ndarray
@@ -29,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may be.
+    """Describe what an upload may be.
 
     Attributes:
         megapixels: larger files are refused before they are decoded.
@@ -41,12 +41,12 @@ class Limits:
 
 
 def load_samples(max_side=Limits.max_side):
-    """All :class:`Sample` that are there; drawn scenes always are."""
+    """Load all :class:`Sample` that are there; drawn scenes always are."""
     return [_sample(*parts, max_side) for parts in (*_photos(), *_scenes())]
 
 
 def read_upload(path, limits=Limits()):
-    """The photograph in an uploaded file, upright by its EXIF tag and shrunk to the limits.
+    """Read the photograph in an uploaded file: upright by its EXIF tag, shrunk to the limits.
 
     Returns:
         (H, W, 3) uint8 RGB array.
@@ -68,7 +68,8 @@ def read_upload(path, limits=Limits()):
         if min(image.shape[:2]) < MIN_SIDE:
             raise InputError(
                 f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with "
-                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
+                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the "
+                "shorter"
             )
     except InputError as error:
         raise InputError(str(error).replace(path, os.path.basename(path))) from error

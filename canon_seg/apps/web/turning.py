@@ -38,7 +38,7 @@ class ObjectPrompt:
         return bool(self.points) or self.box is not None
 
     def turned(self, degrees, height, width):
-        """The prompt on the turned canvas of a ``height`` x ``width`` photograph.
+        """Return the prompt on the turned canvas of a ``height`` x ``width`` photograph.
 
         At other angles than quarter turns a box becomes the upright box around the turned one.
         """
@@ -65,7 +65,7 @@ class EncodedPhoto:
 
 @dataclass(frozen=True)
 class Session:
-    """What one visitor has before them. Never changed: every step makes a new one.
+    """Hold what one visitor has before them; it never changes, and every step makes a new one.
 
     Attributes:
         upright, turned: the photograph as given, and at the angle chosen.
@@ -83,7 +83,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one way, plain or canonical, says of the turned photograph.
+    """Hold what one way, plain or canonical, says of the turned photograph.
 
     Attributes:
         mask: (H, W) bool, of the turned photograph.
@@ -97,7 +97,7 @@ class Answer:
 
 
 class Turner:
-    """The models, shared by all sessions; they keep nothing of any.
+    """Hold the models, which all sessions share; they keep nothing of any session.
 
     Args:
         sam: a `Sam` in eval mode.
@@ -124,12 +124,12 @@ class Turner:
         return photo
 
     def open(self, image, degrees, prompt=ObjectPrompt()):
-        """:class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
+        """Return the :class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
         upright = self.encode(image)
         return self.turn(Session(upright, upright, prompt), degrees)
 
     def turn(self, session, degrees):
-        """The session at another angle.
+        """Return the session at another angle.
 
         Raises:
             InputError: if the angle is no finite number.
@@ -146,7 +146,7 @@ class Turner:
         )
 
     def compare(self, session):
-        """Both ways on the turned photograph.
+        """Segment the turned photograph both ways, plain and canonical.
 
         Returns:
             (session, plain, canonical): the session with this angle among those visited, and an
@@ -179,12 +179,12 @@ class Turner:
 
 
 def pose_of(session):
-    """The :class:`canon_seg.images.canonicalizer.Pose` found in the turned photograph."""
+    """Return the :class:`canon_seg.images.canonicalizer.Pose` found in the turned photograph."""
     return session.turned.canonical.pose
 
 
 def click(session, tool, x, y):
-    """The session after a click on the upright photograph.
+    """Return the session after a click on the upright photograph.
 
     Args:
         tool: one of ``TOOLS``.
@@ -217,16 +217,16 @@ def click(session, tool, x, y):
 
 
 def clear(session):
-    """The session without prompts."""
+    """Return the session without prompts."""
     return replace(session, prompt=ObjectPrompt(), corner=None, visited={})
 
 
 def turn_mask(mask, degrees):
-    """An (H, W) bool mask on the canvas of its turned photograph; exact at quarter turns."""
+    """Turn an (H, W) bool mask onto its turned photograph's canvas; exact at quarter turns."""
     return decode_rle(rotate_rle(encode_mask(mask), degrees)).astype(bool)
 
 
 def iou(mask, other):
-    """Intersection over union of two bool masks, 0..1; two empty ones are the same."""
+    """Return the intersection over union of two bool masks, 0..1; two empty ones are the same."""
     union = np.count_nonzero(mask | other)
     return np.count_nonzero(mask & other) / union if union else 1.0
