@@ -153,7 +153,7 @@ ACTIONS = {
     "keypoints": (np.array([[[1.0, 2.0, 1.0], [3.0, 0.5, 2.0]]]), turn_keypoints),
     "polygons": (
         [POINTS.reshape(-1)],
-        lambda value, *rest: turn_polygons(value, *rest),
+        turn_polygons,
     ),
     "rotated_boxes": (np.array([[3.0, 2.0, 4.0, 1.0, 30.0]]), turn_rotated_boxes),
     "rle": (

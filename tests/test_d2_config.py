@@ -1,5 +1,6 @@
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def our_keys():
 def test_every_key_has_a_comment_above_it():
     lines = inspect.getsource(add_canon_seg_config).splitlines()
     commented = set()
-    for above, line in zip(lines, lines[1:]):
+    for above, line in pairwise(lines):
         key = re.match(r"\s+cfg\.([A-Z0-9_.]+) = (?!CN\(\))", line)
         if key:
             assert above.strip().startswith("# "), f"{key[1]} has no comment"

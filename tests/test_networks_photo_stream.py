@@ -1,4 +1,4 @@
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ def test_the_seed_decides_the_stream(folder):
     first = contents(islice(stream(folder), 4))
     assert contents(islice(stream(folder), 4)) == first
     other = contents(islice(stream(folder, seed=1), 4))
-    assert not set(sum(first, [])) & set(sum(other, []))
+    assert not set(chain(*first)) & set(chain(*other))
 
 
 def test_weights_decide_what_is_drawn(folder):
@@ -184,7 +184,7 @@ def test_workers_draw_different_parts_and_always_the_same(folder):
         return contents(islice(build_photo_loader(stream(folder), 2), 4))
 
     first = drawn()
-    everything = sum(first, [])
+    everything = list(chain(*first))
     assert len(set(everything)) == len(everything)
     assert drawn() == first
 

@@ -42,8 +42,8 @@ def tiny_sam(seed):
 def toy_config(load, path):
     cfg = load("sam_tiny_c4.yaml", ["MODEL.SEGMENTER.WEIGHTS", str(path), "MODEL.DEVICE", "cpu"])
     tiny = cfg.MODEL.SAM.TINY
-    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM = map(
-        lambda value: list(value) if isinstance(value, tuple) else value, TINY
+    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM = (
+        list(value) if isinstance(value, tuple) else value for value in TINY
     )
     return cfg
 

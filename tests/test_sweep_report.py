@@ -54,7 +54,8 @@ def test_other_angles_are_lines_straight_and_polar():
         assert vanilla.get_color() != canonical.get_color()
     dashed = [line.get_ydata()[0] for line in straight.lines if line.get_linestyle() == "--"]
     assert dashed == [13.5, 14.5]
-    assert straight.get_ylim()[0] <= 0 < 35.5 < straight.get_ylim()[1]
+    low, high = straight.get_ylim()
+    assert low <= 0 and high > 35.5
     [filled] = remainder.collections
     outline = filled.get_paths()[0].vertices
     assert [45, 45] in outline.tolist() and [90, 0] in outline.tolist()

@@ -210,7 +210,7 @@ def make_mask_rcnn(folder):
 
     cfg = load_config("mask_rcnn_c4.yaml", ["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""])
     model = {key: value.numpy() for key, value in build_segmenter(cfg).state_dict().items()}
-    with open(folder / "model_final_f10217.pkl", "wb") as file:
+    with (folder / "model_final_f10217.pkl").open("wb") as file:
         pickle.dump({"model": model, "__author__": "docs-check"}, file)
 
 

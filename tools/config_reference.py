@@ -96,9 +96,9 @@ def format_keys(keys):
     for section, (rows, comment) in sections.items():
         text += [f"\n## {section}\n", *([f"{comment}\n"] if comment else [])]
         text += ["| key | default | |", "|---|---|---|"]
-        for name, default, comment in rows:
+        for name, default, explanation in rows:
             key = name.removeprefix(f"{section}.")
-            text.append(f"| `{key}` | `{_cell(default)}` | {_cell(comment)} |")
+            text.append(f"| `{key}` | `{_cell(default)}` | {_cell(explanation)} |")
     return "\n".join(text) + "\n"
 
 

@@ -10,7 +10,7 @@ canonicalizer. how_it_works.jpg: the way of one image. Needs scikit-image, whose
 import argparse
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 
 from canon_seg import CanonicalSamPredictor, load_default_canonicalizer, load_default_sam
@@ -20,7 +20,7 @@ from canon_seg.errors import run_main
 from canon_seg.geometry import C4, turn_boxes, turn_image, turn_maps
 from canon_seg.io.files import write_atomically
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +61,9 @@ def draw_turns(image, predictors):
     """Draw the masks of two predictors in the four turns of an image."""
     figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
     height, width = image.shape[:2]
-    for (name, predictor, color), row in zip(predictors, rows):
+    for (name, predictor, color), row in zip(predictors, rows, strict=True):
         upright = None
-        for turns, axes in zip(C4.elements, row):
+        for turns, axes in zip(C4.elements, row, strict=True):
             turned = np.ascontiguousarray(turn_image(image, turns))
             box = turn_boxes(BOX, turns, height, width)
             _, mask = segment(predictor, turned, box)

@@ -17,7 +17,8 @@ A study names a training config, options for all runs, and a few options for eac
       images: DIR
 
 Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that
-an interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints it.
+an interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints
+it.
 """
 
 import argparse
@@ -136,9 +137,12 @@ def run(name, study, folder):
 
 
 def _call(command, log):
-    with open(log, "a", encoding="utf-8") as file:
+    with Path(log).open("a", encoding="utf-8") as file:
         process = subprocess.run(
-            [sys.executable, *map(str, command)], stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, *map(str, command)],
+            check=False,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     if process.returncode:
         raise InputError(f"{Path(command[0]).name} failed; its last lines are in {log}")

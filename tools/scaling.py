@@ -116,7 +116,7 @@ def measure(args):
 
 
 def timed_sweep(cfg, dataset, images_dir, folder, path):
-    """Return what one sweep took."""
+    """Time one sweep in this process; the main one writes the seconds to ``path``."""
     models, prompts = build_models(cfg, MODES), None
     if capabilities(segmenter_class(cfg)).takes_prompts:
         prompts = load_box_prompts("boxes", dataset)

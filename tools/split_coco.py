@@ -34,7 +34,7 @@ def main():
             f"can be split by 2 to {len(dataset['images'])}"
         )
     output = check_output_dir(args.output)
-    for name, part in zip(("held_out", "train"), split(dataset, args.every)):
+    for name, part in zip(("held_out", "train"), split(dataset, args.every), strict=True):
         path = Path(output) / f"{name}.json"
         write_json(path, part)
         print(f"{path}: {len(part['images'])} images, {len(part['annotations'])} annotations")

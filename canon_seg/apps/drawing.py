@@ -1,11 +1,11 @@
 """Draw images with their masks, prompts and captions; all arrays are RGB uint8."""
 
 import colorsys
-import os
 from functools import cache
+from pathlib import Path
 
 import cv2
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -52,12 +52,12 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         _enlarged(image, factor), [_enlarged(mask, factor) for mask in masks], palette
     )
     line = _line_width(picture)
-    for box, color in zip(boxes, palette):
+    for box, color in zip(boxes, palette, strict=False):
         x0, y0, x1, y1 = (round(float(edge) * factor) for edge in box)
         corners = (x0, y0), (max(x1 - 1, x0), max(y1 - 1, y0))
         cv2.rectangle(picture, *corners, WHITE, 2 * line + 1)
         cv2.rectangle(picture, *corners, color.tolist(), line)
-    for click, color in zip(clicks, palette[len(boxes) :]):
+    for click, color in zip(clicks, palette[len(boxes) :], strict=False):
         centre = tuple(round((float(index) + 0.5) * factor - 0.5) for index in click)
         cv2.circle(picture, centre, 4 * line + 2, WHITE, -1, cv2.LINE_AA)
         cv2.circle(picture, centre, 3 * line + 1, color.tolist(), -1, cv2.LINE_AA)
@@ -162,5 +162,5 @@ def _line_width(picture):
 def _font(size):
     # matplotlib brings a font, so that pictures look the same everywhere.
     return ImageFont.truetype(
-        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
+        str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size
     )

@@ -269,7 +269,8 @@ def import_detectors(cfg):
 def process_all(args, paths, output, segment, prompts, results):
     """Work on each input, print a line for it, and return the errors of those that failed."""
     errors = []
-    for path, name in zip(tqdm(paths, unit="file", disable=None), output_names(paths, output)):
+    names = output_names(paths, output)
+    for path, name in zip(tqdm(paths, unit="file", disable=None), names, strict=True):
         found = None if results is None else Results()
         try:
             if is_video(path):

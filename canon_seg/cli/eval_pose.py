@@ -121,7 +121,7 @@ def main():
             details,
             [
                 {"file": name, "probabilities": row.tolist()}
-                for name, row in zip(names, probabilities)
+                for name, row in zip(names, probabilities, strict=True)
             ],
         )
     write_json(
@@ -140,7 +140,7 @@ def main():
 def check_outputs(output, details):
     """Return the two paths, the second may be None, once files can be written there."""
     paths = [Path(path) if path else None for path in (output, details)]
-    for option, path in zip(("--output", "--details"), paths):
+    for option, path in zip(("--output", "--details"), paths, strict=True):
         if path is None:
             continue
         if path.suffix != ".json" or path.is_dir():

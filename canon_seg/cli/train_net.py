@@ -19,7 +19,6 @@ files in OUTPUT_DIR go before these. AP at turned angles: canon-seg-eval.
 SOLVER.IMS_PER_BATCH images of a step.
 """
 
-import os
 import zlib
 from pathlib import Path
 
@@ -57,7 +56,8 @@ def setup(args):
         raise InputError(
             f"MODEL.SEGMENTER.{used_numerics(cfg)[0]} is for a segmenter behind "
             "CanonicalizedSegmenter, and MODEL.META_ARCHITECTURE is "
-            f"{cfg.MODEL.META_ARCHITECTURE}; set it to False (SOLVER.BFLOAT16 is training's own key)"
+            f"{cfg.MODEL.META_ARCHITECTURE}; set it to False "
+            "(SOLVER.BFLOAT16 is training's own key)"
         )
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)
@@ -114,9 +114,9 @@ def with_results(cfg):
         (cfg.MODEL.CANONICALIZER, "canonicalizer.pth"),
         (cfg.MODEL.SEGMENTER, "segmenter.pth"),
     ):
-        path = os.path.join(cfg.OUTPUT_DIR, name)
-        if os.path.isfile(path):
-            keys.WEIGHTS = path
+        path = Path(cfg.OUTPUT_DIR, name)
+        if path.is_file():
+            keys.WEIGHTS = str(path)
     return cfg
 
 

@@ -87,16 +87,17 @@ def _turn(annotation, turns, height, width, turn_segmentation):
     for key, value in annotation.items():
         try:
             if key == "segmentation" and value:
-                value = turn_segmentation(value, turns, height, width)
+                turned[key] = turn_segmentation(value, turns, height, width)
             elif key == "bbox":
-                value = _turn_bbox(value, turns, height, width)
+                turned[key] = _turn_bbox(value, turns, height, width)
             elif key == "keypoints":
-                value = _turn_keypoints(value, turns, height, width)
-            elif key != "segmentation" and key not in _INVARIANT_KEYS:
+                turned[key] = _turn_keypoints(value, turns, height, width)
+            elif key == "segmentation" or key in _INVARIANT_KEYS:
+                turned[key] = value
+            else:
                 raise InputError(f"not known how it turns; remove it, or add it to {__name__}")
         except InputError as error:
             raise InputError(f"annotation {annotation.get('id')}, key {key!r}: {error}") from error
-        turned[key] = value
     return turned
 
 

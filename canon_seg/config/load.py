@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -45,7 +46,7 @@ def load_config(config_file, options=(), defaults=None):
     cfg = default_config() if defaults is None else defaults
     if config_file:
         config_file = resolve_config(config_file)
-        if not os.path.isfile(config_file):
+        if not Path(config_file).is_file():
             raise InputError(
                 f"--config-file: there is no file {config_file}, nor is that the name of a config "
                 f"that comes with canon_seg ({', '.join(embedded_configs())})"

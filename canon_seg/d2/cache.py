@@ -51,7 +51,7 @@ class ResultCache:
                 return None
             self._entries.move_to_end(key)
             self.hits += 1
-        return pickle.loads(data)
+        return pickle.loads(data)  # noqa: S301 - what put() has written
 
     def put(self, key, result):
         """Keep a copy of a result: tensors and detectron2's structures, in any containers."""
@@ -139,10 +139,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value):
         if not isinstance(value, torch.Tensor):
             return NotImplemented
+        data = _as_bytes(value)
         if value.dtype == torch.bool:
-            data = np.packbits(_as_bytes(value))
-        else:
-            data = _as_bytes(value)
+            data = np.packbits(data)
         return _tensor, (data.tobytes(), value.dtype, tuple(value.shape), str(value.device))
 
 

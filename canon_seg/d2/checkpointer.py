@@ -22,8 +22,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     A file whose entries do not fit the model is an :class:`InputError`; only a backbone that comes
     under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is. A
-    model that declares a ``checkpoint_module`` (see :mod:`canon_seg.d2.capabilities`) reads files too that
-    hold this submodule alone.
+    model that declares a ``checkpoint_module`` (see :mod:`canon_seg.d2.capabilities`) reads files
+    too that hold this submodule alone.
 
     Args:
         model, save_dir, checkpointables: as detectron2's.

@@ -23,6 +23,7 @@ import sys
 import warnings
 from importlib.resources import files
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -91,7 +92,7 @@ def _fill_pkg_resources(module):
 class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Find the stand-ins, once all other finders have found nothing under their names."""
 
-    STAND_INS = {
+    STAND_INS: ClassVar = {
         _COMPILED: (_CompiledOperatorsAbsent, _fill_compiled),
         "pkg_resources": (ModuleType, _fill_pkg_resources),
     }

@@ -106,7 +106,7 @@ def launch(main, args, options):
                 )
         except torch_multiprocessing.ProcessRaisedException as error:
             raise _failure(folder) or error from error
-        except (_Killed, torch_multiprocessing.ProcessExitedException) as error:
+        except (_KilledError, torch_multiprocessing.ProcessExitedException) as error:
             # What the others died of, once this one was gone, tells nothing.
             raise _failure(folder, ["input_error"]) or InputError(
                 f"a process ended before its time ({error}); was memory short? Fewer processes "
@@ -186,11 +186,11 @@ def _launch_on_cpus(task, options):
     except torch_multiprocessing.ProcessRaisedException as error:
         codes = {process.exitcode for process in context.processes} - {None, -signal.SIGTERM}
         if min(codes, default=0) < 0:  # those that are left are ended by SIGTERM
-            raise _Killed(signal.Signals(-min(codes)).name) from error
+            raise _KilledError(signal.Signals(-min(codes)).name) from error
         raise
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     """Say that a signal ended a process, even if another one failed first for want of it."""
 
 

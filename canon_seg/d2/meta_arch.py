@@ -290,7 +290,7 @@ class CanonicalizedSegmenter(nn.Module):
         return losses
 
 
-class _losses_in_eval_mode:
+class _losses_in_eval_mode:  # noqa: N801 - used as a function is
     """Let a frozen segmenter compute its losses without training any of its layers.
 
     detectron2's models return losses by their ``training`` flag. The flag is raised for the length

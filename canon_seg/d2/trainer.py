@@ -105,7 +105,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """Build the optimizer that SOLVER.OPTIMIZER names, or raise InputError if nothing is trained."""
+        """Build the optimizer that SOLVER.OPTIMIZER names; InputError if nothing is trained."""
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(
                 "there is nothing to train: MODEL.CANONICALIZER.NAME is "
@@ -142,13 +142,13 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict):
-        """Load the state, the optimizer's too."""
+        """Load what :meth:`state_dict` returned, the optimizer's state too."""
         super().load_state_dict(state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
 
     def build_hooks(self):
-        """Build what happens between the steps, in that order."""
+        """Build the hooks that run around the steps, in the order of their turns."""
         cfg = self.cfg
         built = [hooks.IterationTimer(), hooks.LRScheduler()]
         if self.averaged is not _unwrapped(self.model):

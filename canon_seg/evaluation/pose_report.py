@@ -103,7 +103,7 @@ def plot_photos(images, captions, columns=4):
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, image, caption in zip(grid, images, captions):
+    for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image)
         axes.set_title(caption, fontsize=8)
     return figure

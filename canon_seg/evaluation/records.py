@@ -24,7 +24,7 @@ from canon_seg.io.files import check_output_dir, write_atomically, write_json
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _VIEWS = b', "views": ['
 
@@ -97,7 +97,7 @@ class Records:
         try:
             if self._file is None:
                 path = self.folder / f"{secrets.token_hex(8)}.jsonl"
-                self._file = open(path, "xb", buffering=0)
+                self._file = path.open("xb", buffering=0)
             _write_whole(self._file, line)
         except OSError as error:
             raise InputError(
@@ -112,7 +112,7 @@ class Records:
         """
         lines = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 start = 0
                 for line in file:
                     if line.endswith(b"\n"):
@@ -129,16 +129,16 @@ class Records:
             index: of the view.
         """
         for line in finished.values():
-            with open(line.path, "rb") as file:
+            with line.path.open("rb") as file:
                 file.seek(line.views_start + sum(line.sizes[:index]) + len(", ") * index)
                 yield json.loads(file.read(line.sizes[index]))
 
     def write(self, finished, path):
         """Write the header and all finished images to one file, ordered by image id."""
-        with write_atomically(path) as temporary, open(temporary, "wb") as merged:
+        with write_atomically(path) as temporary, temporary.open("wb") as merged:
             merged.write(json.dumps(self._read_header()).encode() + b"\n")
             for line in finished.values():
-                with open(line.path, "rb") as file:
+                with line.path.open("rb") as file:
                     file.seek(line.start)
                     merged.write(file.read(line.end - line.start))
 
@@ -163,7 +163,7 @@ class Records:
         check_output_dir(self.folder)
         if fcntl is None or self._lock is not None:
             return
-        lock = open(self.folder / "lock", "a")
+        lock = (self.folder / "lock").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -54,7 +54,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         Raises:
             InputError: see there.
         """
-        for image, output in zip(inputs, outputs):
+        for image, output in zip(inputs, outputs, strict=True):
             self.extend(coco_results(output, image["image_id"], self._category_ids))
 
     def extend(self, results):
@@ -85,7 +85,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         evaluation.run()
         return {
             metric: 100 * float(value) if value >= 0 else float("nan")
-            for metric, value in zip(METRICS, evaluation.stats)
+            for metric, value in zip(METRICS, evaluation.stats, strict=False)
         }
 
 
@@ -109,7 +109,7 @@ def _detections(results, task):
             "iscrowd": 0,
             key: entry[key],
         }
-        for number, (entry, area) in enumerate(zip(results, areas), start=1)
+        for number, (entry, area) in enumerate(zip(results, areas, strict=True), start=1)
     ]
 
 

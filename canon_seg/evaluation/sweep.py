@@ -185,7 +185,9 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
-                facts["cache"] = [now - then for now, then in zip(_cache_counts(models), before)]
+                facts["cache"] = [
+                    now - then for now, then in zip(_cache_counts(models), before, strict=True)
+                ]
             records.append(
                 entry["id"], facts, [results[mode, view] for mode in models for view in views]
             )
@@ -242,7 +244,7 @@ def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
     found, policies, passes = dict.fromkeys(views, 0), {}, 0
     for image in facts:
-        for view, (pose, policy, runs) in zip(views, image["poses"]):
+        for view, (pose, policy, runs) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
             policies[policy] = policies.get(policy, 0) + 1

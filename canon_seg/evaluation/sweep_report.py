@@ -4,6 +4,7 @@ All three take the dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -205,7 +206,7 @@ def _line(by_angle):
     points = sorted((float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE)
     points.append((points[0][0] + 360, points[0][1]))
     angles, heights = [], []
-    for (angle, value), (following, _) in zip(points, points[1:]):
+    for (angle, value), (following, _) in pairwise(points):
         angles.append(angle)
         heights.append(math.nan if value is None else value)
         if following - angle > 90:

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,11 +19,11 @@ _ORIENTATIONS = {
     5: lambda pixels: pixels.swapaxes(0, 1),
     6: lambda pixels: np.rot90(pixels, -1),
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
+    8: np.rot90,
 }
 
 
-def read_image(path, format="BGR"):
+def read_image(path, format="BGR"):  # noqa: A002 - detectron2's name
     """Read an image file into an array, with its EXIF orientation applied.
 
     For 8-bit files the pixels are those of ``detectron2.data.detection_utils.read_image``, except
@@ -106,7 +107,7 @@ def _opened(path):
             "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from error
     except UnidentifiedImageError as error:
-        if os.path.getsize(path) == 0:
+        if Path(path).stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes); get the file again") from error
         raise InputError(
             f"{path}: is not an image, or its beginning is broken; give a JPEG, PNG or another "

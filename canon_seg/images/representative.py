@@ -69,9 +69,8 @@ def _as_integers(image: "np.ndarray | torch.Tensor") -> Pixels:
             image = image.to(torch.uint8)
         if image.device.type != "cpu":
             return image
-        image = image.numpy()
         # Signed bits of floats are ordered as unsigned ones, on every device: see _value.
-        return image
+        return image.numpy()
     if image.dtype.kind == "f":
         image = np.ascontiguousarray(image).view(f"i{image.dtype.itemsize}")
     return image

@@ -4,9 +4,9 @@ Two formats: PyTorch files, loaded as weights only, and detectron2's model-zoo `
 pickle is taken down as plain values before any array is made of it.
 """
 
-import os
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def _encode(text, encoding):
 _SAFE_GLOBALS = {
     "numpy.ndarray": "ndarray",  # only ever an argument, which is not looked at
     "numpy.dtype": lambda code, *flags: _PickledDtype(code),
-    "collections.OrderedDict": lambda *items: _DictWithAttributes(*items),
+    "collections.OrderedDict": lambda *items: _DictWithAttributes(*items),  # noqa: PLW0108
     "_codecs.encode": _encode,
     "__builtin__.bytes": lambda: b"",  # protocol 2 writes empty bytes as a call
 }
@@ -135,7 +135,7 @@ def load_pickle_file(path, key):
     """
     check_is_file(path, key)
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return _plain(_WeightsUnpickler(file, encoding="latin1").load(), {})
     except Exception as error:  # a damaged pickle can raise anything
         raise _not_loaded(path, key, error) from error
@@ -267,7 +267,7 @@ def check_fit(path, key, *, missing, unknown, shapes):
 
 def check_is_file(path, key):
     """Raise an :class:`InputError` that names both, if there is no such file."""
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise InputError(f"{key}: there is no file {path}; give the path of a weights file")
 
 

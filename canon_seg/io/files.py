@@ -1,7 +1,6 @@
 """Write output files that are complete or absent, and make output folders that can be written."""
 
 import json
-import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +34,7 @@ def write_atomically(path):
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.filename not in (None, str(temporary)):
             raise
@@ -64,12 +63,14 @@ def save_torch(path, contents):
     Raises:
         InputError: naming the file, where it can't be written.
     """
-    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(contents, file)
         except RuntimeError as error:
             # PyTorch complains of the size of what a failed write has left; the reason lies below.
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def check_output_dir(path):

@@ -5,7 +5,8 @@ Both networks are written over a layer class that exists twice:
 * :class:`canon_seg.networks.escnn_layers.ConvBlock` keeps the free parameters of the
   equivariant filters; it is trained and needs escnn;
 * :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution
-  with the batch norm folded in; it is what a trained network is exported to, and what inference uses.
+  with the batch norm folded in; it is what a trained network is exported to, and what inference
+  uses.
 
 A network maps images (B, 3, h, w) to logits (B, N) over the poses of the cyclic group of order N
 and satisfies ``logits(turn(x, a)) == roll(logits(x), a)`` up to floating-point noise, for any h and
@@ -14,6 +15,7 @@ Cesa, "General E(2)-Equivariant Steerable CNNs" (NeurIPS 2019); sizes as in Mond
 """
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -79,7 +81,7 @@ class GCNN(nn.Module):
         order = spec.group_order
         self.stem = block(order, None, spec.fields[0], 5, stride=2)
         stages = []
-        for before, after in zip(spec.fields, spec.fields[1:]):
+        for before, after in pairwise(spec.fields):
             stages.append(block(order, before, after, 3, stride=2))
             stages += [block(order, after, after, 3) for _ in range(spec.depth - 1)]
         self.stages = nn.Sequential(*stages)
@@ -119,7 +121,7 @@ class GWRN(nn.Module):
         order = spec.group_order
         self.stem = block(order, None, spec.fields[0], 5, stride=2)
         stages = []
-        for before, after in zip(spec.fields, spec.fields[1:]):
+        for before, after in pairwise(spec.fields):
             stages.append(ResidualBlock(order, before, after, 2, block))
             stages += [ResidualBlock(order, after, after, 1, block) for _ in range(spec.depth - 1)]
         self.stages = nn.Sequential(*stages)

@@ -31,10 +31,8 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.group_order, self.from_image = group_order, in_fields is None
         space = gspaces.rot2dOnR2(group_order)
-        if in_fields is None:
-            fields = [space.trivial_repr] * 3
-        else:
-            fields = [space.regular_repr] * in_fields
+        is_image = in_fields is None
+        fields = [space.trivial_repr] * 3 if is_image else [space.regular_repr] * in_fields
         self.in_type = enn.FieldType(space, fields)
         out_type = enn.FieldType(space, [space.regular_repr] * out_fields)
         self.conv = enn.R2Conv(

@@ -1,7 +1,7 @@
 """Stream folders of upright photographs without labels: all that the prior loss needs."""
 
-import os
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,8 +29,8 @@ def folder_weights(files, power):
     Returns:
         (len(files),) float64 array that sums to 1.
     """
-    folders, members, counts = np.unique(
-        [os.path.dirname(file) for file in files], return_inverse=True, return_counts=True
+    _, members, counts = np.unique(
+        [str(Path(file).parent) for file in files], return_inverse=True, return_counts=True
     )
     weights = counts[members] ** (power - 1.0)
     return weights / weights.sum()
@@ -49,7 +49,7 @@ def choose_turns(files, fraction, turns):
     """
     drawn = np.zeros(len(files), np.int64)
     for index, file in enumerate(files):
-        rng = np.random.default_rng(zlib.crc32(os.path.basename(file).encode()))
+        rng = np.random.default_rng(zlib.crc32(Path(file).name.encode()))
         if rng.random() < fraction:
             drawn[index] = turns or rng.integers(1, 4)
     return drawn

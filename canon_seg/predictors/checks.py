@@ -69,7 +69,7 @@ def boxes_problem(boxes, size):
 
 
 def mask_problem(shape, wanted):
-    """Describe what is wrong with the shape of the mask logits that a prediction starts from."""
+    """Describe what is wrong with the shape of mask logits to start from, or return None."""
     if shape != wanted:
         return f"mask_input has shape {shape}; give {wanted}, logits as returned earlier"
     return None

@@ -57,15 +57,15 @@ def coco_entries(
             "bbox": box,
             "score": score,
         }
-        for label, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist())
+        for label, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist(), strict=True)
     ]
     if masks is not None:
-        for entry, mask in zip(entries, masks.cpu().numpy()):
+        for entry, mask in zip(entries, masks.cpu().numpy(), strict=True):
             entry["segmentation"] = with_str_counts(encode_mask(mask))
     if keypoints is not None:
         keypoints = np.array(keypoints.cpu(), dtype=np.float64)
         keypoints[..., :2] -= 0.5  # detectron2's are continuous, COCO's pixel indices
-        for entry, one in zip(entries, keypoints):
+        for entry, one in zip(entries, keypoints, strict=True):
             entry["keypoints"] = one.reshape(-1).tolist()
     return entries
 

@@ -84,7 +84,7 @@ class CanonicalPredictor:
         prompts = [None] * len(original_images) if prompts is None else list(prompts)
         if len(prompts) != len(original_images):
             raise InputError(f"{len(prompts)} prompts for {len(original_images)} images")
-        inputs = [self._inputs(*pair) for pair in zip(original_images, prompts)]
+        inputs = [self._inputs(*pair) for pair in zip(original_images, prompts, strict=True)]
         return [_on_cpu(result) for result in self.model(inputs)] if inputs else []
 
     def _inputs(self, image, prompts):

@@ -118,7 +118,7 @@ class TinyImageEncoder(nn.Module):
         self.img_size = image_size
         self.stem = nn.Sequential(_ConvNorm(3, channels[0], 3, stride=2), nn.ReLU(inplace=True))
         stages, before = [], channels[0]
-        for after, count in zip(channels, blocks):
+        for after, count in zip(channels, blocks, strict=True):
             stage = [_Residual(before, after, stride=2)]
             stage += [_Residual(after, after) for _ in range(count - 1)]
             stages.append(nn.Sequential(*stage))
@@ -159,7 +159,7 @@ class TinyImageEncoder(nn.Module):
         cells = self.context(x.flatten(2).transpose(1, 2).contiguous())
         features[-1] = cells.transpose(1, 2).unflatten(2, x.shape[-2:])
         merged = None
-        for lateral, feature in zip(reversed(self.laterals), reversed(features[1:])):
+        for lateral, feature in zip(reversed(self.laterals), reversed(features[1:]), strict=True):
             level = lateral(feature)
             if merged is not None:
                 level = level + F.interpolate(merged, scale_factor=2, mode="nearest")
@@ -372,7 +372,7 @@ class TinyMaskDecoder(MaskDecoder):
         """Return features of strides 8, 4 and 2 in windows, and what they are like."""
         coarse, middle, fine = (
             align(maps, images, windows, factor * cells, self.image_size)
-            for maps, factor in zip(unpack(embeddings), (1, 2, 4))
+            for maps, factor in zip(unpack(embeddings), (1, 2, 4), strict=True)
         )
         coarse = coarse + self.coarse_comparison(coarse)
         return coarse, middle + self.middle_comparison(middle), fine

@@ -39,7 +39,7 @@ class Prompts:
             if value is None:
                 continue
             fits = value.dim() == 1 + len(shape) and all(
-                want in (None, have) for want, have in zip(shape, value.shape[1:])
+                want in (None, have) for want, have in zip(shape, value.shape[1:], strict=True)
             )
             if not fits or len(value) != len(self):
                 raise ValueError(f"{name} of {len(self)} prompts have shape {tuple(value.shape)}")

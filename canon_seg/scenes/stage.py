@@ -155,10 +155,10 @@ class Scene:
 
     def polygon_mask(self, points):
         """Return window and mask of a convex polygon with integer corners, outline included."""
-        xs, ys = zip(*points)
+        xs, ys = zip(*points, strict=True)
         window, y, x = self._window(min(xs), min(ys), max(xs), max(ys))
         left, right = np.ones((2, *np.broadcast_shapes(x.shape, y.shape)), bool)
-        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]):
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
             side = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
             left &= side <= 0
             right &= side >= 0

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -72,7 +73,7 @@ def _run(task):
     settings = Settings(torch.device(task["device"]))
     if task["quick"]:
         settings = settings.toy()
-    model, cfg = build(task["segmenter"], settings)
+    model, _ = build(task["segmenter"], settings)
     image, prompts = picture(task["height"], task["width"]), None
     if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(task["masks"], task["height"], task["width"])
@@ -93,8 +94,8 @@ def _run(task):
 
 def _mebibytes(field):
     """Return MiB of this process, by the kernel; getrusage would count what the parent had."""
-    with open("/proc/self/status") as file:
-        return int(re.search(rf"{field}:\s+(\d+) kB", file.read())[1]) / 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
 
 
 if __name__ == "__main__":

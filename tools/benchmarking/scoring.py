@@ -83,7 +83,7 @@ def made_up(num_images, seed=0):
         ellipses = _ellipses(rng, count)
         classes = rng.integers(1, CATEGORIES + 1, count)
         rles = _rles(ellipses)
-        for ellipse, category, rle in zip(ellipses, classes, rles):
+        for ellipse, category, rle in zip(ellipses, classes, rles, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -100,7 +100,7 @@ def made_up(num_images, seed=0):
         near = near * rng.normal(1, 0.08, near.shape)
         detected = np.concatenate([near, _ellipses(rng, DETECTIONS)])[:DETECTIONS]
         classes = np.concatenate([np.repeat(classes, 2), rng.integers(1, CATEGORIES + 1, 100)])
-        for category, rle in zip(classes, _rles(detected)):
+        for category, rle in zip(classes, _rles(detected), strict=False):
             results.append(
                 {
                     "image_id": image["id"],
@@ -151,7 +151,8 @@ def _pycocotools(reference, results):
         evaluation.accumulate()
         evaluation.summarize()
         figures[task] = {
-            metric: 100 * float(value) for metric, value in zip(METRICS, evaluation.stats)
+            metric: 100 * float(value)
+            for metric, value in zip(METRICS, evaluation.stats, strict=False)
         }
     return figures
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from pathlib import Path
 
 import torch
 
@@ -94,7 +95,6 @@ def _summaries(node, name):
 
 def _cpu_model():
     try:
-        with open("/proc/cpuinfo") as file:
-            return re.search(r"model name\s*:\s*(.+)", file.read())[1].strip()
+        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())[1].strip()
     except (OSError, TypeError):
         return platform.processor() or platform.machine()

@@ -27,7 +27,7 @@ def measure(functions, rounds, device=torch.device("cpu")):
     for function in functions.values():
         _seconds(function, device)
     times = [[_seconds(function, device) for function in functions.values()] for _ in range(rounds)]
-    return dict(zip(functions, np.array(times).T))
+    return dict(zip(functions, np.array(times).T, strict=True))
 
 
 def summary(times):

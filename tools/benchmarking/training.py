@@ -62,7 +62,7 @@ def time_training(settings, with_peer):
                     "segmenter: SAM ViT-B's image encoder": lambda: encoder(pixels),
                 }
             )
-            counts.update(zip(list(functions)[2:], (batch, few, 1)))
+            counts.update(zip(list(functions)[2:], (batch, few, 1), strict=True))
         times = measure(functions, max(2, settings.rounds // 2), settings.device)
     times = {name: values / counts[name] for name, values in times.items()}
     facts = {
@@ -83,7 +83,7 @@ def time_training(settings, with_peer):
     ours, reading, shared, own, segmenter = times.values()
     return facts, {
         key: ratio(theirs, ours + reading)
-        for key, theirs in zip(keys, (shared + segmenter, shared, own))
+        for key, theirs in zip(keys, (shared + segmenter, shared, own), strict=True)
     }
 
 

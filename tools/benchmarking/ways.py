@@ -193,7 +193,7 @@ def time_ways(name, settings, peer=None):
     Returns:
         (dict that JSON can hold, dict from key to :func:`benchmarking.timing.ratio`).
     """
-    model, cfg = build(name, settings)
+    model, _ = build(name, settings)
     models = {
         mode: model_for(0)
         for mode, model_for in models_by_mode(model, ["vanilla", "canonical", "tta"]).items()
@@ -242,7 +242,7 @@ def time_numerics(name, settings):
     It is the time without it over the time with it.
     """
     keys = ["BFLOAT16", "CHANNELS_LAST"] + ["COMPILE"] * settings.compiles
-    model, cfg = build(name, settings)
+    model, _ = build(name, settings)
     image = picture(settings.image_size, settings.image_size)
     prompts = None
     if capabilities(model.segmenter).takes_prompts:

@@ -22,7 +22,7 @@ class Classes:
         return self.names[label] if label < len(self.names) else f"class {label}"
 
     def id(self, label):
-        """Return the id in the data set of a class number; numbers from 1 where ids are not known."""
+        """Return the id in the data set of a class; numbers from 1 where ids are not known."""
         return self.ids[label] if label < len(self.ids) else label + 1
 
     def color(self, label):

@@ -46,7 +46,9 @@ def expand(patterns):
     """
     paths, errors = [], []
     for pattern in patterns:
-        found = [] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        is_there = Path(pattern).exists()
+        # Path.glob takes no absolute patterns.
+        found = [] if is_there else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         for path in map(Path, found or [pattern]):
             try:
                 paths += _files_in(path) if path.is_dir() else [path]

@@ -67,7 +67,7 @@ def choose_masks(masks, regions, ious, count):
         indices, best first: by the predicted IoU times the IoU of mask and region.
     """
     flat = masks.flatten(1).float()  # areas below 2 ** 24 pixels are exact
-    followed = [_iou(mask, region) for mask, region in zip(masks, regions)]
+    followed = [_iou(mask, region) for mask, region in zip(masks, regions, strict=True)]
     scores, chosen = ious * torch.tensor(followed).reshape(ious.shape), []
     areas, overlaps = flat.sum(dim=1), flat @ flat.T
     alike = overlaps / (areas[:, None] + areas - overlaps).clamp(min=1) > SAME_IOU

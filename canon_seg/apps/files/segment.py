@@ -277,7 +277,7 @@ def build_sam_segment(
     is_tiny = keys.SIZE == "tiny"
     given, defaults = (min_iou, min_stability, max_masks), KEEP_TINY if is_tiny else KEEP
     iou, stability, count = (
-        default if value is None else value for value, default in zip(given, defaults)
+        default if value is None else value for value, default in zip(given, defaults, strict=True)
     )
     if is_tiny and points_per_side is None and min_stability is None:
         return Segment(partial(segment_regions, ask, count, iou), canonicalizer)

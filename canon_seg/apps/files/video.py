@@ -138,7 +138,7 @@ class _Writer:
             code = cv2.VideoWriter_fourcc(*CODEC)
             self.writer = cv2.VideoWriter(str(self.path), code, self.fps, self.size[::-1])
         frame = np.zeros((*self.size, 3), np.uint8)
-        height, width = (min(sides) for sides in zip(self.size, picture.shape))
+        height, width = (min(sides) for sides in zip(self.size, picture.shape, strict=False))
         frame[:height, :width] = picture[:height, :width, ::-1]
         self.writer.write(frame)
         self.count += 1

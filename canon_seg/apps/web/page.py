@@ -201,7 +201,7 @@ def build_page(turner, samples, limits):
         listen(angle.change, on_turn, [state, angle], trigger_mode="always_last")
         listen(photo.select, on_click, [state, tool], trigger_mode="multiple")
         listen(clearing.click, on_clear, [state])
-        for button, degrees in zip(quarters, (0, 90, 180, 270)):
+        for button, degrees in zip(quarters, (0, 90, 180, 270), strict=True):
             # In the browser as well; the slider's change does the rest.
             button.click(None, None, angle, js=f"() => {degrees}", api_visibility="private")
     return page

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def read_upload(path, limits=Limits()):
                 "shorter"
             )
     except InputError as error:
-        raise InputError(str(error).replace(path, os.path.basename(path))) from error
+        raise InputError(str(error).replace(path, Path(path).name)) from error
     return np.ascontiguousarray(image)
 
 

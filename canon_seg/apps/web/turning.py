@@ -46,7 +46,9 @@ class ObjectPrompt:
         if points:
             xy = np.array([point[:2] for point in points], dtype=float) + 0.5
             xy = rotate_points(xy, degrees, height, width) - 0.5
-            points = tuple((*pair, label) for pair, (*_, label) in zip(xy.tolist(), points))
+            points = tuple(
+                (*pair, label) for pair, (*_, label) in zip(xy.tolist(), points, strict=True)
+            )
         if box is not None:
             edges = rotate_boxes(np.array([box], dtype=float), degrees, height, width)
             box = tuple(edges[0].tolist())
@@ -204,7 +206,9 @@ def click(session, tool, x, y):
     if tool == BOX:
         if session.corner is None:
             return replace(session, corner=(x, y))
-        (left, right), (top, bottom) = (sorted(pair) for pair in zip(session.corner, (x, y)))
+        (left, right), (top, bottom) = (
+            sorted(pair) for pair in zip(session.corner, (x, y), strict=True)
+        )
         # The box holds both pixels that were clicked.
         prompt = replace(prompt, box=(left, top, right + 1, bottom + 1))
     elif tool in (OBJECT, BACKGROUND):
