@@ -25,11 +25,11 @@ from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.images.folders import list_photos
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.build import build_canonicalizer
-from canon_seg.networks.photo_stream import list_photos
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"

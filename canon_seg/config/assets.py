@@ -7,20 +7,20 @@ FOLDER = PACKAGE / "assets"
 PREFIX = "canon_seg://"
 
 
-def resolve_asset(path):
+def resolve_asset(path: str) -> str:
     """Find the path of a file on this machine: "canon_seg://NAME" lies in the package."""
     if path.startswith(PREFIX):
         return str(FOLDER / path[len(PREFIX) :])
     return path
 
 
-def configs_folder():
+def configs_folder() -> str:
     """Find the folder of the configs: in the package when installed, beside it in a checkout."""
     installed, beside = PACKAGE / "configs", PACKAGE.parent / "configs"
     return str(installed if installed.is_dir() else beside)
 
 
-def resolve_config(name):
+def resolve_config(name: str) -> str:
     """Find the path of a config file.
 
     Args:
@@ -36,7 +36,7 @@ def resolve_config(name):
     return str(inside) if inside.is_file() else name
 
 
-def embedded_configs():
+def embedded_configs() -> list[str]:
     """List the names that :func:`resolve_config` knows, sorted."""
     folder = Path(configs_folder())
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))

@@ -6,12 +6,17 @@ al. 2023, section 3.2).
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+Distribution = torch.Tensor | Sequence[float]
+"""(N,) probabilities."""
 
-def check_prior(prior, order):
+
+def check_prior(prior: Iterable[Any], order: int) -> torch.Tensor:
     """Return a prior from the config as a tensor.
 
     Args:
@@ -22,7 +27,7 @@ def check_prior(prior, order):
         (N,) float32 tensor.
 
     Raises:
-        InputError: naming ``MODEL.CANONICALIZER.PRIOR``.
+        ValueError: naming ``PRIOR``.
     """
     try:
         values = torch.tensor([float(p) for p in prior], dtype=torch.float64)
@@ -34,18 +39,20 @@ def check_prior(prior, order):
     return values.float()
 
 
-def check_label_smoothing(value):
+def check_label_smoothing(value: float) -> float:
     """Return a label smoothing from the config as a float in [0, 1).
 
     Raises:
-        InputError: naming ``MODEL.CANONICALIZER.LABEL_SMOOTHING``.
+        ValueError: naming ``LABEL_SMOOTHING``.
     """
     if not 0 <= value < 1:
         raise ValueError(f"LABEL_SMOOTHING is {value}; it must be at least 0 and below 1")
     return float(value)
 
 
-def prior_loss(logits, prior, label_smoothing=0.0):
+def prior_loss(
+    logits: torch.Tensor, prior: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
     """Return the cross-entropy of the predicted pose distributions with the prior.
 
     Equal to the Kullback-Leibler divergence KL(prior || prediction) plus the prior's entropy, which
@@ -63,7 +70,7 @@ def prior_loss(logits, prior, label_smoothing=0.0):
     return F.cross_entropy(logits, target.expand_as(logits))
 
 
-def alignment(probabilities, prior):
+def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, float]:
     """Measure how well the poses of upright data follow the prior.
 
     ``kl`` compares the prior with the mean of the predicted distributions; the two distances
@@ -98,7 +105,7 @@ def alignment(probabilities, prior):
     }
 
 
-def cyclic_wasserstein(first, second):
+def cyclic_wasserstein(first: Distribution, second: Distribution) -> float:
     """Return the Wasserstein-1 distance of distributions on the cyclic group, steps of length 1.
 
     On a circle the optimal transport is the sum of |F(k) - c| for the cumulative difference F and
@@ -114,7 +121,7 @@ def cyclic_wasserstein(first, second):
     return float((cumulative - cumulative.median()).abs().sum())
 
 
-def cyclic_mmd(first, second):
+def cyclic_mmd(first: Distribution, second: Distribution) -> float:
     """Return the maximum mean discrepancy of two distributions on the cyclic group.
 
     Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), with the elements as points on the unit

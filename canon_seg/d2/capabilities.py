@@ -63,7 +63,7 @@ def capabilities(segmenter: Any) -> Capabilities:
             without ``resizes_itself``: prompts are in the frame of an image as it was read.
     """
     name = segmenter.__name__ if inspect.isclass(segmenter) else type(segmenter).__name__
-    declared = {}
+    declared: dict[str, Any] = {}
     for field in fields(Capabilities):
         value = getattr(segmenter, field.name, field.default)
         if not isinstance(value, type(field.default)):

@@ -140,7 +140,8 @@ def _sem_seg(maps: torch.Tensor, turn: Turn, height: int, width: int) -> torch.T
 
 @action.register(tuple, "panoptic_seg")
 def _panoptic_seg(panoptic: tuple, turn: Turn, height: int, width: int) -> tuple:
-    return turn_panoptic(*panoptic, turn)
+    maps, segments = panoptic
+    return turn_panoptic(maps, segments, turn)
 
 
 @action.register(Boxes)

@@ -1,6 +1,7 @@
 """Read image files into arrays: every common pixel format to 8-bit colour, upright by EXIF tag."""
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from canon_seg.errors import InputError
 _EXIF_ORIENTATION = 0x0112
 
 # What each value of the EXIF tag asks for, on H x W x ... arrays.
-_ORIENTATIONS = {
+AnyPath = str | os.PathLike[str]
+
+_ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -23,7 +26,7 @@ _ORIENTATIONS = {
 }
 
 
-def read_image(path, format="BGR"):  # noqa: A002 - detectron2's name
+def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 - detectron2's name
     """Read an image file into an array, with its EXIF orientation applied.
 
     For 8-bit files the pixels are those of ``detectron2.data.detection_utils.read_image``, except
@@ -51,7 +54,7 @@ def read_image(path, format="BGR"):  # noqa: A002 - detectron2's name
         # Pillow turns TIFF files itself while it loads them, so ask for the tag after that.
         image.load()
         pixels = _to_rgb(image, path)
-        turn = _ORIENTATIONS.get(_orientation(image))
+        turn = _ORIENTATIONS.get(_orientation(image) or 1)
     if turn is not None:
         pixels = turn(pixels)
     if format == "BGR":
@@ -59,7 +62,7 @@ def read_image(path, format="BGR"):  # noqa: A002 - detectron2's name
     return np.array(pixels, order="C")
 
 
-def image_size(path):
+def image_size(path: AnyPath) -> tuple[int, int]:
     """Return the size that :func:`read_image` will return, without decoding pixels if possible.
 
     TIFF files, and PNG files without an orientation before their pixels, must be decoded.
@@ -78,7 +81,7 @@ def image_size(path):
     return (width, height) if swapped else (height, width)
 
 
-def count_pixels(path):
+def count_pixels(path: AnyPath) -> int:
     """Return height times width that an image file claims, without decoding any pixel.
 
     Raises:
@@ -89,7 +92,7 @@ def count_pixels(path):
 
 
 @contextmanager
-def _opened(path):
+def _opened(path: AnyPath) -> Iterator[Image.Image]:
     """Open an image file for a block that decodes it, and name the file in whatever goes wrong."""
     path = os.fspath(path)
     try:
@@ -122,14 +125,15 @@ def _opened(path):
         ) from error
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int | None:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        tag: int | None = image.getexif().get(_EXIF_ORIENTATION)
+        return tag
     except Exception:  # broken EXIF data: read the pixels as they are stored
         return None
 
 
-def _to_rgb(image, path):
+def _to_rgb(image: Image.Image, path: AnyPath) -> np.ndarray:
     """Return the loaded Pillow image as a uint8 array, H x W x 3, as stored."""
     # Grey of 16 bits: Pillow's own conversion to RGB would clip at 255.
     is_16_bit = image.mode.startswith("I;16") or (

@@ -19,6 +19,7 @@ Images
 """
 
 import math
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ black would draw an edge around the picture."""
 _SIZE_TOLERANCE = 1e-3
 
 
-def normalise_angle(degrees):
+def normalise_angle(degrees: float) -> float:
     """Return the same angle as a float in [0, 360).
 
     Raises:
@@ -52,7 +53,7 @@ def normalise_angle(degrees):
     return float(degrees) % 360 % 360  # the modulo of a tiny negative rounds to 360
 
 
-def split_angle(degrees):
+def split_angle(degrees: float) -> tuple[int, float]:
     """Return the nearest quarter turn, and what is left to it.
 
     Returns:
@@ -66,13 +67,15 @@ def split_angle(degrees):
     return steps % 4, round(degrees - 90 * steps, 9)
 
 
-def rotated_size(height, width, degrees, canvas="expand"):
+def rotated_size(
+    height: int, width: int, degrees: float, canvas: str = "expand"
+) -> tuple[int, int]:
     """Return (height, width) of the canvas for a ``height`` x ``width`` picture."""
     turns, tilt = split_angle(degrees)
     return turned_size(*tilted_size(height, width, tilt, canvas), turns)
 
 
-def rotate_image(image, degrees, canvas="expand"):
+def rotate_image(image: np.ndarray, degrees: float, canvas: str = "expand") -> np.ndarray:
     """Rotate an image; see the module for interpolation and fill.
 
     Args:
@@ -86,7 +89,9 @@ def rotate_image(image, degrees, canvas="expand"):
     return turn_image(warp(image, tilt, canvas, cv2.INTER_LINEAR, FILL), turns)
 
 
-def rotate_points(points, degrees, height, width, canvas="expand"):
+def rotate_points(
+    points: np.ndarray, degrees: float, height: int, width: int, canvas: str = "expand"
+) -> np.ndarray:
     """Rotate points of the continuous frame.
 
     Args:
@@ -103,7 +108,13 @@ def rotate_points(points, degrees, height, width, canvas="expand"):
     return turn_points(points, turns, *tilted_size(height, width, tilt, canvas))
 
 
-def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
+def rotate_polygons(
+    polygons: Iterable[np.ndarray],
+    degrees: float,
+    height: int,
+    width: int,
+    canvas: str = "expand",
+) -> list[np.ndarray]:
     """Rotate polygons, a list of flat arrays x0, y0, x1, y1, ..., as :func:`rotate_points` does."""
     return [
         rotate_points(polygon.reshape(-1, 2), degrees, height, width, canvas).reshape(-1)
@@ -111,7 +122,9 @@ def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
     ]
 
 
-def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
+def rotate_boxes(
+    boxes: np.ndarray, degrees: float, height: int, width: int, canvas: str = "expand"
+) -> np.ndarray:
     """Return the upright boxes around rotated boxes; larger than these, if not at a quarter turn.
 
     Args:
@@ -130,7 +143,7 @@ def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
     return turn_boxes(boxes, turns, *tilted_size(height, width, tilt, canvas))
 
 
-def clip_boxes(boxes, height, width):
+def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut boxes to the parts that lie in a frame.
 
     Args:
@@ -145,22 +158,25 @@ def clip_boxes(boxes, height, width):
     return clipped[kept], kept
 
 
-def tilted_size(height, width, tilt, canvas):
+def tilted_size(height: int, width: int, tilt: float, canvas: str) -> tuple[int, int]:
     """Return (height, width) of the canvas for a picture tilted by ``tilt`` degrees."""
     if canvas not in CANVASES:
         raise ValueError(f"canvas must be one of {', '.join(CANVASES)}, got {canvas!r}")
     if tilt == 0 or canvas == "crop":
         return height, width
     cos, sin = _cos_sin(tilt)
-    spans = height * cos + width * abs(sin), width * cos + height * abs(sin)
-    return tuple(math.ceil(span - _SIZE_TOLERANCE) for span in spans)
+    tilted_height = height * cos + width * abs(sin)
+    tilted_width = width * cos + height * abs(sin)
+    return math.ceil(tilted_height - _SIZE_TOLERANCE), math.ceil(tilted_width - _SIZE_TOLERANCE)
 
 
-def _cos_sin(degrees):
+def _cos_sin(degrees: float) -> tuple[float, float]:
     return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 
-def tilt_points(points, tilt, height, width, canvas):
+def tilt_points(
+    points: np.ndarray, tilt: float, height: int, width: int, canvas: str
+) -> np.ndarray:
     """Map (..., 2) points (x, y) of a frame to the canvas of its tilt by ``tilt`` degrees."""
     if tilt == 0:
         return points
@@ -174,7 +190,9 @@ def tilt_points(points, tilt, height, width, canvas):
     return snap(tilted, ANNOTATION_STEP)
 
 
-def warp(image, tilt, canvas, interpolation, fill):
+def warp(
+    image: np.ndarray, tilt: float, canvas: str, interpolation: int, fill: float
+) -> np.ndarray:
     """Tilt an H x W (x C) array; each pixel of the canvas asks what is at its centre."""
     if tilt == 0:
         return image

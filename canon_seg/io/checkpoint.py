@@ -7,6 +7,7 @@ pickle is taken down as plain values before any array is made of it.
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def load_pickle_file(path, key):
         raise _not_loaded(path, key, error) from error
 
 
-def load_torch_file(path, key):
+def load_torch_file(path: str, key: str) -> Any:
     """Read a PyTorch file as weights only, onto the CPU.
 
     Args, returns and raises: as :func:`load_pickle_file`, with tensors in place of arrays.
@@ -215,7 +216,7 @@ def not_fetched(path, key, error):
     return InputError(f"{key}: {path} could not be fetched ({error}); give the path of a file")
 
 
-def load_state(module, state, path, key):
+def load_state(module: torch.nn.Module, state: dict[str, Any], path: str, key: str) -> None:
     """Load a state dict that has to fit exactly.
 
     Args:
@@ -265,7 +266,7 @@ def check_fit(path, key, *, missing, unknown, shapes):
         )
 
 
-def check_is_file(path, key):
+def check_is_file(path: str, key: str) -> None:
     """Raise an :class:`InputError` that names both, if there is no such file."""
     if not Path(path).is_file():
         raise InputError(f"{key}: there is no file {path}; give the path of a weights file")

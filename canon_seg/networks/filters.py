@@ -12,12 +12,12 @@ import torch
 from canon_seg.images.arrays import turn_maps
 
 
-def orientations_kept(order):
+def orientations_kept(order: int) -> int:
     """Return how many of the N orientations have to be known: N / 4 if N is a multiple of 4."""
     return order // math.gcd(4, order)
 
 
-def first_orientations(weight, order):
+def first_orientations(weight: torch.Tensor, order: int) -> torch.Tensor:
     """Return the filters that all others are quarter turns of.
 
     Args:
@@ -35,7 +35,7 @@ def first_orientations(weight, order):
     )
 
 
-def all_orientations(first, order, from_image):
+def all_orientations(first: torch.Tensor, order: int, from_image: bool) -> torch.Tensor:
     """Build the convolution from its first orientations; what was no quarter turn becomes one.
 
     Args:

@@ -8,13 +8,18 @@ Version 1 of the format, which has no ``version`` entry, stored all of them, and
 in single precision. It can still be read.
 """
 
+import os
+from typing import Any
+
 import torch
+from torch import nn
 
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
 from canon_seg.networks.equivariant import (
     NetworkSpec,
+    PoseNetwork,
     build_plain_network,
     build_trainable_network,
     export_network,
@@ -31,7 +36,9 @@ _KEY = "MODEL.CANONICALIZER.WEIGHTS"
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def save_canonicalizer(path, network, input_size):
+def save_canonicalizer(
+    path: "str | os.PathLike[str]", network: PoseNetwork, input_size: int
+) -> None:
     """Write a trained network to a weights file.
 
     Args:
@@ -63,7 +70,7 @@ def save_canonicalizer(path, network, input_size):
     )
 
 
-def load_canonicalizer(path, trainable=False):
+def load_canonicalizer(path: str, trainable: bool = False) -> tuple[PoseNetwork, int]:
     """Build a network from a weights file.
 
     Args:
@@ -89,7 +96,7 @@ def load_canonicalizer(path, trainable=False):
     return network.eval(), input_size
 
 
-def count_free_parameters(path):
+def count_free_parameters(path: str) -> int:
     """Count the parameters of the network in a weights file that can be trained.
 
     Raises:
@@ -103,7 +110,7 @@ def count_free_parameters(path):
     )
 
 
-def _read(path):
+def _read(path: str) -> tuple[int, NetworkSpec, int, dict[str, Any], dict[str, Any]]:
     """Return (version, spec, input size, exported, trainable) of a file, the last two as stored."""
     contents = load_torch_file(path, _KEY)
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
@@ -130,12 +137,12 @@ def _read(path):
     return version, spec, input_size, exported, free
 
 
-def _is_filter(name):
+def _is_filter(name: str) -> bool:
     """Return whether an entry of a plain network's state is a filter bank, not a bias."""
     return name.endswith("conv.weight")
 
 
-def _with_all_turns(stored, plain):
+def _with_all_turns(stored: dict[str, Any], plain: PoseNetwork) -> dict[str, Any]:
     """Return the state of a plain network from what is stored of it.
 
     What does not have the shape that it should is left for :func:`load_state` to complain of.
@@ -151,7 +158,7 @@ def _with_all_turns(stored, plain):
     return state
 
 
-def _free_state(network):
+def _free_state(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return parameters and batch statistics, without the buffers that escnn makes from them."""
     wanted = {name for name, _ in network.named_parameters()}
     return {

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from torch import nn
+from segment_anything.modeling import Sam
 
 from canon_seg.core import action
 from canon_seg.core.turn import Turn, turned_size
@@ -73,7 +73,7 @@ class PromptedSam:
         prompts_per_batch: prompts that go through the mask decoder at once; bounds the memory.
     """
 
-    sam: nn.Module
+    sam: Sam
     image_format: str = "RGB"
     multimask: bool = True
     prompts_per_batch: int = 32

@@ -7,8 +7,8 @@ from pathlib import Path
 from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
+from canon_seg.images.folders import EXTENSIONS
 from canon_seg.images.reading import image_size
-from canon_seg.networks.photo_stream import EXTENSIONS
 
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
