@@ -1,4 +1,4 @@
-"""Canonicalization for segmenters: turn an image upright, segment it, turn the result back."""
+"""Canonicalize for segmenters: turn an image upright, segment it, turn the result back."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""How bad input reaches the user: one exception, one way for scripts to end on it."""
+"""Report bad input to the user: one exception, one way for scripts to end on it."""
 
 import sys
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used.
+    """Say that something that the user gave cannot be used.
 
     The message names the file or the config key, what was wrong with it, and what to do.
     """
@@ -32,7 +32,7 @@ def of_key(name: str) -> Iterator[None]:
 
 
 def without_detectron2(what):
-    """The message for something that needs detectron2 where there is none."""
+    """Return the message for something that needs detectron2 where there is none."""
     return (
         f"{what} needs detectron2, which is not on PyPI under its own name: build the official one "
         "from its repository, or run canon-seg-install-detectron2"

@@ -341,7 +341,7 @@ def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, noun",
+    ("kind", "noun"),
     [
         ("mask_rcnn", "mask"),
         ("keypoint_rcnn", "box"),
@@ -670,7 +670,7 @@ def test_a_box_past_the_edge_is_cut_there(run):
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    ("words", "message"),
     [
         (["--point", "61", "0"], "photo.png: --point 61 0 is outside"),
         (["--point", "-1", "0"], "photo.png: --point -1 0 is outside"),

@@ -20,7 +20,7 @@ def found(pose=Pose(0, LIKELY), scores=None, masks=True):
 
 
 @pytest.mark.parametrize(
-    "frames, text",
+    ("frames", "text"),
     [
         ([Pose(0, LIKELY)], "30 x 20, 1 frame, pose 0 degrees, probability 0.700"),
         ([Pose(2, OTHER)] * 3, "30 x 20, 3 frames, pose 180 degrees, probability 0.600"),

@@ -130,7 +130,7 @@ def test_clicks(turner):
 
 
 @pytest.mark.parametrize(
-    "tool, x, y, message",
+    ("tool", "x", "y", "message"),
     [
         (OBJECT, WIDTH, 0, "outside the photo, 56 wide and 40 high"),
         (BOX, 0, -1, "outside"),
@@ -237,7 +237,7 @@ def test_checkpoints_by_flag(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--sam-size", "vit_b"], "belong together"),
         (["--max-side", "10"], "--max-side is 10; give at least 64"),

@@ -180,7 +180,7 @@ def test_a_run_without_peers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds is 0"),
         (["--device", "nonsense"], "--device nonsense cannot be used here"),

@@ -148,13 +148,13 @@ def test_pycocotools_sees_the_turned_masks(turns):
 def test_turning_a_data_set_leaves_it_alone():
     before = copy.deepcopy(DATASET)
     turned = turn_coco(DATASET, 1)
-    assert DATASET == before
+    assert before == DATASET
     assert turned["categories"] == DATASET["categories"] and turned["info"] == DATASET["info"]
 
 
 @either_turn
 @pytest.mark.parametrize(
-    "bad, message",
+    ("bad", "message"),
     [
         ({"rotation": 30}, "rotation"),
         ({"bbox": [1, 2, 3]}, "bbox.*four numbers"),

@@ -126,7 +126,7 @@ def test_real_annotations():
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ('{"images": [\n  {"id": 7,,', "line 2, column 12"),
         ("", "line 1, column 1"),
@@ -182,7 +182,7 @@ SIZE = [HEIGHT, WIDTH]
 
 
 @pytest.mark.parametrize(
-    "section, key, value, message",
+    ("section", "key", "value", "message"),
     [
         ("images", "file_name", ABSENT, "image 7: has no file_name"),
         ("images", "file_name", "", "image 7: has no file_name"),

@@ -52,7 +52,7 @@ def test_boxes_follow_their_segment(kind, turns):
 def test_input_is_unchanged():
     before = copy.deepcopy(SEGMENTS)
     turn_panoptic(panoptic_map(np.copy), SEGMENTS, 1)
-    assert SEGMENTS == before
+    assert before == SEGMENTS
 
 
 def test_without_segments_info():

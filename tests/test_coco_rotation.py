@@ -111,7 +111,7 @@ def test_an_angle_is_a_quarter_turn_and_a_tilt(degrees):
 
 
 @pytest.mark.parametrize(
-    "degrees, expected",
+    ("degrees", "expected"),
     [
         (0, (0, 0)),
         (450, (1, 0)),
@@ -160,7 +160,7 @@ def test_the_cropped_canvas_is_the_picture_s_turned_frame(degrees):
 
 
 @on_each_canvas
-@pytest.mark.parametrize("degrees, turns", [(0, 0), (90, 1), (-180, 2), (270, 3), (450, 1)])
+@pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (90, 1), (-180, 2), (270, 3), (450, 1)])
 def test_quarter_turns_are_the_exact_ones(degrees, turns, canvas):
     frame = degrees, HEIGHT, WIDTH, canvas
     image, points = smooth_image(), np.float32([[1.1, 2.3], [80, 3]])
@@ -219,7 +219,7 @@ def test_points_are_where_detectron2_puts_them(degrees, expand):
 # Sides of squares for which detectron2's canvas, rounded to the nearest size, is as large as ours.
 @pytest.mark.parametrize("expand", [True, False])
 @pytest.mark.parametrize(
-    "degrees, side", [(15, 80), (45, 77), (-45, 77), (100.5, 77), (181, 90), (299, 77)]
+    ("degrees", "side"), [(15, 80), (45, 77), (-45, 77), (100.5, 77), (181, 90), (299, 77)]
 )
 def test_images_are_as_detectron2_rotates_them(degrees, side, expand):
     image, canvas = smooth_image(side, side), "expand" if expand else "crop"
@@ -381,7 +381,7 @@ def test_boxes_are_clipped_to_the_frame():
 
 
 @pytest.mark.parametrize(
-    "bad, message",
+    ("bad", "message"),
     [
         ({"keypoints": [1, 2, 2]}, "key 'keypoints'.*quarter turns"),
         ({"segmentation": [[1, 2, 3, 4]]}, "key 'segmentation'.*polygon"),

@@ -64,7 +64,7 @@ def test_new_nodes_have_the_class_of_the_config():
 
 
 @pytest.mark.parametrize(
-    "text, named",
+    ("text", "named"),
     [
         ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
         ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
@@ -89,7 +89,7 @@ def test_bad_files_are_named(tmp_path, text, named):
 
 
 @pytest.mark.parametrize(
-    "options, named",
+    ("options", "named"),
     [
         (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
         (["NOTHING", "x"], "NOTHING"),

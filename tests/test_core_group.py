@@ -101,7 +101,7 @@ def test_elements_are_in_order_of_their_angles(group):
 
 
 @pytest.mark.parametrize(
-    "group, value, reason",
+    ("group", "value", "reason"),
     [
         (C4, Turn(mirrored=True), "no mirrors"),
         (C4, Turn.by(45), "multiple of 90"),
@@ -153,7 +153,7 @@ ACTIONS = {
     "keypoints": (np.array([[[1.0, 2.0, 1.0], [3.0, 0.5, 2.0]]]), turn_keypoints),
     "polygons": (
         [POINTS.reshape(-1)],
-        lambda value, *rest: turn_polygons(value, *rest),
+        turn_polygons,
     ),
     "rotated_boxes": (np.array([[3.0, 2.0, 4.0, 1.0, 30.0]]), turn_rotated_boxes),
     "rle": (

@@ -33,7 +33,7 @@ def test_gradients_reach_the_scores():
     assert logits.grad[:, 3].min() > 0 > logits.grad[:, 0].max()
 
 
-@pytest.mark.parametrize("group, shape", [(C4, (2, 8)), (C4, (4,)), (C(8), (1, 4))])
+@pytest.mark.parametrize(("group", "shape"), [(C4, (2, 8)), (C4, (4,)), (C(8), (1, 4))])
 def test_scores_of_another_shape(group, shape):
     with pytest.raises(ValueError, match=f"over {group.name} needs {len(group.elements)} scores"):
         GridDistribution(group, torch.zeros(shape))

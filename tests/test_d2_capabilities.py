@@ -54,7 +54,7 @@ def test_declarations_of_the_wrong_kind():
 
 
 @pytest.mark.parametrize(
-    "model, segmenter, prompts, by_detector, from_outside",
+    ("model", "segmenter", "prompts", "by_detector", "from_outside"),
     [
         ("CanonicalizedSegmenter", "SamSegmenter", "boxes", False, True),
         ("CanonicalizedSegmenter", "SamSegmenter", "detector", True, False),

@@ -10,10 +10,10 @@ from torch import nn
 
 pytest.importorskip("detectron2", reason="the checkpointer is detectron2's")
 
-from canon_seg.d2.checkpointer import SafeCheckpointer  # noqa: E402
-from canon_seg.errors import InputError  # noqa: E402
+from canon_seg.d2.checkpointer import SafeCheckpointer
+from canon_seg.errors import InputError
 
-from detectron2.modeling.backbone import build_resnet_backbone  # noqa: E402
+from detectron2.modeling.backbone import build_resnet_backbone
 
 KEY = "MODEL.SEGMENTER.WEIGHTS"
 
@@ -181,7 +181,7 @@ def test_foreign_names_that_fit_nothing_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
 @pytest.mark.parametrize(
-    "change, named",
+    ("change", "named"),
     [
         (lambda s: s.pop("0.bias"), "0.bias is missing"),
         (lambda s: s.update({"2.weight": s["0.weight"]}), "2.weight is unknown"),
@@ -210,7 +210,7 @@ def test_pixel_statistics_of_old_files_are_no_problem(tmp_path):
     assert parameters_equal(first, second)
 
 
-@pytest.mark.parametrize("suffix, write", [(".pkl", write_pickle), (".pth", write_torch)])
+@pytest.mark.parametrize(("suffix", "write"), [(".pkl", write_pickle), (".pth", write_torch)])
 @pytest.mark.parametrize(
     "contents",
     [

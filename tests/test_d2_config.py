@@ -1,17 +1,18 @@
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("detectron2", reason="configs are detectron2's")
 
-from canon_seg.config.keys import add_canon_seg_config  # noqa: E402
-from canon_seg.d2.config import load_config  # noqa: E402
-from canon_seg.errors import InputError  # noqa: E402
+from canon_seg.config.keys import add_canon_seg_config
+from canon_seg.d2.config import load_config
+from canon_seg.errors import InputError
 
-from detectron2 import model_zoo  # noqa: E402
-from detectron2.config import get_cfg  # noqa: E402
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 
@@ -39,7 +40,7 @@ def our_keys():
 def test_every_key_has_a_comment_above_it():
     lines = inspect.getsource(add_canon_seg_config).splitlines()
     commented = set()
-    for above, line in zip(lines, lines[1:]):
+    for above, line in pairwise(lines):
         key = re.match(r"\s+cfg\.([A-Z0-9_.]+) = (?!CN\(\))", line)
         if key:
             assert above.strip().startswith("# "), f"{key[1]} has no comment"
@@ -89,7 +90,7 @@ def test_file_and_options(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, named",
+    ("text", "named"),
     [
         ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
         ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
@@ -128,7 +129,7 @@ def test_missing_file(path):
 
 
 @pytest.mark.parametrize(
-    "options, named",
+    ("options", "named"),
     [
         (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
         (["NOTHING", "x"], "NOTHING"),
@@ -171,14 +172,16 @@ def test_files_of_the_model_zoo_can_be_bases(tmp_path):
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0][1] == pytest.approx(32 * 2 ** (1 / 3))
 
 
-@pytest.mark.parametrize("value, expected", [("10", 10.0), (10, 10.0), ("0.5", 0.5), ("1e-1", 0.1)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("10", 10.0), (10, 10.0), ("0.5", 0.5), ("1e-1", 0.1)]
+)
 def test_whole_numbers_are_taken_for_floats(value, expected):
     weight = load_config("", ["MODEL.CANONICALIZER.PRIOR_WEIGHT", value]).MODEL.CANONICALIZER
-    assert weight.PRIOR_WEIGHT == expected and isinstance(weight.PRIOR_WEIGHT, float)
+    assert expected == weight.PRIOR_WEIGHT and isinstance(weight.PRIOR_WEIGHT, float)
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    ("key", "value"),
     [
         ("MODEL.CANONICALIZER.PRIOR_WEIGHT", "heavy"),
         ("MODEL.CANONICALIZER.CACHE", "0.5"),

@@ -32,7 +32,7 @@ def detector_sam(kind="mask_rcnn", **options):
     return DetectorSam(detector, tiny_parts("sam"))
 
 
-@pytest.mark.parametrize("kind, votes", [("mask_rcnn", True), ("retinanet", False)])
+@pytest.mark.parametrize(("kind", "votes"), [("mask_rcnn", True), ("retinanet", False)])
 def test_one_canonicalization_serves_both_exactly(kind, votes):
     canonicalizer = random_canonicalizer()
     if votes:
@@ -160,7 +160,7 @@ def test_a_config_of_this_project_gives_its_segmenter(files):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"config_file": ""}, "MODEL.SAM.DETECTOR.CONFIG_FILE is empty"),
         ({"config_file": "none.yaml"}, "MODEL.SAM.DETECTOR.CONFIG_FILE: .*none.yaml is neither"),

@@ -88,7 +88,7 @@ def test_two_machines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "how, error, message",
+    ("how", "error", "message"),
     [
         ("input", InputError, "^some_file: is damaged\nin two lines$"),
         ("defect", RuntimeError, "(?s)fail_in_one.*ZeroDivisionError: a defect"),
@@ -109,7 +109,7 @@ def test_one_process_is_this_one():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--num-processes", 0], "--num-processes is 0"),
         (["--num-processes", 2, "--threads", 0], "--threads is 0"),

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 pytest.importorskip("detectron2")
-from pycocotools import mask as coco_mask  # noqa: E402
+from pycocotools import mask as coco_mask
 
-import canon_seg.d2.compat  # noqa: E402, F401 - before detectron2
-from canon_seg.d2.instances import INVARIANT_FIELDS, turn_instances  # noqa: E402
-from canon_seg.geometry import C4, turned_size  # noqa: E402
+import canon_seg.d2.compat  # noqa: F401 - before detectron2
+from canon_seg.d2.instances import INVARIANT_FIELDS, turn_instances
+from canon_seg.geometry import C4, turned_size
 
-from detectron2.structures import (  # noqa: E402
+from detectron2.structures import (
     BitMasks,
     Boxes,
     Instances,
@@ -75,7 +75,7 @@ def assert_same(a, b):
         assert plain(value) == plain(b.get(name)), name
 
 
-@pytest.mark.parametrize("height, width", SIZES)
+@pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("a", C4.elements)
 def test_turns_compose_and_invert(height, width, a):
     instances = all_fields(height, width)
@@ -106,7 +106,7 @@ def test_input_is_unchanged(turns):
     assert_same(instances, before)
 
 
-@pytest.mark.parametrize("height, width", SIZES)
+@pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("turns", C4.elements)
 def test_boxes_stay_tight_around_masks(height, width, turns):
     masks = BitMasks(torch.rand(4, height, width, generator=torch.Generator().manual_seed(1)) > 0.6)
@@ -151,7 +151,7 @@ def test_unlabelled_keypoints_stay_at_zero():
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 @pytest.mark.parametrize(
-    "name, value",
+    ("name", "value"),
     [
         ("pred_densepose", torch.zeros(2, 3)),
         ("pred_boxes", torch.zeros(2, 4)),
@@ -173,7 +173,7 @@ def test_the_identity_needs_no_action():
 
 
 @pytest.mark.parametrize(
-    "name, value",
+    ("name", "value"),
     [
         ("pred_masks", torch.zeros(2, 9, 6)),
         ("pred_masks", torch.zeros(6, 9)),

@@ -114,7 +114,7 @@ def test_a_handful_of_photos_is_all_used(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ((), "DATASETS.PHOTOS.*DATASETS.TRAIN"),
         (("DATASETS.TRAIN", "('nowhere_registered',)"), "DATASETS.TRAIN.*nowhere_registered"),

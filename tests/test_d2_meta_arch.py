@@ -207,7 +207,7 @@ def test_prompts_break_the_tie_of_symmetric_images(sam, name, kind):
 
 
 @pytest.mark.parametrize(
-    "name, votes", [*((name, False) for name in symmetric_images()), ("90 degrees", True)]
+    ("name", "votes"), [*((name, False) for name in symmetric_images()), ("90 degrees", True)]
 )
 def test_without_prompts_the_canonical_result_of_symmetric_images_is_defined(name, votes):
     canonicalizer = random_canonicalizer("BGR")
@@ -285,7 +285,7 @@ def test_ties_of_a_vote_are_resolved_in_the_canonical_frame(with_prompts, vote_p
         assert len(result["instances"]) == count
 
 
-@pytest.mark.parametrize("kind, vote_poses", [("sam", 2), ("sam", 4), ("mask_rcnn", 2)])
+@pytest.mark.parametrize(("kind", "vote_poses"), [("sam", 2), ("sam", 4), ("mask_rcnn", 2)])
 def test_votes_are_exactly_equivariant(kind, vote_poses):
     decided = random_canonicalizer("RGB" if kind == "sam" else "BGR")
     segmenter = tiny_segmenter(kind)

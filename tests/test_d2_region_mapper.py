@@ -108,7 +108,7 @@ def test_image_format(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kwargs, count",
+    ("kwargs", "count"),
     [
         ({"boxes": ()}, 0),
         ({"crowd": True}, 0),

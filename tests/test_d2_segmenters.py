@@ -165,7 +165,7 @@ def test_embedded_weights_are_known_by_their_address():
 
 
 @pytest.mark.parametrize(
-    "config, name, official",
+    ("config", "name", "official"),
     [
         ("configs/mask_rcnn_c4.yaml", "model_final_f10217.pkl", "model zoo"),
         ("configs/sam_c4.yaml", "sam_vit_h_4b8939.pth", "official sam_vit_h_4b8939.pth"),

@@ -106,7 +106,7 @@ def metrics(folder):
 
 
 @pytest.mark.parametrize(
-    "optimizer, kind", [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)]
+    ("optimizer", "kind"), [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)]
 )
 def test_a_frozen_segmenter_is_not_in_the_optimizer(tmp_path, optimizer, kind):
     model = canonicalized(tiny_segmenter("sam"), random_canonicalizer(), task_weight=1.0)

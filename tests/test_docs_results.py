@@ -1,4 +1,4 @@
-"""The files in docs/results are those that `make results` makes: the same commands, the same options."""
+"""The files in docs/results are those that `make results` makes: the same commands and options."""
 
 import json
 import os
@@ -13,7 +13,7 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def results(tmp_path, *parts):
-    """(exit status, stderr, argument lists of the commands) of tools/results.sh, which runs none."""
+    """Return (exit status, stderr, commands' arguments) of tools/results.sh, which runs none."""
     recorder, log = tmp_path / "recorder", tmp_path / "commands"
     recorder.write_text(
         f'#!/bin/bash\nprintf "%q " "$@" >> {shlex.quote(str(log))}\n'

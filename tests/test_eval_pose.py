@@ -133,7 +133,7 @@ def test_rotated_photos(toy, evaluate):
 
 
 @pytest.mark.parametrize(
-    "arguments, named",
+    ("arguments", "named"),
     [
         (["--images", "photos", "--angle", "45"], "--angle is 45"),
         (["--images", "nowhere"], "--images: there is no folder nowhere"),

@@ -71,7 +71,7 @@ def toy(tmp_path_factory):
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def evaluate(toy, monkeypatch, capsys):
     """Call the script with arguments, in the toy's folder: its exit status, stdout and stderr."""
     monkeypatch.chdir(toy)
@@ -86,7 +86,7 @@ def evaluate(toy, monkeypatch, capsys):
     return call
 
 
-@pytest.fixture()
+@pytest.fixture
 def fails(toy, evaluate):
     """Call the script with what must be refused: its message."""
 
@@ -265,7 +265,7 @@ def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--dataset", "toy", "--angles", "0", "east"], "--angles: 'east'"),
         (["--dataset", "toy", "--modes", "upright"], "--modes: 'upright'"),

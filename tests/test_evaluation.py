@@ -266,7 +266,7 @@ def test_prompts_of_a_results_file(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"bbox": [0, 0, -1, 1]}, "entry 1: bbox .* negative"),
         ({"bbox": [0, 0, 1]}, "entry 1: bbox"),
@@ -288,7 +288,7 @@ def test_bad_entries_of_a_results_file_are_named(toy, tmp_path, change, message)
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("[{", "not valid JSON"),
         ('{"images": []}', "a dict where .*an annotation file"),
@@ -510,7 +510,7 @@ def test_modes_share_the_segmenter(toy):
 
 
 @pytest.mark.parametrize(
-    "change, modes, message",
+    ("change", "modes", "message"),
     [
         ({}, ["upright"], "--modes: 'upright' is not a mode; known: vanilla, canonical, oracle"),
         ({}, ["canonical"], "MODEL.CANONICALIZER.WEIGHTS is empty"),
@@ -528,7 +528,7 @@ def test_configs_that_cannot_be_evaluated(change, modes, message):
 # The report --------------------------------------------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def result():
     def scores(value):
         return {

@@ -94,7 +94,7 @@ def test_gradient_turns_back(turns):
     assert torch.equal(logits.grad, turn_maps(weight, C4.inverse(turns)))
 
 
-@pytest.mark.parametrize("height, width", [(6, 6), (6, 9), (7, 4), (1, 5), (3, 1)])
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (6, 9), (7, 4), (1, 5), (3, 1)])
 @pytest.mark.parametrize("turns", C4.elements)
 def test_detectron2_rotates_the_same_way(height, width, turns):
     pytest.importorskip("detectron2")

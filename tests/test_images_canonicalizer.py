@@ -173,7 +173,7 @@ def test_the_policy_is_for_poses_below_the_threshold(policy):
 
 
 @pytest.mark.parametrize(
-    "arguments, key",
+    ("arguments", "key"),
     [
         (("sometimes",), "UNCERTAIN is 'sometimes'"),
         (("vote", 1.5), "UNCERTAIN_BELOW is 1.5"),

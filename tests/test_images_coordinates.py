@@ -202,7 +202,7 @@ def test_angles_just_below_the_range_are_normalised(make):
     assert turn_rotated_boxes(make(boxes), 0, 10, 10)[4] == -180
 
 
-@pytest.mark.parametrize("height, width", [(6, 6), (6, 9), (7, 4), (1, 5), (480, 1)])
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (6, 9), (7, 4), (1, 5), (480, 1)])
 @pytest.mark.parametrize("turns", C4.elements)
 def test_detectron2_rotates_the_same_way(height, width, turns):
     pytest.importorskip("detectron2")

@@ -97,7 +97,7 @@ def test_bytes_come_first_in_lexicographic_order(image):
 
 
 @pytest.mark.parametrize(
-    "image, count",
+    ("image", "count"),
     [
         (np.arange(12).reshape(3, 4), 1),
         (np.arange(9).reshape(3, 3), 1),

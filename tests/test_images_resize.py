@@ -27,7 +27,7 @@ def test_network_size(height, width, input_size):
 
 
 @pytest.mark.parametrize(
-    "size, expected",
+    ("size", "expected"),
     [
         ((480, 640), (97, 129)),
         ((640, 480), (129, 97)),

@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -286,7 +287,7 @@ def test_names_of_numpy_1_and_2(tmp_path, protocol):
             else:
                 super().save_global(obj, name)
 
-        dispatch = dict(pickle._Pickler.dispatch)
+        dispatch: ClassVar = dict(pickle._Pickler.dispatch)
         for kind in (type(len), type(lambda: 0)):
             dispatch[kind] = save_global
 
@@ -336,7 +337,7 @@ def test_load_state():
 
 
 @pytest.mark.parametrize(
-    "change, named",
+    ("change", "named"),
     [
         (lambda s: s.pop("bias"), "bias is missing"),
         (lambda s: s.update(scale=torch.zeros(1)), "scale is unknown"),

@@ -40,7 +40,7 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path):
 def test_json_round_trip_and_no_nan(tmp_path):
     path = tmp_path / "sweep.json"
     write_json(path, {"AP": 12.5, "AR": None})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"AP": float("nan")})
     assert json.loads(path.read_text()) == {"AP": 12.5, "AR": None}
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
 def test_an_error_about_another_file_is_not_blamed_on_this_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="other.txt"):
         with write_atomically(tmp_path / "table.txt"):
-            open(tmp_path / "other.txt")
+            (tmp_path / "other.txt").read_text()
 
 
 def test_torch_files_that_really_do_not_fit(tmp_path):

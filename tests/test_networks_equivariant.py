@@ -177,7 +177,7 @@ def test_one_strided_convolution_is_equivariant_only_at_odd_sizes():
 
 
 @pytest.mark.parametrize(
-    "size, expected",
+    ("size", "expected"),
     [
         ((5, 7), (5, 7)),
         ((6, 7), (5, 7)),
@@ -215,7 +215,7 @@ def test_strided_block_halves():
 
 
 @pytest.mark.parametrize(
-    "values, named",
+    ("values", "named"),
     [
         (("GCN", 4, (8, 8), 1), "NETWORK.NAME"),
         (("GCNN", 4, (8,), 1), "FIELDS"),

@@ -20,7 +20,7 @@ from canon_seg.networks.numerics import KEYS, heavy_parts, speed_up, used_numeri
 
 
 @pytest.mark.parametrize(
-    "kind, keys",
+    ("kind", "keys"),
     [
         ("sam", ("BFLOAT16",)),
         ("sam", ("CHANNELS_LAST",)),

@@ -1,4 +1,4 @@
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def folder(tmp_path):
 FILES = ["a/1", "a/2", "a/3", "a/4", "b/1", "c/1", "a/5", "a/6", "a/7", "a/8", "a/9"]
 
 
-@pytest.mark.parametrize("power, share_of_a", [(1, 9 / 11), (0, 1 / 3), (0.5, 3 / 5)])
+@pytest.mark.parametrize(("power", "share_of_a"), [(1, 9 / 11), (0, 1 / 3), (0.5, 3 / 5)])
 def test_folder_weights(power, share_of_a):
     weights = folder_weights(FILES, power)
     assert weights.shape == (11,) and weights.sum() == pytest.approx(1)
@@ -156,7 +156,7 @@ def test_the_seed_decides_the_stream(folder):
     first = contents(islice(stream(folder), 4))
     assert contents(islice(stream(folder), 4)) == first
     other = contents(islice(stream(folder, seed=1), 4))
-    assert not set(sum(first, [])) & set(sum(other, []))
+    assert not set(chain(*first)) & set(chain(*other))
 
 
 def test_weights_decide_what_is_drawn(folder):
@@ -184,7 +184,7 @@ def test_workers_draw_different_parts_and_always_the_same(folder):
         return contents(islice(build_photo_loader(stream(folder), 2), 4))
 
     first = drawn()
-    everything = sum(first, [])
+    everything = list(chain(*first))
     assert len(set(everything)) == len(everything)
     assert drawn() == first
 

@@ -135,7 +135,7 @@ def test_free_parameters_are_counted(file, network):
     assert count_free_parameters(file) == sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("order, kept", [(1, 1), (2, 1), (3, 3), (4, 1), (6, 3), (8, 2)])
+@pytest.mark.parametrize(("order", "kept"), [(1, 1), (2, 1), (3, 3), (4, 1), (6, 3), (8, 2)])
 def test_orientations_that_are_not_stored(order, kept):
     torch.manual_seed(0)
     network = build_trainable_network(NetworkSpec("GCNN", order, (2, 3), 1))
@@ -263,7 +263,7 @@ def test_build_the_identity():
 
 
 @pytest.mark.parametrize(
-    "changes, named",
+    ("changes", "named"),
     [
         (dict(NAME="Other"), "NAME"),
         (dict(), "WEIGHTS"),

@@ -72,17 +72,28 @@ def read(path):
     return json.loads((ROOT / "docs" / "results" / path).read_text())
 
 
-def ratio(name, key="coco_eval_pycocotools_over_ours"):
+def unsure():
+    return read("uncertain/keep/sweep.json")["pose"]["policies"]["keep"]
+
+
+def baseline_ap50(kind):
+    return read("pedestrians/sweep.json")["modes"]["vanilla"]["0"][kind]["AP50"]
+
+
+SCORING = "coco_eval_pycocotools_over_ours"
+
+
+def ratio(name, key=SCORING):
     return read(f"{name}/benchmark.json")["ratios"][key]
 
 
 @pytest.mark.parametrize(
-    "document, figures",
+    ("document", "figures"),
     [
         (
             "docs/evaluation.md",
             lambda: [
-                f"{100 * read('uncertain/keep/sweep.json')['pose']['policies']['keep'] / (4 * 182):.1f} %",
+                f"{100 * unsure() / (4 * 182):.1f} %",
                 *(
                     f"{read(f'uncertain/vote_{n}/sweep.json')['pose']['passes']:.2f} "
                     for n in (2, 4)
@@ -93,15 +104,15 @@ def ratio(name, key="coco_eval_pycocotools_over_ours"):
             "docs/benchmark.md",
             lambda: [
                 f"{ratio('benchmark'):.1f} times as fast",
-                f"{ratio('benchmark', 'coco_eval_pycocotools_over_ours_with_preparation'):.1f} times",
+                f"{ratio('benchmark', f'{SCORING}_with_preparation'):.1f} times",
                 f"{ratio('benchmark_5000'):.1f} and",
             ],
         ),
         (
             "MODEL_ZOO.md",
             lambda: [
-                f"mask AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['segm']['AP50']:.1f}",
-                f"box AP50 {read('pedestrians/sweep.json')['modes']['vanilla']['0']['bbox']['AP50']:.1f}",
+                f"mask AP50 {baseline_ap50('segm'):.1f}",
+                f"box AP50 {baseline_ap50('bbox'):.1f}",
             ],
         ),
     ],

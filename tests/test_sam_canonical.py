@@ -59,5 +59,5 @@ def test_masks_turn_with_image_and_prompts(name, size):
         turned = turn_maps(image, turns).contiguous()
         _, found = model(turned, prompts.snapped().turned(turns, *size))
         expected = turn_prompted_masks(upright, turns, *size)
-        for name, value in found.rows().items():
-            assert torch.equal(value, expected.rows()[name]), name
+        for field, value in found.rows().items():
+            assert torch.equal(value, expected.rows()[field]), field

@@ -42,8 +42,8 @@ def tiny_sam(seed):
 def toy_config(load, path):
     cfg = load("sam_tiny_c4.yaml", ["MODEL.SEGMENTER.WEIGHTS", str(path), "MODEL.DEVICE", "cpu"])
     tiny = cfg.MODEL.SAM.TINY
-    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM = map(
-        lambda value: list(value) if isinstance(value, tuple) else value, TINY
+    tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM = (
+        list(value) if isinstance(value, tuple) else value for value in TINY
     )
     return cfg
 
@@ -131,7 +131,7 @@ def test_weights_are_of_this_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size, advice", [("tiny", "segmenter.pth"), ("vit_l", "official sam_vit_l_0b3195.pth")]
+    ("size", "advice"), [("tiny", "segmenter.pth"), ("vit_l", "official sam_vit_l_0b3195.pth")]
 )
 def test_a_missing_file_is_named_before_anything_is_built(monkeypatch, size, advice):
     monkeypatch.setattr(loading, "build_sam", lambda cfg: pytest.fail("was built"))
@@ -175,7 +175,7 @@ def test_names_and_sizes_of_the_embedded_model_are_kept():
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (["MODEL.SAM.SIZE", "vit_x"], "MODEL.SAM.SIZE.*vit_x.*vit_h"),
         (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "250"], "IMAGE_SIZE"),

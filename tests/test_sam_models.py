@@ -143,7 +143,7 @@ def test_masks_are_prompts_for_the_next_ones():
     predictor = SamPredictor(ready_sam())
     predictor.set_image(np.zeros((40, 64, 3), np.uint8))
     box = np.array([4, 4, 30, 20])
-    masks, _, logits = predictor.predict(box=box, multimask_output=False)
+    _, _, logits = predictor.predict(box=box, multimask_output=False)
     again = predictor.predict(box=box, mask_input=logits, multimask_output=False)[2]
     assert logits.shape == again.shape == (1, 64, 64) and not np.array_equal(logits, again)
 

@@ -65,7 +65,7 @@ def test_decode_equals_the_decoder(kind):
         torch.testing.assert_close(ious[n], iou[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind, loss", [("official", "focal"), ("tiny", "cross_entropy")])
+@pytest.mark.parametrize(("kind", "loss"), [("official", "focal"), ("tiny", "cross_entropy")])
 def test_training_lowers_the_loss(kind, loss):
     sam = small_sam(kind).train()
     batch = toy_batch([[8, 8, 20, 24], [30, 30, 60, 50], [40, 4, 50, 14], [2, 40, 12, 60]])

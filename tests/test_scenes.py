@@ -152,7 +152,7 @@ def test_annotations_of_something_else_are_never_replaced(tmp_path, text):
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("num_images, seed", [(0, 1), (-1, 1), (1, -1)])
+@pytest.mark.parametrize(("num_images", "seed"), [(0, 1), (-1, 1), (1, -1)])
 def test_impossible_numbers(tmp_path, num_images, seed):
     with pytest.raises(InputError, match="cannot make"):
         make_scenes(tmp_path, num_images, seed)

@@ -51,7 +51,7 @@ def without_seconds(result):
     return {key: value for key, value in result.items() if key != "seconds"}
 
 
-@pytest.mark.parametrize("num_images, numbers_of_processes", [(1, [3]), (4, [2, 3])])
+@pytest.mark.parametrize(("num_images", "numbers_of_processes"), [(1, [3]), (4, [2, 3])])
 def test_processes_share_the_images_and_change_no_bit(tmp_path, num_images, numbers_of_processes):
     files = write_toy_coco(tmp_path / "data", SIZES[:num_images])
     threads = torch.get_num_threads()
@@ -110,7 +110,7 @@ def test_only_images_that_are_not_finished_are_run(tmp_path):
 def test_records_find_each_view_and_remove_only_themselves(tmp_path):
     records = Records(tmp_path / "records")
     records.begin({"modes": ("a",)}, resume=False)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         records.append(1, {}, [[{"score": float("nan")}]])  # nothing is written
     records.append(3, {"of": "3"}, [[], RESULTS, []])
     records.append(2, {"of": "2"}, [RESULTS, [], 2 * RESULTS])

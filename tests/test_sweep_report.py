@@ -54,7 +54,8 @@ def test_other_angles_are_lines_straight_and_polar():
         assert vanilla.get_color() != canonical.get_color()
     dashed = [line.get_ydata()[0] for line in straight.lines if line.get_linestyle() == "--"]
     assert dashed == [13.5, 14.5]
-    assert straight.get_ylim()[0] <= 0 < 35.5 < straight.get_ylim()[1]
+    low, high = straight.get_ylim()
+    assert low <= 0 and high > 35.5
     [filled] = remainder.collections
     outline = filled.get_paths()[0].vertices
     assert [45, 45] in outline.tolist() and [90, 0] in outline.tolist()
@@ -75,7 +76,7 @@ def test_gaps_and_undefined_values_break_the_line():
 
 
 @pytest.mark.parametrize(
-    "angles, value", [([22.5], None), ([0, 45], 0.0), ([15, 30], 100.0), ([90], None)]
+    ("angles", "value"), [([22.5], None), ([0, 45], 0.0), ([15, 30], 100.0), ([90], None)]
 )
 def test_extremes_are_drawn(angles, value):
     figure = plot(sweep(angles, value=lambda *_: value), "a set")

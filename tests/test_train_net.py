@@ -248,7 +248,7 @@ def test_a_missing_folder_ends_with_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["MODEL.CANONICALISER.NAME", "x"], "MODEL.CANONICALISER"),
         (["SOLVER.MAX_ITER"], "SOLVER.MAX_ITER"),
@@ -291,5 +291,5 @@ def test_results_of_a_training_go_before_the_configs_weights(tmp_path):
     cfg = load_config("configs/sam_c4.yaml", ["OUTPUT_DIR", str(tmp_path)])
     (tmp_path / "canonicalizer.pth").touch()
     found = train_net.with_results(cfg)
-    assert found.MODEL.CANONICALIZER.WEIGHTS == str(tmp_path / "canonicalizer.pth")
+    assert str(tmp_path / "canonicalizer.pth") == found.MODEL.CANONICALIZER.WEIGHTS
     assert found.MODEL.SEGMENTER.WEIGHTS == cfg.MODEL.SEGMENTER.WEIGHTS

@@ -35,7 +35,7 @@ def of_image(dataset, image):
 
 
 @pytest.mark.parametrize(
-    "words, expected",
+    ("words", "expected"),
     [
         (["0", "90", "180", "270"], [0, 90, 180, 270]),
         (["0:360:15"], [15 * i for i in range(24)]),
@@ -52,7 +52,7 @@ def test_angles(words, expected):
 
 
 @pytest.mark.parametrize(
-    "word, message",
+    ("word", "message"),
     [
         ("0:360:0", "step is 0"),
         ("360:0:15", "empty"),
@@ -81,7 +81,7 @@ def test_none_and_too_many_angles():
 
 
 @pytest.mark.parametrize(
-    "angle, label, pose, remainder",
+    ("angle", "label", "pose", "remainder"),
     [
         (0, "0", 0, 0),
         (450, "90", 1, 0),

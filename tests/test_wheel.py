@@ -34,7 +34,7 @@ def pip(*arguments):
 
 
 def copy_sources(folder):
-    """Copy what a wheel is built from into a new folder, so that nothing is left in the checkout."""
+    """Copy what a wheel is built from into a new folder, so that the checkout stays clean."""
     folder.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():

@@ -48,7 +48,8 @@ def point():
 
 def vote():
     keys = "MODEL.CANONICALIZER.UNCERTAIN", "MODEL.CANONICALIZER.UNCERTAIN_BELOW"
-    assert demo("--box", "5", "5", "40", "30", "--output", "out", keys[0], "vote", keys[1], "1") == 0
+    box = ["--box", "5", "5", "40", "30"]
+    assert demo(*box, "--output", "out", keys[0], "vote", keys[1], "1") == 0
 
 
 def everything():

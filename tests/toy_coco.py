@@ -1,6 +1,7 @@
 """A small COCO data set with what real ones have: fractional boxes, crowds, sparse category ids."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -24,13 +25,13 @@ def write_toy_coco(folder, sizes=SIZES):
             x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
             polygon = [(0.1, 0), (0.9, 0.05), (1, 0.5), (0.8, 1), (0.2, 0.95), (0, 0.4)]
             polygon = [[round(x + u * w, 2), round(y + v * h, 2)] for u, v in polygon]
-            rle = mask_util.merge(mask_util.frPyObjects([sum(polygon, [])], height, width))
+            rle = mask_util.merge(mask_util.frPyObjects([list(chain(*polygon))], height, width))
             annotations.append(
                 {
                     "image_id": image_id,
                     "category_id": int(rng.choice([3, 7])),
                     "bbox": [round(value, 2) for value in (x, y, w, h)],
-                    "segmentation": [sum(polygon, [])],
+                    "segmentation": [list(chain(*polygon))],
                     "area": float(mask_util.area(rle)),
                     "iscrowd": 0,
                     "attributes": {"of": "no interest to the evaluation"},

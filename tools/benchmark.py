@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""What the canonicalizer costs, beside its peers, on one machine in one run.
+"""Measure what the canonicalizer costs, beside its peers, on one machine in one run.
 
     python tools/benchmark.py --output DIR
 
-Writes DIR/benchmark.json and a table, DIR/benchmark.md, and prints it. equiadapt is compared with where it is installed
-(`make benchmark` does that). Random weights are used where only time matters.
+Writes DIR/benchmark.json and a table, DIR/benchmark.md, and prints it. equiadapt is compared with
+where it is installed (`make benchmark` does that). Random weights are used where only time matters.
 """
 
 import argparse
@@ -34,6 +34,7 @@ SECTIONS = ("ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "tr
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,6 +73,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     output = check_output_dir(args.output)
     for key in ("threads", "rounds", "coco_images"):
@@ -101,7 +103,7 @@ def main():
 
 
 def run(settings, segmenters, sections):
-    """All that was asked for so far, as a dict that JSON can hold, after each section."""
+    """Yield all that was asked for so far, as a dict that JSON can hold, after each section."""
     start = time.perf_counter()
     found, versions = find_equiadapt()
     print("equiadapt:", versions, file=sys.stderr)
@@ -143,7 +145,7 @@ def run(settings, segmenters, sections):
 
 
 def _take(step, name, ratios):
-    """The facts of one step; its ratios go to the others."""
+    """Take the facts of one step; its ratios go to the others."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     try:
         facts, own = step()

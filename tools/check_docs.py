@@ -45,7 +45,7 @@ _REPLACE = re.compile(r"(.+?) -> (.*)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a document.
+    """Hold a fenced block of a document.
 
     Attributes:
         document, line: where it starts, the line counted from 1.
@@ -64,11 +64,12 @@ class Block:
 
     @property
     def place(self):
+        """Return the document and the line of the block."""
         return f"{self.document}:{self.line}"
 
     @property
     def to_run(self):
-        """The text with its replacements made."""
+        """Return the text with its replacements made."""
         text = self.text
         for old, new in self.replacements:
             # As whole words: "--output out" is not in "--output out/x".
@@ -80,7 +81,7 @@ class Block:
 
 
 def read_blocks(document, text):
-    """All fenced blocks of a document.
+    """Return all fenced blocks of a document.
 
     Raises:
         InputError: for a comment that can't be understood, or that no block follows.
@@ -120,7 +121,7 @@ def read_blocks(document, text):
 
 
 def commands(block):
-    """The commands of a bash block, one string each, continued lines joined."""
+    """Return the commands of a bash block, one string each, continued lines joined."""
     text = block.text.replace("\\\n", " ")
     lines = (line.partition(" #")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
@@ -148,7 +149,7 @@ def make_stand_ins(folder, text):
 
 
 def make_photo(folder):
-    """photo.jpg, of 480 x 640 pixels or more, turned by a quarter turn."""
+    """Make photo.jpg, of 480 x 640 pixels or more, turned by a quarter turn."""
     import numpy as np
     from PIL import Image
 
@@ -162,7 +163,7 @@ def make_photo(folder):
 
 
 def make_video(folder):
-    """clip.mp4: six frames."""
+    """Make clip.mp4: six frames."""
     import cv2
     import numpy as np
 
@@ -177,7 +178,7 @@ def make_video(folder):
 
 
 def make_coco(folder):
-    """instances_val2017.json and val2017: three drawn scenes."""
+    """Make instances_val2017.json and val2017: three drawn scenes."""
     from canon_seg.scenes.dataset import TRAIN_SEED, make_scenes
 
     annotations, images = make_scenes(folder / "scenes", 3, TRAIN_SEED)
@@ -186,7 +187,7 @@ def make_coco(folder):
 
 
 def make_photos(folder):
-    """my_photos: thirty upright pictures."""
+    """Make my_photos: thirty upright pictures."""
     from canon_seg.scenes.dataset import TRAIN_SEED, make_scenes
 
     _, images = make_scenes(folder / "photo_scenes", 30, TRAIN_SEED)
@@ -194,7 +195,7 @@ def make_photos(folder):
 
 
 def make_sam(folder):
-    """sam_vit_b_01ec64.pth: random weights with the official names."""
+    """Make sam_vit_b_01ec64.pth: random weights with the official names."""
     import torch
 
     from canon_seg.sam.models import build_official_sam
@@ -203,13 +204,13 @@ def make_sam(folder):
 
 
 def make_mask_rcnn(folder):
-    """model_final_f10217.pkl: random weights in the format of detectron2's model zoo."""
+    """Make model_final_f10217.pkl: random weights in the format of detectron2's model zoo."""
     from canon_seg.d2.config import load_config
     from canon_seg.d2.segmenters import build_segmenter
 
     cfg = load_config("mask_rcnn_c4.yaml", ["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""])
     model = {key: value.numpy() for key, value in build_segmenter(cfg).state_dict().items()}
-    with open(folder / "model_final_f10217.pkl", "wb") as file:
+    with (folder / "model_final_f10217.pkl").open("wb") as file:
         pickle.dump({"model": model, "__author__": "docs-check"}, file)
 
 
@@ -242,10 +243,12 @@ def run_block(block, folder):
 
 
 def tail(text, lines=30):
+    """Return the last lines of a text."""
     return "\n".join(text.splitlines()[-lines:])
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -258,6 +261,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     failed = 0
     with tempfile.TemporaryDirectory() as name:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/configuration.md from the comments in canon_seg/config/keys.py and in the config files.
+"""Write docs/configuration.md from the comments in canon_seg/config/keys.py and config files.
 
     python tools/config_reference.py [--check]
 
@@ -25,8 +25,8 @@ ROOT_NODE = "cfg"
 
 HEAD = """# Configuration
 
-<!-- Written by tools/config_reference.py from the comments in canon_seg/config/keys.py and in the config
-files: change those. -->
+<!-- Written by tools/config_reference.py from the comments in canon_seg/config/keys.py and in the
+config files: change those. -->
 
 A config is detectron2's, with the keys below beside [detectron2's own](
 https://detectron2.readthedocs.io/en/latest/modules/config.html). Where detectron2 is not installed,
@@ -41,10 +41,11 @@ that comes with the package.
 
 
 def read_keys(source):
-    """What the function ``add_canon_seg_config`` in a module's text says of each key.
+    """Read what ``add_canon_seg_config`` in a module's text says of each key.
 
     Args:
         source: Python text.
+
     Returns:
         dict from dotted key, in the order of the text, to (default, comment). The default is the
         text of the expression, None for a node; the comment is one line, "" where there is none.
@@ -82,7 +83,7 @@ def _comment_above(lines, index):
 
 
 def format_keys(keys):
-    """The keys as Markdown, a section for each node."""
+    """Format the keys as Markdown, a section for each node."""
     sections = {}
     for name, (default, comment) in keys.items():
         if default is None:
@@ -95,14 +96,17 @@ def format_keys(keys):
     for section, (rows, comment) in sections.items():
         text += [f"\n## {section}\n", *([f"{comment}\n"] if comment else [])]
         text += ["| key | default | |", "|---|---|---|"]
-        for name, default, comment in rows:
+        for name, default, explanation in rows:
             key = name.removeprefix(f"{section}.")
-            text.append(f"| `{key}` | `{_cell(default)}` | {_cell(comment)} |")
+            text.append(f"| `{key}` | `{_cell(default)}` | {_cell(explanation)} |")
     return "\n".join(text) + "\n"
 
 
 def format_files(folder):
-    """The config files below a folder as a Markdown table, each with the comment at its head."""
+    """Format the config files below a folder as Markdown, each with the comment at its head.
+
+    The result is a table.
+    """
     rows = ["\n## Config files\n", "| file | base | |", "|---|---|---|"]
     for path in sorted(folder.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
@@ -127,7 +131,7 @@ def _cell(text):
 
 
 def page():
-    """The text of the page.
+    """Return the text of the page.
 
     Raises:
         InputError: naming the keys that have no comment.
@@ -143,6 +147,7 @@ def page():
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

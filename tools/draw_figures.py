@@ -10,7 +10,7 @@ canonicalizer. how_it_works.jpg: the way of one image. Needs scikit-image, whose
 import argparse
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 
 from canon_seg import CanonicalSamPredictor, load_default_canonicalizer, load_default_sam
@@ -20,8 +20,8 @@ from canon_seg.errors import run_main
 from canon_seg.geometry import C4, turn_boxes, turn_image, turn_maps
 from canon_seg.io.files import write_atomically
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+mpl.use("Agg")
+from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = np.array([332.0, 0.0, 462.0, 290.0])  # the model of a space shuttle
@@ -30,18 +30,19 @@ TURNS = 1  # of the photograph whose way is drawn
 
 
 def segment(predictor, image, box):
-    """(pose, mask) of what is in a box of an image."""
+    """Return (pose, mask) of what is in a box of an image."""
     predictor.set_image(image)
     masks, _, _ = predictor.predict(box=box, multimask_output=False)
     return predictor.pose, masks[0]
 
 
 def overlap(mask, other):
-    """Intersection over union of two masks."""
+    """Return the intersection over union of two masks."""
     return np.count_nonzero(mask & other) / max(1, np.count_nonzero(mask | other))
 
 
 def show(axes, image, title="", mask=None, box=None, color=CANONICAL):
+    """Show an image in the axes, with mask and box where given."""
     if mask is not None:
         image = draw_masks(image, [mask], np.array([color], np.uint8))
     axes.imshow(image)
@@ -57,12 +58,12 @@ def show(axes, image, title="", mask=None, box=None, color=CANONICAL):
 
 
 def draw_turns(image, predictors):
-    """The masks of two predictors in the four turns of an image."""
+    """Draw the masks of two predictors in the four turns of an image."""
     figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
     height, width = image.shape[:2]
-    for (name, predictor, color), row in zip(predictors, rows):
+    for (name, predictor, color), row in zip(predictors, rows, strict=True):
         upright = None
-        for turns, axes in zip(C4.elements, row):
+        for turns, axes in zip(C4.elements, row, strict=True):
             turned = np.ascontiguousarray(turn_image(image, turns))
             box = turn_boxes(BOX, turns, height, width)
             _, mask = segment(predictor, turned, box)
@@ -79,7 +80,7 @@ def draw_turns(image, predictors):
 
 
 def draw_way(image, predictor):
-    """What happens to an image on its way."""
+    """Draw what happens to an image on its way."""
     figure = plt.figure(figsize=(11, 2.9), layout="constrained")
     columns = figure.subplots(1, 5, width_ratios=(3, 1.9, 2.45, 2.45, 3))
     turned = np.ascontiguousarray(turn_image(image, TURNS))
@@ -106,6 +107,7 @@ def draw_way(image, predictor):
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What one can do with a box and no network: mask AP of the simplest ways, from ground-truth boxes.
+"""Measure what a box without a network can do: mask AP of simple ways, from ground-truth boxes.
 
     python tools/eval_baselines.py --annotations instances.json --images DIR --output FILE.json
 
@@ -30,19 +30,19 @@ ITERATIONS = 5
 
 
 def box_mask(image, box):
-    """(H, W) bool: the pixels whose centres lie in the box (x0, y0, x1, y1)."""
+    """Return (H, W) bool: the pixels whose centres lie in the box (x0, y0, x1, y1)."""
     u, v = _coordinates(image, box)
     return (np.abs(u) <= 1) & (np.abs(v) <= 1)
 
 
 def ellipse_mask(image, box):
-    """(H, W) bool: the ellipse that touches the four sides of the box."""
+    """Return (H, W) bool: the ellipse that touches the four sides of the box."""
     u, v = _coordinates(image, box)
     return u * u + v * v <= 1
 
 
 def grabcut_mask(image, box):
-    """(H, W) bool: GrabCut from the box; the box itself where it finds nothing."""
+    """Return (H, W) bool: GrabCut from the box; the box itself where it finds nothing."""
     whole = box_mask(image, box)
     if not whole.any() or whole.all():
         return whole
@@ -74,7 +74,7 @@ BASELINES = {"box": box_mask, "ellipse": ellipse_mask, "grabcut": grabcut_mask}
 
 
 def _coordinates(image, box):
-    """Pixel centres in the frame of the box, whose sides are at -1 and 1."""
+    """Return pixel centres in the frame of the box, whose sides are at -1 and 1."""
     x0, y0, x1, y1 = box
     u = (2 * (np.arange(image.shape[1]) + 0.5) - x0 - x1) / max(x1 - x0, 1e-6)
     v = (2 * (np.arange(image.shape[0]) + 0.5) - y0 - y1) / max(y1 - y0, 1e-6)
@@ -82,7 +82,7 @@ def _coordinates(image, box):
 
 
 def evaluate(dataset, images_dir, names):
-    """dict from the name of a baseline to its mask scores, as COCO has them."""
+    """Return a dict from the name of a baseline to its mask scores, as COCO has them."""
     by_image = {image["id"]: [] for image in dataset["images"]}
     for annotation in dataset["annotations"]:
         if not annotation["iscrowd"]:
@@ -117,6 +117,7 @@ def evaluate(dataset, images_dir, names):
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How near to exact results stay when a JPEG file, not its pixels, is turned.
+"""Measure how near to exact results stay when a JPEG file, not its pixels, is turned.
 
     python tools/eval_jpegtran.py --config-file configs/sam_tiny_c4.yaml \
         --annotations instances.json --images DIR --output jpegtran.json [KEY VALUE ...]
@@ -37,7 +37,7 @@ CLOCKWISE = {1: "270", 2: "180", 3: "90"}  # jpegtran's angle for each countercl
 
 
 def turned_file(source, turns, folder):
-    """A losslessly turned copy of a JPEG file, or None where its size does not allow one."""
+    """Make a losslessly turned copy of a JPEG file; return None where its size allows none."""
     target = Path(folder) / f"{turns}.jpg"
     command = ["jpegtran", "-perfect", "-rotate", CLOCKWISE[turns], "-outfile", target, source]
     done = subprocess.run(command, capture_output=True, check=False)
@@ -45,7 +45,7 @@ def turned_file(source, turns, folder):
 
 
 def compare(model, path, prompts, image_format):
-    """Differences between a file and its turned copies, or [] where they cannot be made.
+    """Return differences between a file and its turned copies, or [] where none can be made.
 
     Returns:
         list of dicts, one for each turn: ``pixels`` (mean absolute difference, grey levels),
@@ -84,6 +84,7 @@ def _segment(model, image, prompts):
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--annotations", required=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How well the canonicalizer finds the pose of upright photographs; canon-seg-eval-pose.
+"""Measure how well poses of upright photographs are found; the command canon-seg-eval-pose.
 
 python tools/eval_pose.py --images DIR --output pose.json
 python tools/eval_pose.py --help

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Rotated COCO evaluation: AP by angle; the console command canon-seg-eval.
+r"""Evaluate on rotated COCO: AP by angle; the console command canon-seg-eval.
 
-python tools/eval_rotated.py --config-file configs/sam_c4.yaml --annotations FILE --images DIR --output DIR
+python tools/eval_rotated.py --config-file configs/sam_c4.yaml \
+    --annotations FILE --images DIR --output DIR
 python tools/eval_rotated.py --help
 """
 

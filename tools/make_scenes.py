@@ -8,6 +8,7 @@ from canon_seg.scenes.dataset import DEMO_SEED, TRAIN_SEED, make_scenes
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--output", required=True, help="folder for images/ and annotations/instances.json"
@@ -23,6 +24,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     arguments = parse_arguments()
     annotations, images = make_scenes(
         arguments.output, arguments.num_images, arguments.seed, progress=True

@@ -16,8 +16,9 @@ A study names a training config, options for all runs, and a few options for eac
       annotations: instances.json
       images: DIR
 
-Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that an
-interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints it.
+Each run trains with tools/train_net.py --resume in a folder of its own below --output, so that
+an interrupted study goes on where it stopped. Writes study.json and the table, study.md, and prints
+it.
 """
 
 import argparse
@@ -48,7 +49,7 @@ COLUMNS = {
 
 
 def read_study(path):
-    """The dict of a study file.
+    """Return the dict of a study file.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -136,16 +137,19 @@ def run(name, study, folder):
 
 
 def _call(command, log):
-    with open(log, "a", encoding="utf-8") as file:
+    with Path(log).open("a", encoding="utf-8") as file:
         process = subprocess.run(
-            [sys.executable, *map(str, command)], stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, *map(str, command)],
+            check=False,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     if process.returncode:
         raise InputError(f"{Path(command[0]).name} failed; its last lines are in {log}")
 
 
 def format_table(rows):
-    """The study as Markdown: a run on each line."""
+    """Format the study as Markdown: a run on each line."""
     table = []
     for name, row in rows.items():
         values = {**row["pose"], **row}
@@ -165,6 +169,7 @@ def format_table(rows):
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

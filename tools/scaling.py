@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""How a sweep scales: measured here on the CPU, and calculated for GPUs from measured parts.
+r"""Tell how a sweep scales: measured on the CPU, calculated for GPUs from measured parts.
 
-    python tools/scaling.py --config-file configs/sam_tiny_c4.yaml \\
-        --annotations instances.json --images DIR --limit 8 --processes 1 2 \\
+    python tools/scaling.py --config-file configs/sam_tiny_c4.yaml \
+        --annotations instances.json --images DIR --limit 8 --processes 1 2 \
         --embedding-seconds 0.1 --prompts-seconds 0.02 --scoring-seconds 30 --output scaling.json
 
 The calculation is for a sweep in the modes vanilla and canonical. All angles of an image have as
@@ -43,6 +43,7 @@ ANGLES = [15, 105, 195, 285]
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -83,7 +84,7 @@ def parse_arguments():
 
 
 def measure(args):
-    """Seconds of one sweep over four angles for each number of processes, without their start."""
+    """Time one sweep over four angles for each number of processes, without their start."""
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu"])
     dataset = first_images(load_coco(args.annotations, args.images), args.limit)
     rows = []
@@ -115,6 +116,7 @@ def measure(args):
 
 
 def timed_sweep(cfg, dataset, images_dir, folder, path):
+    """Time one sweep in this process; the main one writes the seconds to ``path``."""
     models, prompts = build_models(cfg, MODES), None
     if capabilities(segmenter_class(cfg)).takes_prompts:
         prompts = load_box_prompts("boxes", dataset)
@@ -136,7 +138,7 @@ def timed_sweep(cfg, dataset, images_dir, folder, path):
 
 
 def calculate(args):
-    """Hours of the whole sweep by the number of GPUs."""
+    """Calculate the hours of the whole sweep by the number of GPUs."""
     embeddings = args.num_angles + math.ceil(args.num_angles / 4)  # vanilla, canonical
     image = embeddings * (args.embedding_seconds + args.prompts_seconds)
     image += args.num_angles * (args.canonicalize_seconds + args.view_seconds)
@@ -152,7 +154,7 @@ def calculate(args):
 
 
 def read_benchmark(args):
-    """The arguments with what ``--benchmark`` knows in place of their defaults."""
+    """Return the arguments with what ``--benchmark`` knows in place of their defaults."""
     try:
         benchmark = json.loads(Path(args.benchmark).read_text(encoding="utf-8"))
         scoring, canonicalize = benchmark["scoring"], benchmark["canonicalize"]
@@ -161,13 +163,13 @@ def read_benchmark(args):
         args.canonicalize_seconds = canonicalize["seconds"]["default"]["median"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"--benchmark: {args.benchmark} gives no seconds of scoring and canonicalizing ({error});"
-            " write it with tools/benchmark.py, with these sections"
+            f"--benchmark: {args.benchmark} gives no seconds of scoring and canonicalizing "
+            f"({error}); write it with tools/benchmark.py, with these sections"
         ) from error
 
 
 def format_table(result):
-    """Markdown: what was measured and what was calculated."""
+    """Format as Markdown what was measured and what was calculated."""
     lines = []
     if result["measured"]:
         measured = result["measured"]
@@ -183,8 +185,8 @@ def format_table(result):
         lines += [
             _rows(calculated, "gpus", "hours", "efficiency"),
             "",
-            f"Calculated: {calculated['images']} images, {calculated['angles']} angles, vanilla and "
-            f"canonical, with {calculated['embedding_seconds']:.3g} s for an embedding, "
+            f"Calculated: {calculated['images']} images, {calculated['angles']} angles, vanilla "
+            f"and canonical, with {calculated['embedding_seconds']:.3g} s for an embedding, "
             f"{calculated['prompts_seconds']:.3g} s for the prompts of an image, "
             f"{calculated['canonicalize_seconds']:.2g} s for its pose, "
             f"{calculated['view_seconds']:.2g} s for a view beside the models, "
@@ -201,6 +203,7 @@ def _rows(part, *keys):
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     if args.benchmark:
         read_benchmark(args)

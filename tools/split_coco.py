@@ -16,6 +16,7 @@ from canon_seg.io.files import check_output_dir, write_json
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,14 +34,14 @@ def main():
             f"can be split by 2 to {len(dataset['images'])}"
         )
     output = check_output_dir(args.output)
-    for name, part in zip(("held_out", "train"), split(dataset, args.every)):
+    for name, part in zip(("held_out", "train"), split(dataset, args.every), strict=True):
         path = Path(output) / f"{name}.json"
         write_json(path, part)
         print(f"{path}: {len(part['images'])} images, {len(part['annotations'])} annotations")
 
 
 def split(dataset, every):
-    """(held out, rest) of a COCO dict: the first image by id and every ``every``-th after it."""
+    """Return (held out, rest) of a COCO dict: the first by id and every ``every``-th after."""
     ids = sorted(image["id"] for image in dataset["images"])
     chosen = set(ids[::every])
     return [

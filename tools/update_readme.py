@@ -20,8 +20,8 @@ A table stands between two comments, the first of which names the file that it i
 A sweep is what tools/eval_rotated.py wrote. A comparison takes a mode of one sweep for each of its
 rows: {"note", "rows": [{"label", "sweep", "mode"}, ...], "baselines": FILE}. ``sweep`` is a folder
 beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. Poses
-are what tools/eval_pose.py wrote: {"note", "columns": {TITLE: FILE}, "rows": {LABEL: NAME}}, where NAME
-goes into the files' names. A table is taken as it is.
+are what tools/eval_pose.py wrote: {"note", "columns": {TITLE: FILE}, "rows": {LABEL: NAME}}, where
+NAME goes into the files' names. A table is taken as it is.
 
 With --check nothing is written, and the exit status is 1 if a table differs from its file.
 """
@@ -103,8 +103,8 @@ def comparison_table(path):
             [
                 *lines,
                 "",
-                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the model, "
-                "relative to vanilla in the same run.",
+                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the "
+                "model, relative to vanilla in the same run.",
             ]
         )
         + "\n"
@@ -112,7 +112,9 @@ def comparison_table(path):
 
 
 def poses_table(path):
-    """The share of poses found by several canonicalizers in several folders, as Markdown.
+    """Format the share of poses found by several canonicalizers in several folders.
+
+    As Markdown.
 
     Args:
         path: of the file that names them. The results are in a folder of its name beside it.
@@ -152,7 +154,7 @@ MAKERS = {
 
 
 def updated(text, source):
-    """A document with every table made anew.
+    """Return a document with every table made anew.
 
     Raises:
         InputError: if a file is missing or not of its kind.
@@ -164,14 +166,15 @@ def updated(text, source):
             return match[1] + MAKERS[match[2]](path) + match[4]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{source} names {match[3]}, of which no table can be made ({error}); write it with "
-                "the command that the document names"
+                f"{source} names {match[3]}, of which no table can be made ({error}); write it "
+                "with the command that the document names"
             ) from error
 
     return TABLE.sub(replace, text)
 
 
 def main():
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("documents", nargs="*", type=Path, default=DOCUMENTS)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")

@@ -1,11 +1,11 @@
-"""Pictures of images with their masks, prompts and captions. All arrays are RGB uint8."""
+"""Draw images with their masks, prompts and captions; all arrays are RGB uint8."""
 
 import colorsys
-import os
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 
 import cv2
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,7 +19,7 @@ BACKGROUND = (24, 24, 24)
 
 
 def colors(count):
-    """(count, 3) uint8 RGB colours that differ clearly from those before and after."""
+    """Return (count, 3) uint8 RGB colours; each differs clearly from those before and after it."""
     golden = 0.618034  # hues at multiples of the golden ratio never come close to a recent one
     values = [
         colorsys.hsv_to_rgb((0.58 + golden * i) % 1, (0.9, 0.65, 0.8)[i % 3], (1, 0.95, 0.8)[i % 3])
@@ -29,7 +29,7 @@ def colors(count):
 
 
 def zoom_factor(height, width):
-    """The whole factor by which a small image is enlarged so that lines and text don't cover it."""
+    """Return the whole factor that enlarges a small image so that lines and text don't cover it."""
     return max(1, SMALL // max(height, width))
 
 
@@ -42,6 +42,7 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         boxes: up to N x0, y0, x1, y1 in pixel edges. Boxes, then clicks, have the colours of the
             masks in order.
         clicks: x, y as pixel indices.
+
     Returns:
         new array, enlarged by :func:`zoom_factor`.
     """
@@ -51,12 +52,12 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         _enlarged(image, factor), [_enlarged(mask, factor) for mask in masks], palette
     )
     line = _line_width(picture)
-    for box, color in zip(boxes, palette):
+    for box, color in zip(boxes, palette, strict=False):
         x0, y0, x1, y1 = (round(float(edge) * factor) for edge in box)
         corners = (x0, y0), (max(x1 - 1, x0), max(y1 - 1, y0))
         cv2.rectangle(picture, *corners, WHITE, 2 * line + 1)
         cv2.rectangle(picture, *corners, color.tolist(), line)
-    for click, color in zip(clicks, palette[len(boxes) :]):
+    for click, color in zip(clicks, palette[len(boxes) :], strict=False):
         centre = tuple(round((float(index) + 0.5) * factor - 0.5) for index in click)
         cv2.circle(picture, centre, 4 * line + 2, WHITE, -1, cv2.LINE_AA)
         cv2.circle(picture, centre, 3 * line + 1, color.tolist(), -1, cv2.LINE_AA)
@@ -70,6 +71,7 @@ def draw_masks(image, masks, palette):
         image: (H, W, 3) array.
         masks: N (H, W) bool arrays.
         palette: (N or more, 3) uint8 colours.
+
     Returns:
         new (H, W, 3) array.
     """
@@ -95,6 +97,7 @@ def add_caption(picture, lines):
     Args:
         picture: (H, W, 3) array.
         lines: strings.
+
     Returns:
         new (H', W', 3) array.
     """
@@ -112,7 +115,7 @@ def add_caption(picture, lines):
 
 
 def fit(picture, side):
-    """The picture, shrunk if its longer side is more than ``side`` pixels."""
+    """Return the picture, shrunk if its longer side is more than ``side`` pixels."""
     height, width = picture.shape[:2]
     if max(height, width) <= side:
         return picture
@@ -122,7 +125,7 @@ def fit(picture, side):
 
 
 def side_by_side(pictures, gap=12):
-    """Pictures of any sizes in one row, aligned at the top, ``gap`` pixels between them."""
+    """Join pictures of any sizes in one row, aligned at the top, ``gap`` pixels between them."""
     height = max(picture.shape[0] for picture in pictures)
     width = sum(picture.shape[1] + gap for picture in pictures) - gap
     row, x = np.full((height, width, 3), BACKGROUND, dtype=np.uint8), 0
@@ -155,9 +158,9 @@ def _line_width(picture):
     return max(1, round(max(picture.shape[:2]) / 450))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(size):
     # matplotlib brings a font, so that pictures look the same everywhere.
     return ImageFont.truetype(
-        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
+        str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size
     )

@@ -1,1 +1,1 @@
-"""The console commands, which are also scripts in demo/ and tools/."""
+"""Provide the console commands, which are also scripts in demo/ and tools/."""

@@ -1,4 +1,4 @@
-"""A web page: turn a photo, and see what plain SAM and canonicalized SAM make of it.
+"""Serve a web page: turn a photo, and see what plain SAM and canonicalized SAM make of it.
 
     canon-seg-app [--sam-checkpoint sam_vit_b_01ec64.pth --sam-size vit_b]
 
@@ -24,6 +24,7 @@ from canon_seg.sam.models import OFFICIAL_SIZES
 
 
 def parse_arguments(arguments=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,6 +75,7 @@ def parse_arguments(arguments=None):
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     check_arguments(args)
     if find_spec("gradio") is None:
@@ -94,7 +96,7 @@ def main():
 
 
 def check_arguments(args):
-    """Raises InputError where arguments can't be used."""
+    """Raise InputError where arguments can't be used."""
     if bool(args.sam_checkpoint) != bool(args.sam_size):
         raise InputError("--sam-checkpoint and --sam-size belong together; give both or none")
     for name, least in (("max_upload", 1), ("max_megapixels", 0.01), ("max_side", 64)):
@@ -107,7 +109,7 @@ def check_arguments(args):
 
 
 def build_turner(args):
-    """:class:`Turner` with the models that the arguments name.
+    """Build the :class:`Turner` with the models that the arguments name.
 
     Raises:
         InputError: naming the file that can't be used.

@@ -1,4 +1,4 @@
-"""The entry points of the console commands; nothing heavy is imported before one is called."""
+"""Provide the entry points of the console commands, which import nothing heavy before a call."""
 
 import importlib
 import importlib.util
@@ -8,32 +8,32 @@ from canon_seg.errors import InputError, run_main, without_detectron2
 
 
 def app():
-    """canon-seg-app"""
+    """Run canon-seg-app."""
     _run("app", "canon-seg-app", needs_detectron2=False)
 
 
 def demo():
-    """canon-seg-demo"""
+    """Run canon-seg-demo."""
     _run("demo", "canon-seg-demo", needs_detectron2=False)
 
 
 def eval_rotated():
-    """canon-seg-eval"""
+    """Run canon-seg-eval."""
     _run("eval_rotated", "canon-seg-eval")
 
 
 def eval_pose():
-    """canon-seg-eval-pose"""
+    """Run canon-seg-eval-pose."""
     _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
 
 
 def install_detectron2():
-    """canon-seg-install-detectron2"""
+    """Run canon-seg-install-detectron2."""
     _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)
 
 
 def train_net():
-    """canon-seg-train"""
+    """Run canon-seg-train."""
     _run("train_net", "canon-seg-train")
 
 

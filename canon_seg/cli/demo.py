@@ -1,6 +1,6 @@
-"""Segment photographs and videos in their canonical pose, and write pictures of what was found.
+r"""Segment photographs and videos in their canonical pose, and write pictures of what was found.
 
-    canon-seg-demo --input photo.jpg [more, folders, globs, videos] --output DIR \\
+    canon-seg-demo --input photo.jpg [more, folders, globs, videos] --output DIR \
         [--box x0 y0 x1 y1 ...] [--point x y ...] [--turns] [--save-json] [KEY VALUE ...]
 
 Writes DIR/photo.png: the photograph with its masks, the pose found and its probability; of a video
@@ -53,6 +53,7 @@ WEBCAM_FPS = 10  # of the video that is written
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -159,6 +160,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     for name in ("points_per_side", "max_masks", "frames"):
         if (value := getattr(args, name)) is not None and value < 1:
@@ -267,7 +269,8 @@ def import_detectors(cfg):
 def process_all(args, paths, output, segment, prompts, results):
     """Work on each input, print a line for it, and return the errors of those that failed."""
     errors = []
-    for path, name in zip(tqdm(paths, unit="file", disable=None), output_names(paths, output)):
+    names = output_names(paths, output)
+    for path, name in zip(tqdm(paths, unit="file", disable=None), names, strict=True):
         found = None if results is None else Results()
         try:
             if is_video(path):

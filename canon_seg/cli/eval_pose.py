@@ -1,4 +1,4 @@
-"""How well the canonicalizer finds the pose of upright photographs, and how well it knows.
+"""Measure how well the canonicalizer finds the pose of upright photographs, and how sure it is.
 
     canon-seg-eval-pose --images DIR --output pose.json [--config-file FILE] [KEY VALUE ...]
 
@@ -25,11 +25,11 @@ from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.images.folders import list_photos
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.build import build_canonicalizer
-from canon_seg.networks.photo_stream import list_photos
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -39,6 +39,7 @@ THUMBNAIL = 240  # px, longer side
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,6 +68,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     output, details = check_outputs(args.output, args.details)
     if args.limit is not None and args.limit < 1:
@@ -119,7 +121,7 @@ def main():
             details,
             [
                 {"file": name, "probabilities": row.tolist()}
-                for name, row in zip(names, probabilities)
+                for name, row in zip(names, probabilities, strict=True)
             ],
         )
     write_json(
@@ -136,9 +138,9 @@ def main():
 
 
 def check_outputs(output, details):
-    """The two paths, of which the second may be None, once files can be written there."""
+    """Return the two paths, the second may be None, once files can be written there."""
     paths = [Path(path) if path else None for path in (output, details)]
-    for option, path in zip(("--output", "--details"), paths):
+    for option, path in zip(("--output", "--details"), paths, strict=True):
         if path is None:
             continue
         if path.suffix != ".json" or path.is_dir():
@@ -150,7 +152,7 @@ def check_outputs(output, details):
 
 
 def describe_network(canonicalizer, weights):
-    """What was evaluated: ``parameters`` are those that were trained, as papers count them."""
+    """Describe what was evaluated: ``parameters`` are the trained ones, as papers count them."""
     spec = canonicalizer.scorer.network.spec
     return {
         "name": spec.name,
@@ -163,7 +165,7 @@ def describe_network(canonicalizer, weights):
 
 
 def describe(args, cfg):
-    """What it takes to run the same again, paths as they were given."""
+    """Describe what it takes to run the same again, paths as they were given."""
     return {
         "config_file": args.config_file,
         "options": args.options,
@@ -178,14 +180,14 @@ def describe(args, cfg):
 
 
 def format_measures(measured):
-    """The measures in three lines."""
+    """Format the measures in three lines."""
     kl = "infinite" if measured["kl"] is None else f"{measured['kl']:.4f} nats"
     tenth = 100 * measured["accuracy_without_least_certain_tenth"]
     right = measured["confusion"][0][0]
     return "\n".join(
         [
-            f"found upright: {right} of {measured['num_images']} ({100 * measured['accuracy']:.1f} %);"
-            f" without the least certain tenth {tenth:.1f} %",
+            f"found upright: {right} of {measured['num_images']} "
+            f"({100 * measured['accuracy']:.1f} %); without the least certain tenth {tenth:.1f} %",
             f"expected calibration error: {measured['ece']:.4f}",
             f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
             f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",

@@ -1,6 +1,6 @@
-"""Rotated COCO evaluation: AP by angle, with and without the canonicalizer.
+r"""Evaluate on rotated COCO: AP by angle, with and without the canonicalizer.
 
-    canon-seg-eval --config-file configs/sam_c4.yaml \\
+    canon-seg-eval --config-file configs/sam_c4.yaml \
         --annotations instances.json --images DIR --output DIR [KEY VALUE ...]
 
 Images are turned in memory, annotations with them. Writes sweep.json and sweep.png to --output.
@@ -47,6 +47,7 @@ NUM_SCENES = 40
 
 
 def parse_arguments():
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,6 +100,7 @@ def parse_arguments():
 
 
 def main():
+    """Run the command."""
     args = parse_arguments()
     output = check_output_dir(args.output)
     views = [View(angle, args.canvas) for angle in parse_angles(args.angles)]
@@ -117,7 +119,7 @@ def main():
 
 
 def evaluate(args, cfg, views, modes, name, whole, images_dir):
-    """What each process does; the main one reports."""
+    """Evaluate in each process; the main one reports."""
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
     prompts = None
@@ -155,7 +157,7 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
 
 
 def find_dataset(args, cfg, output):
-    """(name, annotation file, image folder) of the data set that the arguments ask for."""
+    """Return (name, annotation file, image folder) of the data set that the arguments ask for."""
     if args.dataset and (args.annotations or args.images):
         raise InputError("give either --dataset or --annotations with --images, not both")
     if bool(args.annotations) != bool(args.images):
@@ -169,7 +171,7 @@ def find_dataset(args, cfg, output):
 
 
 def describe(args, cfg):
-    """What it takes to run the same again, paths as they were given."""
+    """Describe what it takes to run the same again, paths as they were given."""
     keys = cfg.MODEL
     described = {
         "config_file": args.config_file,

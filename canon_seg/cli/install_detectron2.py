@@ -81,8 +81,13 @@ def require_build_tools():
 def run_pip(*arguments):
     """Run pip of this interpreter; return its exit status and its whole output."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    done = subprocess.run(  # noqa: S603 - this interpreter's own pip
+        command,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     return done.returncode, done.stdout
 

@@ -1,4 +1,4 @@
-"""How the threads of our commands wait for each other."""
+"""Set how the threads of our commands wait for each other."""
 
 import os
 from collections.abc import MutableMapping

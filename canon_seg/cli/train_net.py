@@ -1,6 +1,6 @@
-"""Train a canonicalizer or a segmenter, by detectron2's conventions.
+r"""Train a canonicalizer or a segmenter, by detectron2's conventions.
 
-    canon-seg-train --config-file configs/sam_c4.yaml \\
+    canon-seg-train --config-file configs/sam_c4.yaml \
         DATASETS.PHOTOS '["folder of upright photographs"]' OUTPUT_DIR output/mine [KEY VALUE ...]
 
 trains the canonicalizer on photographs alone: while MODEL.CANONICALIZER.TASK_WEIGHT is 0 the
@@ -19,7 +19,6 @@ files in OUTPUT_DIR go before these. AP at turned angles: canon-seg-eval.
 SOLVER.IMS_PER_BATCH images of a step.
 """
 
-import os
 import zlib
 from pathlib import Path
 
@@ -44,7 +43,7 @@ from detectron2.utils.env import seed_all_rng
 
 
 def setup(args):
-    """The frozen config, with data sets registered and the output folder ready."""
+    """Return the frozen config, with data sets registered and the output folder ready."""
     cfg = load_config(args.config_file, args.opts)
     resolve_device(cfg, args.config_file, args.opts)
     check_device(args, cfg.MODEL.DEVICE)
@@ -56,8 +55,9 @@ def setup(args):
     if cfg.MODEL.META_ARCHITECTURE != "CanonicalizedSegmenter" and used_numerics(cfg):
         raise InputError(
             f"MODEL.SEGMENTER.{used_numerics(cfg)[0]} is for a segmenter behind "
-            f"CanonicalizedSegmenter, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
-            "set it to False (SOLVER.BFLOAT16 is training's own key)"
+            "CanonicalizedSegmenter, and MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE}; set it to False "
+            "(SOLVER.BFLOAT16 is training's own key)"
         )
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)
@@ -70,12 +70,13 @@ def setup(args):
 
 
 def _resumed_from(folder):
-    """A number for the last checkpoint: after it, other data are drawn than at the start."""
+    """Return a number for the last checkpoint: after it, other data are drawn than at the start."""
     last = Path(folder, "last_checkpoint")
     return zlib.crc32(last.read_bytes()) % 2**31 if last.is_file() else 0
 
 
 def train(args):
+    """Train, or evaluate alone, in this process as the arguments ask."""
     cfg = setup(args)
     if args.eval_only:
         return evaluate(cfg, args.resume)
@@ -85,7 +86,7 @@ def train(args):
 
 
 def evaluate(cfg, resume):
-    """Results on DATASETS.TEST, as detectron2's dict."""
+    """Evaluate on DATASETS.TEST; return the results as detectron2's dict."""
     if not cfg.DATASETS.TEST:
         raise InputError("--eval-only: DATASETS.TEST is empty; name registered COCO-format sets")
     if cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
@@ -106,20 +107,21 @@ def evaluate(cfg, resume):
 
 
 def with_results(cfg):
-    """The config with the weights that a training left in its OUTPUT_DIR."""
+    """Return the config with the weights that a training left in its OUTPUT_DIR."""
     cfg = cfg.clone()
     cfg.defrost()
     for keys, name in (
         (cfg.MODEL.CANONICALIZER, "canonicalizer.pth"),
         (cfg.MODEL.SEGMENTER, "segmenter.pth"),
     ):
-        path = os.path.join(cfg.OUTPUT_DIR, name)
-        if os.path.isfile(path):
-            keys.WEIGHTS = path
+        path = Path(cfg.OUTPUT_DIR, name)
+        if path.is_file():
+            keys.WEIGHTS = str(path)
     return cfg
 
 
 def main():
+    """Run the command."""
     parser = default_argument_parser(__doc__)
     add_launch_arguments(parser)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Quarter turns of COCO annotations, results and whole data sets (the parsed JSON).
+"""Turn COCO annotations, results and whole data sets (the parsed JSON) by quarter turns.
 
 No input is changed. Turning by 0 takes the same way as any other turn (same rounding, same mask
 encoding), so that all four angles of an evaluation are treated alike.
@@ -44,7 +44,7 @@ def turn_annotation(annotation, turns, height, width):
 
 
 def turn_polygon_annotation(annotation, turns, height, width):
-    """As :func:`turn_annotation`, but polygons stay polygons: for export and editing.
+    """Do as :func:`turn_annotation`, but keep polygons as polygons: for export and editing.
 
     Their vertices are snapped to ``ANNOTATION_STEP`` and turned. Not for evaluation: the mask
     that pycocotools makes of turned polygons differs from the turned mask.
@@ -87,16 +87,17 @@ def _turn(annotation, turns, height, width, turn_segmentation):
     for key, value in annotation.items():
         try:
             if key == "segmentation" and value:
-                value = turn_segmentation(value, turns, height, width)
+                turned[key] = turn_segmentation(value, turns, height, width)
             elif key == "bbox":
-                value = _turn_bbox(value, turns, height, width)
+                turned[key] = _turn_bbox(value, turns, height, width)
             elif key == "keypoints":
-                value = _turn_keypoints(value, turns, height, width)
-            elif key != "segmentation" and key not in _INVARIANT_KEYS:
+                turned[key] = _turn_keypoints(value, turns, height, width)
+            elif key == "segmentation" or key in _INVARIANT_KEYS:
+                turned[key] = value
+            else:
                 raise InputError(f"not known how it turns; remove it, or add it to {__name__}")
         except InputError as error:
             raise InputError(f"annotation {annotation.get('id')}, key {key!r}: {error}") from error
-        turned[key] = value
     return turned
 
 

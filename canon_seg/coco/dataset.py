@@ -1,4 +1,4 @@
-"""COCO instance annotations, checked before anything runs on them."""
+"""Read COCO instance annotations, and check them before anything runs on them."""
 
 import json
 import math
@@ -107,7 +107,7 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
 
 
 def contiguous_ids(dataset):
-    """Number the categories of a data set: their ids in ascending order become 0, 1, 2, ...
+    """Assign class indices to category ids: in ascending order these become 0, 1, 2, ...
 
     These are the class indices that detectron2 gives to the categories.
 
@@ -183,7 +183,7 @@ def _raise_problems(path, section, problems):
 def _listed(problems):
     lines = problems[:_MAX_LISTED]
     if len(problems) > _MAX_LISTED:
-        lines = lines + [f"... and {len(problems) - _MAX_LISTED} more"]
+        lines = [*lines, f"... and {len(problems) - _MAX_LISTED} more"]
     return "".join(f"\n  {line}" for line in lines)
 
 

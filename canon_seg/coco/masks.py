@@ -1,4 +1,4 @@
-"""Quarter turns of COCO run-length encoded masks, and from polygons to such masks.
+"""Turn COCO run-length encoded masks by quarter turns, and make such masks of polygons.
 
 Polygons are rasterised once, upright, by pycocotools; the raster is then turned by index. Turning
 the polygons first would change pixels.
@@ -53,7 +53,7 @@ def areas_of_rles(rles):
 
 
 def annotation_to_rle(segmentation, height, width):
-    """The mask of a COCO annotation as a compressed RLE with bytes counts.
+    """Return the mask of a COCO annotation as a compressed RLE with bytes counts.
 
     Args:
         segmentation: list of polygons (flat x, y lists; their union counts), or RLE of any kind.
@@ -69,7 +69,7 @@ def annotation_to_rle(segmentation, height, width):
 
 
 def check_polygons(polygons):
-    """COCO polygons as a list of flat float64 arrays, or :class:`InputError` if they are not."""
+    """Return COCO polygons as a list of flat float64 arrays, or raise :class:`InputError`."""
     if not isinstance(polygons, (list, tuple)) or len(polygons) == 0:
         raise InputError(
             "segmentation must be an RLE or a non-empty list of polygons, "
@@ -79,7 +79,7 @@ def check_polygons(polygons):
 
 
 def decode_rle(rle):
-    """The mask of a COCO RLE of any kind: uint8 array (height, width) of 0 and 1.
+    """Decode a COCO RLE of any kind to a uint8 array (height, width) of 0 and 1.
 
     Does what ``pycocotools.mask.decode`` does, but checks that the runs fill the mask, where
     pycocotools reads or leaves whatever is in memory.
@@ -111,12 +111,12 @@ def decode_rle_of_image(rle, height, width):
 
 
 def encode_mask(mask):
-    """The compressed RLE (bytes counts) of a (height, width) numpy mask; non-zero is inside."""
+    """Encode a (height, width) numpy mask, non-zero inside, as a compressed RLE (bytes counts)."""
     return coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
 
 
 def encode_window(mask, left, top, height, width):
-    """The compressed RLE (bytes counts) of a frame that is empty but for a mask in it.
+    """Encode a frame, empty but for a mask in it, as a compressed RLE (bytes counts).
 
     Does what :func:`encode_mask` does for the whole frame, but scans only the columns of the mask.
 
@@ -138,7 +138,7 @@ def encode_window(mask, left, top, height, width):
 
 
 def with_str_counts(rle):
-    """The same compressed RLE with str counts, as JSON needs them."""
+    """Return the same compressed RLE with str counts, as JSON needs them."""
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
@@ -159,7 +159,7 @@ def run_lengths(counts: bytes) -> np.ndarray:
         ValueError: if these are no compressed counts.
     """
     bits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
-    if not ((0 <= bits) & (bits < 64)).all():
+    if not ((bits >= 0) & (bits < 64)).all():
         wrong = counts[np.flatnonzero((bits < 0) | (bits >= 64))[0]]
         raise ValueError(f"character {chr(wrong)!r} in the counts")
     if len(bits) == 0:
@@ -195,7 +195,7 @@ def _check_polygon(polygon):
 
 
 def _checked_runs(rle):
-    """(height, width, int64 array of run lengths) of a COCO RLE of any kind."""
+    """Return (height, width, int64 array of run lengths) of a COCO RLE of any kind."""
     try:
         height, width = (operator.index(side) for side in rle["size"])
         counts = rle["counts"]
@@ -209,7 +209,7 @@ def _checked_runs(rle):
             '{"size": [height, width], "counts": a compressed string or a list of run lengths}'
         ) from error
     area = height * width
-    in_range = runs.ndim == 1 and ((0 <= runs) & (runs <= area)).all()
+    in_range = runs.ndim == 1 and ((runs >= 0) & (runs <= area)).all()
     if min(height, width) < 0 or not in_range or runs.sum() != area:
         raise InputError(
             f"malformed RLE: the runs do not fill a mask of height {height} and width {width}; "
@@ -219,13 +219,13 @@ def _checked_runs(rle):
 
 
 def _fill(runs):
-    """Flat uint8 array of what run lengths stand for: they alternate, zeros first."""
+    """Return the flat uint8 array that run lengths stand for: they alternate, zeros first."""
     values = (np.arange(len(runs)) % 2).astype(np.uint8)
     return np.repeat(values, runs)
 
 
 def _window_of_runs(runs, height):
-    """A part of a mask that holds all that is set, as (mask h x w, left, top).
+    """Return a part of a mask that holds all that is set, as (mask h x w, left, top).
 
     Not always the smallest: where a run goes on in the next column, all rows are in it. Most
     objects are small, and only their columns are ever filled.

@@ -1,4 +1,4 @@
-"""Quarter turns of panoptic predictions."""
+"""Turn panoptic predictions by quarter turns."""
 
 import numpy as np
 

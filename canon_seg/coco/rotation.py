@@ -44,6 +44,7 @@ def rotate_rle(rle, degrees, canvas="expand"):
 
     Args and errors:
         as for :func:`canon_seg.coco.masks.turn_rle`; for ``canvas`` see the module.
+
     Returns:
         A compressed RLE of the canvas's size, with str counts where the input's were str.
     """
@@ -67,8 +68,10 @@ def rotate_annotation(annotation, degrees, height, width, canvas="expand"):
             score are kept.
         degrees, canvas: see the module.
         height, width: of the picture before rotating.
+
     Returns:
         A new annotation, or None if no pixel of it is left on the canvas.
+
     Raises:
         InputError: for malformed values, and, off the quarter turns, for any other key.
     """
@@ -95,8 +98,10 @@ def rotate_coco(dataset, degrees, canvas="expand", progress=False):
         dataset: dict as parsed from a COCO JSON file, sizes of the images included; not changed.
         degrees, canvas: see the module.
         progress: whether to show a progress bar.
+
     Returns:
         (a new dict with the new sizes of images, how many annotations were cut away wholly).
+
     Raises:
         InputError: whatever :func:`rotate_annotation` refuses, and an annotation of no image.
     """
@@ -122,7 +127,7 @@ def rotate_coco(dataset, degrees, canvas="expand", progress=False):
 
 
 def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
-    """What a mask off the quarter turns makes of an annotation, or None if nothing is left."""
+    """Make an annotation of a mask off the quarter turns, or return None if nothing is left."""
     frame = tilted_size(height, width, tilt, canvas)
     try:
         if isinstance(segmentation, dict):
@@ -153,7 +158,7 @@ def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
 
 
 def _rotate_box(bbox, name, degrees, height, width, canvas):
-    """As :func:`_rotate_mask` for an annotation that has a box (x, y, w, h) only."""
+    """Do as :func:`_rotate_mask` for an annotation that has a box (x, y, w, h) only."""
     try:
         x, y, w, h = (float(number) for number in bbox)
     except (TypeError, ValueError) as error:
@@ -170,7 +175,7 @@ def _rotate_box(bbox, name, degrees, height, width, canvas):
 
 
 def _rasterise(polygons, height, width):
-    """The union of polygons in a frame, as a window of it: (mask, left, top), mask h x w."""
+    """Rasterise the union of polygons in a frame as a window: (mask, left, top), mask h x w."""
     points = np.concatenate(polygons)
     size = np.array([width, height])
     first = np.clip(np.floor(points.min(axis=0)), 0, size - 1).astype(int)

@@ -1,27 +1,26 @@
 """Find files that come with the package: weights of the embedded defaults, and configs."""
 
-import os
+from pathlib import Path
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FOLDER = os.path.join(PACKAGE, "assets")
+PACKAGE = Path(__file__).absolute().parents[1]
+FOLDER = PACKAGE / "assets"
 PREFIX = "canon_seg://"
 
 
-def resolve_asset(path):
+def resolve_asset(path: str) -> str:
     """Find the path of a file on this machine: "canon_seg://NAME" lies in the package."""
     if path.startswith(PREFIX):
-        return os.path.join(FOLDER, path[len(PREFIX) :])
+        return str(FOLDER / path[len(PREFIX) :])
     return path
 
 
-def configs_folder():
+def configs_folder() -> str:
     """Find the folder of the configs: in the package when installed, beside it in a checkout."""
-    installed = os.path.join(PACKAGE, "configs")
-    beside = os.path.join(os.path.dirname(PACKAGE), "configs")
-    return installed if os.path.isdir(installed) else beside
+    installed, beside = PACKAGE / "configs", PACKAGE.parent / "configs"
+    return str(installed if installed.is_dir() else beside)
 
 
-def resolve_config(name):
+def resolve_config(name: str) -> str:
     """Find the path of a config file.
 
     Args:
@@ -31,18 +30,13 @@ def resolve_config(name):
     Returns:
         path; ``name`` itself where it is neither.
     """
-    if os.path.isfile(name):
+    if Path(name).is_file():
         return name
-    inside = os.path.join(configs_folder(), name.removeprefix("configs/"))
-    return inside if os.path.isfile(inside) else name
+    inside = Path(configs_folder(), name.removeprefix("configs/"))
+    return str(inside) if inside.is_file() else name
 
 
-def embedded_configs():
+def embedded_configs() -> list[str]:
     """List the names that :func:`resolve_config` knows, sorted."""
-    folder = configs_folder()
-    return sorted(
-        os.path.relpath(os.path.join(root, file), folder).replace(os.sep, "/")
-        for root, _, files in os.walk(folder)
-        for file in files
-        if file.endswith(".yaml")
-    )
+    folder = Path(configs_folder())
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))

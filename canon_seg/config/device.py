@@ -1,4 +1,4 @@
-"""The device that a config asks for, looked for before any work is done for it."""
+"""Find the device that a config asks for, before any work is done for it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The project's own config keys, each with a comment above it that says what it is."""
+"""Define the project's own config keys, each with a comment above it that says what it is."""
 
 
 def add_canon_seg_config(cfg):

@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
@@ -45,7 +46,7 @@ def load_config(config_file, options=(), defaults=None):
     cfg = default_config() if defaults is None else defaults
     if config_file:
         config_file = resolve_config(config_file)
-        if not os.path.isfile(config_file):
+        if not Path(config_file).is_file():
             raise InputError(
                 f"--config-file: there is no file {config_file}, nor is that the name of a config "
                 f"that comes with canon_seg ({', '.join(embedded_configs())})"
@@ -144,7 +145,7 @@ def _read(filename, node_class):
 
 
 def _is_in_model_zoo(filename):
-    """Whether a file came with the detectron2 that is installed, which is not imported for it."""
+    """Return whether a file came with the installed detectron2, which is not imported for it."""
     try:
         spec = find_spec("detectron2")
     except ImportError:

@@ -75,7 +75,8 @@ class CanonicalFrame:
     @cached_property
     def image(self) -> torch.Tensor:
         """Return the image in its canonical pose: itself, or a copy that was turned."""
-        return act(self._given_image, self.pose.to_canonical, *self.size, "image")
+        image: torch.Tensor = act(self._given_image, self.pose.to_canonical, *self.size, "image")
+        return image
 
     @cached_property
     def prompts(self) -> Any:

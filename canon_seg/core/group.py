@@ -28,16 +28,24 @@ class Group(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the group, such as "C4"."""
+        ...
 
     @property
-    def elements(self) -> "tuple[Any, ...] | None": ...
+    def elements(self) -> "tuple[Any, ...] | None":
+        """Return all elements, or None where there are infinitely many."""
+        ...
 
     @property
-    def exact(self) -> "Group": ...
+    def exact(self) -> "Group":
+        """Return the subgroup that acts by index."""
+        ...
 
     @property
-    def identity(self) -> Any: ...
+    def identity(self) -> Any:
+        """Return the element that changes nothing."""
+        ...
 
     def compose(self, a: Any, b: Any) -> Any:
         """Return the element that acts as ``b`` after ``a``."""
@@ -90,7 +98,7 @@ class PlanarGroup:
 
     @cached_property
     def elements(self) -> "tuple[Turn, ...] | None":
-        """Return all turns by ascending angle, those without a mirror first; None for all angles."""
+        """Return all turns by ascending angle, those without mirror first; None for all angles."""
         if self.order is None:
             return None
         angles = [360 * step / self.order for step in range(self.order)]
@@ -99,7 +107,7 @@ class PlanarGroup:
 
     @property
     def exact(self) -> "PlanarGroup":
-        """Return the subgroup that acts by index: quarter turns, and mirrors where there are any."""
+        """Return the subgroup that acts by index: quarter turns, and mirrors if there are any."""
         return PlanarGroup(4 if self.order is None else math.gcd(self.order, 4), self.mirrors)
 
     @property
@@ -126,9 +134,8 @@ class PlanarGroup:
             raise ValueError(f"{turn} is mirrored, and {self.name} has no mirrors")
         if self.order is None:
             return turn
-        assert self.elements is not None
         step = round(turn.degrees * self.order / 360) % self.order
-        nearest = self.elements[step + self.order * turn.mirrored]
+        nearest = elements_of(self)[step + self.order * turn.mirrored]
         if turns.distance(turn, nearest) > _TOLERANCE:
             raise ValueError(
                 f"{turn.degrees:g} degrees is no angle of {self.name}: give a multiple of "
@@ -142,9 +149,7 @@ class PlanarGroup:
         Raises:
             ValueError: if it is no element, or the group has no list of them.
         """
-        if self.elements is None:
-            raise ValueError(f"{self.name} is continuous: its elements have no numbers")
-        return self.elements.index(self.element(value))
+        return elements_of(self).index(self.element(value))
 
     def compose(self, a: "Turn | int", b: "Turn | int") -> Turn:
         """Return the element that acts as ``b`` after ``a``."""
@@ -159,10 +164,22 @@ class PlanarGroup:
         return turns.distance(self.element(a), self.element(b))
 
 
+def elements_of(group: PlanarGroup) -> tuple[Turn, ...]:
+    """Return all elements of a finite group, in order.
+
+    Raises:
+        ValueError: if the group is continuous.
+    """
+    if group.elements is None:
+        raise ValueError(f"{group.name} is continuous: its elements have no numbers")
+    return group.elements
+
+
 def permutation(group: PlanarGroup, turn: "Turn | int") -> list[int]:
     """Return where each element goes when ``turn`` acts after it, as indices of elements."""
-    assert group.elements is not None
-    return [group.index(turns.compose(element, group.element(turn))) for element in group.elements]
+    return [
+        group.index(turns.compose(element, group.element(turn))) for element in elements_of(group)
+    ]
 
 
 def C(order: int) -> PlanarGroup:  # noqa: N802 - the group's name

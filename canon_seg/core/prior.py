@@ -1,4 +1,4 @@
-"""The prior over poses: the loss that draws canonical poses towards it, and how well they align.
+"""Draw canonical poses towards a prior by a loss, and measure how well they align with it.
 
 The segmenter was trained on data whose poses have a known distribution, by default all upright. A
 canonicalizer is trained so that the poses it predicts on such data follow that prior (Mondal et
@@ -6,21 +6,28 @@ al. 2023, section 3.2).
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+Distribution = torch.Tensor | Sequence[float]
+"""(N,) probabilities."""
 
-def check_prior(prior, order):
-    """A prior from the config as a tensor.
+
+def check_prior(prior: Iterable[Any], order: int) -> torch.Tensor:
+    """Return a prior from the config as a tensor.
 
     Args:
         prior: N non-negative numbers with sum 1; entry k is the probability of pose k.
         order: N.
+
     Returns:
         (N,) float32 tensor.
+
     Raises:
-        InputError: naming ``MODEL.CANONICALIZER.PRIOR``.
+        ValueError: naming ``PRIOR``.
     """
     try:
         values = torch.tensor([float(p) for p in prior], dtype=torch.float64)
@@ -32,19 +39,21 @@ def check_prior(prior, order):
     return values.float()
 
 
-def check_label_smoothing(value):
-    """A label smoothing from the config as a float in [0, 1).
+def check_label_smoothing(value: float) -> float:
+    """Return a label smoothing from the config as a float in [0, 1).
 
     Raises:
-        InputError: naming ``MODEL.CANONICALIZER.LABEL_SMOOTHING``.
+        ValueError: naming ``LABEL_SMOOTHING``.
     """
     if not 0 <= value < 1:
         raise ValueError(f"LABEL_SMOOTHING is {value}; it must be at least 0 and below 1")
     return float(value)
 
 
-def prior_loss(logits, prior, label_smoothing=0.0):
-    """Cross-entropy of the predicted pose distributions with the prior.
+def prior_loss(
+    logits: torch.Tensor, prior: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return the cross-entropy of the predicted pose distributions with the prior.
 
     Equal to the Kullback-Leibler divergence KL(prior || prediction) plus the prior's entropy, which
     is constant: for the default prior (all upright) the two are the same.
@@ -53,6 +62,7 @@ def prior_loss(logits, prior, label_smoothing=0.0):
         logits: (B, N) pose logits.
         prior: (N,) probabilities.
         label_smoothing: weight of a uniform distribution mixed into the prior, in [0, 1).
+
     Returns:
         scalar, in nats, mean over the batch.
     """
@@ -60,8 +70,8 @@ def prior_loss(logits, prior, label_smoothing=0.0):
     return F.cross_entropy(logits, target.expand_as(logits))
 
 
-def alignment(probabilities, prior):
-    """How well the poses of upright data follow the prior.
+def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, float]:
+    """Measure how well the poses of upright data follow the prior.
 
     ``kl`` compares the prior with the mean of the predicted distributions; the two distances
     compare it with the distribution of the poses found (the likeliest of each image), which are
@@ -70,6 +80,7 @@ def alignment(probabilities, prior):
     Args:
         probabilities: (B, N) pose distributions of a batch or of a whole set.
         prior: (N,) probabilities.
+
     Returns:
         dict of floats:
 
@@ -94,14 +105,15 @@ def alignment(probabilities, prior):
     }
 
 
-def cyclic_wasserstein(first, second):
-    """Wasserstein-1 distance of two distributions on the cyclic group, steps of length 1.
+def cyclic_wasserstein(first: Distribution, second: Distribution) -> float:
+    """Return the Wasserstein-1 distance of distributions on the cyclic group, steps of length 1.
 
     On a circle the optimal transport is the sum of |F(k) - c| for the cumulative difference F and
     its median c (Rabin, Delon and Gousseau, "Transportation Distances on the Circle", 2011).
 
     Args:
         first, second: (N,) probabilities.
+
     Returns:
         float in 0..N/2, in steps of the group (quarter turns for C4).
     """
@@ -109,8 +121,8 @@ def cyclic_wasserstein(first, second):
     return float((cumulative - cumulative.median()).abs().sum())
 
 
-def cyclic_mmd(first, second):
-    """Maximum mean discrepancy of two distributions on the cyclic group.
+def cyclic_mmd(first: Distribution, second: Distribution) -> float:
+    """Return the maximum mean discrepancy of two distributions on the cyclic group.
 
     Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), with the elements as points on the unit
     circle and a Gaussian kernel of width 1 in the plane: k = exp(-|x - y|^2 / 2) = exp(cos(angle)
@@ -119,6 +131,7 @@ def cyclic_mmd(first, second):
 
     Args:
         first, second: (N,) probabilities.
+
     Returns:
         float from 0; for C4 at most 1.315, between two poses half a turn apart.
     """

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from canon_seg.core.group import PlanarGroup, permutation
+from canon_seg.core.group import PlanarGroup, elements_of, permutation
 from canon_seg.core.registry import Registry
 from canon_seg.core.turn import Turn
 
@@ -59,8 +59,8 @@ class GridDistribution:
 
     def mode(self) -> list[Turn]:
         """Return the likeliest element of each image; of equal ones the first."""
-        assert self.group.elements is not None
-        return [self.group.elements[index] for index in self.logits.argmax(dim=1).tolist()]
+        elements = elements_of(self.group)
+        return [elements[index] for index in self.logits.argmax(dim=1).tolist()]
 
     def log_prob(self, turn: "Turn | int") -> torch.Tensor:
         """Return the log-probability of one element for each image: (B,), differentiable."""
@@ -96,11 +96,10 @@ class Scorer(Protocol):
 
 
 SCORERS: "Registry[Callable[[Any], Scorer]]" = Registry("scorer")
-"""Functions from a config to a scorer, by the name that ``MODEL.CANONICALIZER.SCORER.NAME`` gives."""
+"""Functions from a config to a scorer, by the name in ``MODEL.CANONICALIZER.SCORER.NAME``."""
 
 
 def pointwise(group: PlanarGroup, turn: "Turn | int") -> tuple[float, ...]:
     """Return the probabilities of a distribution with all its mass on one element."""
-    assert group.elements is not None
     chosen = group.element(turn)
-    return tuple(float(element == chosen) for element in group.elements)
+    return tuple(float(element == chosen) for element in elements_of(group))

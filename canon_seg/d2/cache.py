@@ -1,4 +1,4 @@
-"""Results of a segmenter, kept by the content of what it was given.
+"""Keep results of a segmenter by the content of what it was given.
 
 All turns of an image have one canonical image, byte for byte, so one run of the segmenter serves
 them all.
@@ -16,7 +16,7 @@ import torch
 
 
 class ResultCache:
-    """A bounded store of results; the least recently used go first.
+    """Store a bounded number of results; the least recently used go first.
 
     Results are kept as bytes of their own, masks as one bit per pixel: nothing that a caller does
     to a result changes what is kept. May be used by several threads. A copy of it is empty.
@@ -43,7 +43,7 @@ class ResultCache:
         return len(self._entries)
 
     def get(self, key):
-        """A new copy of the result that was put under ``key``, on the same device, or None."""
+        """Return a new copy of the result put under ``key``, on the same device, or None."""
         with self._lock:
             data = self._entries.get(key)
             if data is None:
@@ -51,7 +51,7 @@ class ResultCache:
                 return None
             self._entries.move_to_end(key)
             self.hits += 1
-        return pickle.loads(data)
+        return pickle.loads(data)  # noqa: S301 - what put() has written
 
     def put(self, key, result):
         """Keep a copy of a result: tensors and detectron2's structures, in any containers."""
@@ -73,10 +73,12 @@ class ResultCache:
             self._clear()
 
     def follow(self, module):
-        """Forget all results if a parameter or buffer was replaced or written to since the last call.
+        """Forget all results if a parameter or buffer was replaced or written to.
 
-        It costs no more than a walk over the module, for the values are not read: it sees what torch
-        counts as a change. Writing through ``.data`` or in ``torch.inference_mode`` is none.
+        What counts is what changed since the last call.
+
+        It costs no more than a walk over the module, for the values are not read: it sees what
+        torch counts as a change. Writing through ``.data`` or in ``torch.inference_mode`` is none.
         """
         # Aliases keep their memory alive, so that a new tensor cannot take its place unnoticed.
         now = [
@@ -98,7 +100,7 @@ class ResultCache:
 
 
 def content_key(batched_inputs):
-    """What tells one batch of a segmenter's inputs from another, as 32 bytes.
+    """Return 32 bytes that tell one batch of a segmenter's inputs from another.
 
     The key is that of the batch as a whole: an image is padded to its neighbours' size, so that
     its result depends on them.
@@ -127,25 +129,24 @@ def _update(digest, tensor):
 
 
 def _as_bytes(tensor):
-    """The values in row-major order, as a flat uint8 array; of a new tensor its own memory."""
+    """Return values in row-major order as a flat uint8 array; of a new tensor its own memory."""
     return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
 
 
 class _Pickler(pickle.Pickler):
-    """Writes tensors as their plain values, booleans as bits."""
+    """Write tensors as their plain values, booleans as bits."""
 
     def reducer_override(self, value):
         if not isinstance(value, torch.Tensor):
             return NotImplemented
+        data = _as_bytes(value)
         if value.dtype == torch.bool:
-            data = np.packbits(_as_bytes(value))
-        else:
-            data = _as_bytes(value)
+            data = np.packbits(data)
         return _tensor, (data.tobytes(), value.dtype, tuple(value.shape), str(value.device))
 
 
 def _tensor(data, dtype, shape, device):
-    """The tensor that :class:`_Pickler` wrote."""
+    """Return the tensor that :class:`_Pickler` wrote."""
     values = np.frombuffer(data, np.uint8)
     if dtype == torch.bool:
         bits = np.unpackbits(values, count=math.prod(shape)).view(bool)

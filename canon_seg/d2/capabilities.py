@@ -18,8 +18,9 @@ For example::
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Optional
+from typing import Any
 
 import canon_seg.d2.sam  # noqa: F401 - registers SamSegmenter
 
@@ -62,7 +63,7 @@ def capabilities(segmenter: Any) -> Capabilities:
             without ``resizes_itself``: prompts are in the frame of an image as it was read.
     """
     name = segmenter.__name__ if inspect.isclass(segmenter) else type(segmenter).__name__
-    declared = {}
+    declared: dict[str, Any] = {}
     for field in fields(Capabilities):
         value = getattr(segmenter, field.name, field.default)
         if not isinstance(value, type(field.default)):
@@ -74,8 +75,8 @@ def capabilities(segmenter: Any) -> Capabilities:
     found = Capabilities(**declared)
     if found.takes_prompts and not found.resizes_itself:
         raise TypeError(
-            f"{name} declares takes_prompts without resizes_itself; prompts are in the frame of the "
-            "image as read, so let it take such images and declare both"
+            f"{name} declares takes_prompts without resizes_itself; prompts are in the frame of "
+            "the image as read, so let it take such images and declare both"
         )
     return found
 
@@ -96,7 +97,7 @@ def segmenter_class(cfg) -> Any:
     return registered(cfg.MODEL.SEGMENTER.META_ARCHITECTURE if name == CANONICALIZED else name)
 
 
-def hook(segmenter: Any, name: str) -> Optional[Callable]:
+def hook(segmenter: Any, name: str) -> Callable | None:
     """Return a method that a segmenter declares, or None; see this module's text."""
     return getattr(segmenter, name, None)
 

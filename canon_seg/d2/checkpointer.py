@@ -1,4 +1,4 @@
-"""detectron2's checkpointer, made safe to read with and safe to be killed while writing."""
+"""Make detectron2's checkpointer safe to read with and safe to be killed while writing."""
 
 import os
 
@@ -18,12 +18,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Reads detectron2's ``.pth`` and ``.pkl`` without running code in them, and insists on a fit.
+    """Read detectron2's ``.pth`` and ``.pkl`` without running code in them, and insist on a fit.
 
     A file whose entries do not fit the model is an :class:`InputError`; only a backbone that comes
-    under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is. A model
-    that declares a ``checkpoint_module`` (see :mod:`canon_seg.d2.capabilities`) reads files too that
-    hold this submodule alone.
+    under foreign names (the zoo's ImageNet files) may leave the rest of the model as it is. A
+    model that declares a ``checkpoint_module`` (see :mod:`canon_seg.d2.capabilities`) reads files
+    too that hold this submodule alone.
 
     Args:
         model, save_dir, checkpointables: as detectron2's.
@@ -54,7 +54,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def load(self, path, *args, **kwargs):
-        """As detectron2's; paths of its model zoo are fetched where they can be.
+        """Load as detectron2 does; paths of its model zoo are fetched where they can be.
 
         Raises:
             InputError: naming the file and the key, if it is missing, damaged, would run code, or

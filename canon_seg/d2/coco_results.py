@@ -13,15 +13,17 @@ __all__ = ["DatasetEvaluator", "coco_results"]
 
 
 def coco_results(output, image_id, category_ids):
-    """What a model found in one image, as entries of COCO's results format.
+    """Return what a model found in one image, as entries of COCO's results format.
 
     Args:
         output: dict with ``instances``: ``pred_boxes``, ``scores``, ``pred_classes`` and, if the
             model has them, ``pred_masks``. Other predictions (keypoints) are left out.
         image_id: int.
         category_ids: sequence of the id of each class.
+
     Returns:
         list of dicts that JSON can hold, masks as compressed RLE.
+
     Raises:
         InputError: if the model does not segment instances, or not those of these categories.
     """

@@ -23,6 +23,7 @@ import sys
 import warnings
 from importlib.resources import files
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -54,7 +55,7 @@ def _hush():
 
 
 class _CompiledOperatorsAbsent(ModuleType):
-    """The stand-in for ``detectron2._C``."""
+    """Stand in for ``detectron2._C``."""
 
     # detectron2.utils.collect_env calls these three, and so does every default_setup().
     @staticmethod
@@ -89,9 +90,9 @@ def _fill_pkg_resources(module):
 
 
 class _LastResort(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the stand-ins, once all other finders have found nothing under their names."""
+    """Find the stand-ins, once all other finders have found nothing under their names."""
 
-    STAND_INS = {
+    STAND_INS: ClassVar = {
         _COMPILED: (_CompiledOperatorsAbsent, _fill_compiled),
         "pkg_resources": (ModuleType, _fill_pkg_resources),
     }

@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ class BoxPrompts:
 
     boxes: np.ndarray
     classes: np.ndarray
-    scores: Optional[np.ndarray] = None
+    scores: np.ndarray | None = None
 
     def turned(self, turns, height, width, snapped):
         """Turn the boxes into prompts for the turned image.
@@ -37,6 +36,7 @@ class BoxPrompts:
             height, width: of the upright image.
             snapped: round to the grid of ``PIXEL_STEP`` while the coordinates are still exact, for
                 models that snap prompts. Rounding to float32 first could move a tie.
+
         Returns:
             :class:`canon_seg.sam.prompts.Prompts`.
         """
@@ -59,8 +59,10 @@ def load_box_prompts(source, dataset, ignored_image_ids=()):
             results file, whose boxes are those of the upright images.
         dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`.
         ignored_image_ids: ids that a results file may name although ``dataset`` lacks them.
+
     Returns:
         dict from image id to :class:`BoxPrompts`.
+
     Raises:
         InputError: naming the file and the entry that cannot be used.
     """

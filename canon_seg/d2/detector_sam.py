@@ -1,4 +1,4 @@
-"""A detector's boxes prompt SAM: class and score from the one, mask from the other."""
+"""Prompt SAM with a detector's boxes: class and score from the one, mask from the other."""
 
 import os
 from importlib.resources import files
@@ -33,7 +33,8 @@ class DetectorSam(nn.Module):
     resizes_itself = takes_prompts = True
 
     def __init__(self, detector, segmenter):
-        """
+        """Join a detector with a segmenter that takes prompts, both in eval mode.
+
         Args:
             detector: :class:`BoxDetector`.
             segmenter: one that takes prompts, such as :class:`canon_seg.d2.sam.SamSegmenter`.
@@ -45,14 +46,17 @@ class DetectorSam(nn.Module):
 
     @property
     def sam(self):
+        """Return the `Sam` that is prompted."""
         return self.segmenter.sam
 
     @property
     def detector(self):
+        """Return the detectron2 model whose boxes are the prompts."""
         return self.box_detector.detector
 
     @property
     def device(self):
+        """Return the device of the segmenter."""
         return self.segmenter.device
 
     def forward(self, batched_inputs):
@@ -78,10 +82,11 @@ class DetectorSam(nn.Module):
 
 
 class BoxDetector(nn.Module):
-    """A detectron2 model as a source of box prompts."""
+    """Use a detectron2 model as a source of box prompts."""
 
     def __init__(self, detector, *, resize, flips_channels=False, score_thresh=0.0):
-        """
+        """Take the boxes of a detector as prompts.
+
         Args:
             detector: detectron2 meta-architecture whose results have ``instances``.
             resize: detectron2 Augmentation that brings an image to its size.
@@ -97,10 +102,11 @@ class BoxDetector(nn.Module):
 
     @torch.no_grad()
     def prompts(self, image):
-        """The detections in an image, in the detector's order.
+        """Return the detections in an image, in the detector's order.
 
         Args:
             image: (3, H, W) tensor, values 0..255.
+
         Returns:
             :class:`Prompts` in the frame of ``image``, boxes on the grid of 1/256 px.
         """
@@ -126,7 +132,7 @@ class BoxDetector(nn.Module):
 
 
 def build_detector(cfg):
-    """The :class:`BoxDetector` that ``cfg.MODEL.SAM.DETECTOR`` describes, weights loaded.
+    """Build the :class:`BoxDetector` that ``cfg.MODEL.SAM.DETECTOR`` describes, weights loaded.
 
     Raises:
         InputError: naming the key or the file that cannot be used.
@@ -163,7 +169,7 @@ def build_detector(cfg):
 
 
 def detector_config_file(name):
-    """The file that MODEL.SAM.DETECTOR.CONFIG_FILE names, or :class:`InputError`."""
+    """Return the file that MODEL.SAM.DETECTOR.CONFIG_FILE names, or raise :class:`InputError`."""
     if not name:
         raise InputError(
             f'{KEY}.CONFIG_FILE is empty; MODEL.SAM.PROMPTS "detector" needs a detector\'s config'

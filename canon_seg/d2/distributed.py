@@ -1,4 +1,4 @@
-"""Running one function in several processes: detectron2's launcher for GPUs, our own for CPUs.
+"""Run one function in several processes: detectron2's launcher for GPUs, our own for CPUs.
 
 detectron2 v0.6's ``launch`` insists on CUDA and NCCL. For CPUs the processes are started here and
 joined by torch.distributed's gloo; within them ``detectron2.utils.comm`` works as ever.
@@ -72,8 +72,10 @@ def launch(main, args, options):
         main: function at the top of a module.
         args: tuple of its arguments; they are pickled for the processes.
         options: parsed arguments of :func:`add_launch_arguments`.
+
     Returns:
         what ``main`` returns where there is one process, else None.
+
     Raises:
         InputError: naming the option that cannot be used, with the message of the process that
             raised one, or if a process was killed.
@@ -104,7 +106,7 @@ def launch(main, args, options):
                 )
         except torch_multiprocessing.ProcessRaisedException as error:
             raise _failure(folder) or error from error
-        except (_Killed, torch_multiprocessing.ProcessExitedException) as error:
+        except (_KilledError, torch_multiprocessing.ProcessExitedException) as error:
             # What the others died of, once this one was gone, tells nothing.
             raise _failure(folder, ["input_error"]) or InputError(
                 f"a process ended before its time ({error}); was memory short? Fewer processes "
@@ -184,12 +186,12 @@ def _launch_on_cpus(task, options):
     except torch_multiprocessing.ProcessRaisedException as error:
         codes = {process.exitcode for process in context.processes} - {None, -signal.SIGTERM}
         if min(codes, default=0) < 0:  # those that are left are ended by SIGTERM
-            raise _Killed(signal.Signals(-min(codes)).name) from error
+            raise _KilledError(signal.Signals(-min(codes)).name) from error
         raise
 
 
-class _Killed(Exception):
-    """A process was ended by a signal, even if another one failed first for want of it."""
+class _KilledError(Exception):
+    """Say that a signal ended a process, even if another one failed first for want of it."""
 
 
 def _run_on_cpu(local_rank, task, num_processes, num_machines, machine_rank, url):
@@ -217,7 +219,7 @@ def _run_on_cpu(local_rank, task, num_processes, num_machines, machine_rank, url
 
 
 def _end_with_parent():
-    """A killed parent cannot end its children."""
+    """End this process with its parent, since a killed parent cannot end its children."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
@@ -235,7 +237,7 @@ def _run(folder, threads, main, args):
 
 
 def _failure(folder, kinds=("input_error", "traceback")):
-    """The exception that the first failed process left behind, or None."""
+    """Return the exception that the first failed process left behind, or None."""
     files = [path for path in Path(folder).glob("*.[0-9]*") if path.stem in kinds]
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)[:1]:
         text = path.read_text()
@@ -246,7 +248,7 @@ def _failure(folder, kinds=("input_error", "traceback")):
 
 
 class SharedCounter:
-    """A number that all processes of a launch count up together, each call at a time.
+    """Count up a number together with all processes of a launch, each call at a time.
 
     Args:
         name: the same in all processes, and of no other counter before.

@@ -112,10 +112,12 @@ def snap_instances(instances: Instances) -> Instances:
     snapped = Instances(instances.image_size)
     for name, value in instances.get_fields().items():
         if isinstance(value, Boxes):  # rotated ones too
-            value = type(value)(snap(value.tensor, PIXEL_STEP))
+            snapped.set(name, type(value)(snap(value.tensor, PIXEL_STEP)))
         elif name == "pred_keypoints":
-            value = torch.cat([snap(value[..., :2], PIXEL_STEP), value[..., 2:]], dim=-1)
-        snapped.set(name, value)
+            rounded = snap(value[..., :2], PIXEL_STEP)
+            snapped.set(name, torch.cat([rounded, value[..., 2:]], dim=-1))
+        else:
+            snapped.set(name, value)
     return snapped
 
 
@@ -138,7 +140,8 @@ def _sem_seg(maps: torch.Tensor, turn: Turn, height: int, width: int) -> torch.T
 
 @action.register(tuple, "panoptic_seg")
 def _panoptic_seg(panoptic: tuple, turn: Turn, height: int, width: int) -> tuple:
-    return turn_panoptic(*panoptic, turn)
+    maps, segments = panoptic
+    return turn_panoptic(maps, segments, turn)
 
 
 @action.register(Boxes)

@@ -32,6 +32,7 @@ def split_photos(cfg):
 
     Returns:
         (training files, held-out files): always the same split, none held out of a handful.
+
     Raises:
         InputError: naming the config key.
     """
@@ -90,7 +91,7 @@ def _build_detection_loader(cfg):
 
 
 def _check_mask_format(cfg):
-    """Raise :class:`InputError` for masks at which detectron2 would fail in the midst of training."""
+    """Raise :class:`InputError` for masks at which detectron2 would fail amid training."""
     if not cfg.MODEL.MASK_ON or cfg.INPUT.MASK_FORMAT == "bitmask":
         return
     for name in cfg.DATASETS.TRAIN:

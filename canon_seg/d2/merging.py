@@ -1,4 +1,4 @@
-"""Merging the results that a segmenter gave for several poses of one image.
+"""Merge the results that a segmenter gave for several poses of one image.
 
 All results have to be in one frame. Pure functions: the same results in the same order give the
 same bytes, which is what keeps a vote over poses exactly equivariant.
@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 
 
 def merge_prompted(results):
-    """For each prompt the instance with the best predicted IoU; of equal ones the first result's.
+    """Choose for each prompt the instance with the best predicted IoU; of equal ones the first.
 
     Args:
         results: non-empty list of `Instances`, one for each pose, each with one row per prompt in
@@ -36,7 +36,7 @@ def merge_prompted(results):
 
 
 def merge_detections(results, iou_threshold, max_detections):
-    """The detections of all results after non-maximum suppression within each class.
+    """Return the detections of all results after non-maximum suppression within each class.
 
     Args:
         results: non-empty list of `Instances`, one for each pose, with ``pred_boxes``, ``scores``

@@ -1,4 +1,4 @@
-"""The canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
+"""Put the canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ class CanonicalizedSegmenter(nn.Module):
     Attributes:
         cache: :class:`canon_seg.d2.cache.ResultCache` of the segmenter's results, which counts its
             hits and misses, or None. The model keeps nothing else between calls. It notices other
-            weights (see :meth:`canon_seg.d2.cache.ResultCache.follow`); clear it after a change to the
-            segmenter's settings.
+            weights (see :meth:`canon_seg.d2.cache.ResultCache.follow`); clear it after a change to
+            the segmenter's settings.
     """
 
     @configurable
@@ -56,7 +56,8 @@ class CanonicalizedSegmenter(nn.Module):
         merge_nms_thresh=0.5,
         max_detections=100,
     ):
-        """
+        """Put a canonicalizer in front of a segmenter.
+
         Args:
             canonicalizer: see :mod:`canon_seg.images.canonicalizer`.
             segmenter: any detectron2 meta-architecture, or None: then only the prior loss is
@@ -90,6 +91,7 @@ class CanonicalizedSegmenter(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        """Return the arguments of ``__init__`` that a config asks for."""
         segmenter = build_segmenter(cfg)
         keys = cfg.MODEL.CANONICALIZER
         if segmenter is None and keys.TASK_WEIGHT != 0:
@@ -122,10 +124,11 @@ class CanonicalizedSegmenter(nn.Module):
 
     @property
     def device(self):
+        """Return the device of the model."""
         return self.prior.device
 
     def train(self, mode=True):
-        """As nn.Module's, but a frozen segmenter stays in eval mode.
+        """Switch as nn.Module does, but keep a frozen segmenter in eval mode.
 
         Raises:
             InputError: for training through a segmenter that was built for evaluation.
@@ -144,7 +147,8 @@ class CanonicalizedSegmenter(nn.Module):
         return self
 
     def forward(self, batched_inputs):
-        """
+        """Compute the losses in training, or the results in inference.
+
         Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
@@ -152,10 +156,12 @@ class CanonicalizedSegmenter(nn.Module):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
                 promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
                 a task weight.
+
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``
             (:class:`canon_seg.images.canonicalizer.Pose`) and what the segmenter gives,
             ``instances``, ``sem_seg``, ``panoptic_seg``, in the frame of ``image``.
+
         Raises:
             ValueError: for inputs or results that it does not know how to turn.
         """
@@ -165,7 +171,7 @@ class CanonicalizedSegmenter(nn.Module):
 
     @torch.no_grad()
     def inference(self, batched_inputs):
-        """Canonicalize, segment, and turn back; arguments and result are those of :meth:`forward`."""
+        """Canonicalize, segment, and turn back; arguments and result are as of :meth:`forward`."""
         batch = [self._framed(inputs) for inputs in batched_inputs]
         if self.segmenter is None:
             return [{"pose": frame.pose} for frame, _ in batch]
@@ -195,7 +201,7 @@ class CanonicalizedSegmenter(nn.Module):
         return frame, inputs
 
     def _resized(self, inputs):
-        """The inputs with their image at the segmenter's size."""
+        """Return the inputs with their image at the segmenter's size."""
         if self.resize is None:
             return {**inputs, "image": inputs["image"].contiguous()}
         array = np.ascontiguousarray(inputs["image"].permute(1, 2, 0).cpu().numpy())
@@ -203,7 +209,7 @@ class CanonicalizedSegmenter(nn.Module):
         return {**inputs, "image": torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))}
 
     def _segment(self, batch):
-        """The segmenter's results for inputs that are not yet resized, by way of the cache."""
+        """Return the segmenter's results for inputs not yet resized, by way of the cache."""
         if self.cache is None:
             return self._run_segmenter(batch)
         self.cache.follow(self.segmenter)
@@ -284,7 +290,7 @@ class CanonicalizedSegmenter(nn.Module):
         return losses
 
 
-class _losses_in_eval_mode:
+class _losses_in_eval_mode:  # noqa: N801 - used as a function is
     """Let a frozen segmenter compute its losses without training any of its layers.
 
     detectron2's models return losses by their ``training`` flag. The flag is raised for the length
@@ -337,7 +343,7 @@ def _back(frame, result):
 
 
 def _without_ground_truth(inputs):
-    """What a segmenter may see of its inputs in inference; the image is still to be turned."""
+    """Return what a segmenter may see of its inputs in inference; the image is not turned yet."""
     if "proposals" in inputs:
         raise ValueError(
             "CanonicalizedSegmenter cannot turn precomputed 'proposals', which live in the frame "

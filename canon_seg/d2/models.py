@@ -1,4 +1,4 @@
-"""The models that a sweep compares: one segmenter behind different canonicalizers."""
+"""Build the models that a sweep compares: one segmenter behind different canonicalizers."""
 
 from canon_seg.core.canonicalizer import (
     AllPosesCanonicalizer,
@@ -20,14 +20,16 @@ MODES = {
 
 
 def build_models(cfg, modes):
-    """The model of each mode, on ``cfg.MODEL.DEVICE``, in eval mode; the segmenter is shared.
+    """Build the model of each mode on ``cfg.MODEL.DEVICE``, in eval mode, around one segmenter.
 
     Args:
         cfg: config; not changed. Its canonicalizer is built only if ``modes`` has "canonical".
         modes: keys of ``MODES``.
+
     Returns:
         dict from mode to a function from the true pose (a turn, or a number of quarter turns) to
         the model for such images.
+
     Raises:
         InputError: naming the mode or the config key that cannot be used.
     """
@@ -50,7 +52,7 @@ def build_models(cfg, modes):
 
 
 def models_by_mode(model, modes):
-    """As :func:`build_models`, around a :class:`CanonicalizedSegmenter` that is there already."""
+    """Do as :func:`build_models`, around a :class:`CanonicalizedSegmenter` that exists already."""
     known = {
         "vanilla": lambda: _for_all_poses(behind(IdentityCanonicalizer(), model)),
         "canonical": lambda: _for_all_poses(model),
@@ -61,7 +63,7 @@ def models_by_mode(model, modes):
 
 
 def check_modes(modes):
-    """The modes without repetition, or an :class:`InputError` that lists those there are."""
+    """Return the modes without repetition, or raise an :class:`InputError` that lists them all."""
     for mode in modes:
         if mode not in MODES:
             raise InputError(
@@ -81,7 +83,7 @@ def _for_each_pose(model):
 
 
 def behind(canonicalizer, model):
-    """``model`` with another canonicalizer and no cache; all else is shared."""
+    """Return ``model`` with another canonicalizer and no cache; all else is shared."""
     return CanonicalizedSegmenter(
         canonicalizer=canonicalizer,
         segmenter=model.segmenter,

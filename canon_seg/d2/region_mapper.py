@@ -76,12 +76,15 @@ class RegionMapper:
         ]
 
     def __call__(self, dataset_dict):
-        """
+        """Make a training example from an image of a data set.
+
         Args:
             dataset_dict: in detectron2's standard format, with "annotations".
+
         Returns:
             dict with ``image`` (3, h, w) uint8, longer side ``side``, and ``instances`` with
             ``gt_masks`` (BitMasks) and their ``gt_boxes``: none where nothing is to be seen.
+
         Raises:
             InputError: if the image cannot be read or has another size than it should.
         """
@@ -148,7 +151,7 @@ class RegionMapper:
         return pixels, np.stack([mask for mask in masks if mask.sum() >= self.MIN_AREA] or [own])
 
     def _draw_object(self, largest):
-        """Draw one object, sides up to ``largest`` pixels: (h x w x 3 uint8, h x w opacity 0..1)."""
+        """Draw an object, sides up to ``largest`` pixels: (h x w x 3 uint8, h x w opacity 0..1)."""
         example, annotation = self.pasted[np.random.randint(len(self.pasted))]
         image = read_image(example["file_name"], self.image_format)
         mask = decode(annotation_to_rle(annotation["segmentation"], *image.shape[:2]))

@@ -19,7 +19,7 @@ from detectron2.utils.events import get_event_storage
 
 @META_ARCH_REGISTRY.register()
 class SamSegmenter(nn.Module):
-    """segment_anything's `Sam` with its own preprocessing, prompted by boxes and clicks.
+    """Prompt segment_anything's `Sam`, with its own preprocessing, by boxes and clicks.
 
     Attributes:
         sam: the `Sam`; official checkpoints load into it unmodified.
@@ -43,7 +43,8 @@ class SamSegmenter(nn.Module):
         warmup_steps=0,
         mask_loss="focal",
     ):
-        """
+        """Prepare a `Sam` for prompts and for training.
+
         Args:
             sam: a `Sam`.
             image_format, multimask, prompts_per_batch: see
@@ -62,6 +63,7 @@ class SamSegmenter(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        """Return the arguments of ``__init__`` that a config asks for."""
         keys = cfg.MODEL.SAM
         return {
             "sam": build_sam(cfg),
@@ -94,15 +96,18 @@ class SamSegmenter(nn.Module):
 
     @property
     def device(self):
+        """Return the device of the `Sam`."""
         return self.sam.device
 
     def forward(self, batched_inputs):
-        """
+        """Compute the losses in training, or the masks of the prompts in inference.
+
         Args:
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
                 Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of
-                ``image``; ``height``, ``width`` (optional): size of the masks. Training: ``instances`` with ``gt_masks``
-                (BitMasks or PolygonMasks) and ``gt_boxes``, in the frame of ``image``.
+                ``image``; ``height``, ``width`` (optional): size of the masks. Training:
+                ``instances`` with ``gt_masks`` (BitMasks or PolygonMasks) and ``gt_boxes``, in the
+                frame of ``image``.
 
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
@@ -141,7 +146,7 @@ class SamSegmenter(nn.Module):
         return training_losses(self.sam, embeddings, batch, warmup=warmup, loss=self.mask_loss)
 
     def _resize_for_training(self, inputs):
-        """Differentiable in the image, unlike SamPredictor's way through 8-bit pixels."""
+        """Resize differentiably in the image, unlike SamPredictor's way through 8-bit pixels."""
         image = inputs["image"].to(self.device).float()
         if self.image_format == "BGR":
             image = image.flip(0)
@@ -154,7 +159,7 @@ class SamSegmenter(nn.Module):
         return self.sam.preprocess(image)
 
     def _prompt_batch(self, batched_inputs):
-        """Objects drawn from each image, in SAM's input frame; None where no image has any."""
+        """Draw objects from each image, in SAM's input frame; return None if no image has any."""
         side = self.sam.image_encoder.img_size
         numbers, boxes, targets = [], [], []
         for number, inputs in enumerate(batched_inputs):
@@ -180,8 +185,11 @@ class SamSegmenter(nn.Module):
 
 
 def _draw(instances, count):
-    """Up to ``count`` instances, more rarely the larger they are above a fifth of the image's side,
-    since photographs hold more small objects than the regions that people draw."""
+    """Draw up to ``count`` instances, those above a fifth of the image's side more rarely.
+
+    The larger they are above that, the more rarely they are drawn, since photographs hold more
+    small objects than the regions that people draw.
+    """
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
     chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1)
@@ -197,7 +205,7 @@ def _mask_loss(name):
 
 
 def _bit_masks(instances):
-    """(N, H, W) bool ground-truth masks."""
+    """Return (N, H, W) bool ground-truth masks."""
     masks = instances.gt_masks
     if isinstance(masks, PolygonMasks):
         masks = BitMasks.from_polygon_masks(masks, *instances.image_size)

@@ -1,4 +1,4 @@
-"""Segmenters from a config: any detectron2 meta-architecture, with its official checkpoint."""
+"""Build segmenters: any detectron2 meta-architecture of a config, with its official checkpoint."""
 
 import os
 
@@ -21,6 +21,7 @@ def build_segmenter(cfg):
 
     Returns:
         nn.Module, or None where META_ARCHITECTURE is "".
+
     Raises:
         InputError: naming the key or the file that cannot be used.
     """

@@ -18,7 +18,7 @@ from detectron2.data import MetadataCatalog, build_detection_test_loader
 
 
 def build_test_loader(cfg, name):
-    """Load the images of a registered COCO-format set, with prompts for a segmenter that takes them.
+    """Load images of a registered COCO-format set, with prompts for a segmenter that takes them.
 
     For a model that resizes by itself, images come **as read**: the pose has to be found on those.
     Prompts come from where MODEL.SAM.PROMPTS says.

@@ -1,4 +1,4 @@
-"""Training: detectron2's trainer with this project's data, checkpoints and results."""
+"""Train with detectron2's trainer on this project's data, checkpoints and results."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 
 
 class Trainer(DefaultTrainer):
-    """Trains a canonicalizer, a segmenter, or one through the other.
+    """Train a canonicalizer, a segmenter, or one through the other.
 
     A canonicalizer is built in its trainable form, from MODEL.CANONICALIZER.WEIGHTS where these
     are given, else from random weights. A segmenter whose losses have no weight is not built.
@@ -51,9 +51,11 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
-        """
+        """Set up the model, its data and its checkpoints for training.
+
         Args:
             cfg: config; not changed.
+
         Raises:
             InputError: naming the config key or the file that cannot be used.
         """
@@ -87,19 +89,23 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
+        """Build the loader of training data."""
         return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
+        """Build the loader of a registered data set for evaluation."""
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
+        """Build the COCO evaluator of a data set, which writes below OUTPUT_DIR."""
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
 
     @classmethod
     def build_optimizer(cls, cfg, model):
+        """Build the optimizer that SOLVER.OPTIMIZER names; InputError if nothing is trained."""
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(
                 "there is nothing to train: MODEL.CANONICALIZER.NAME is "
@@ -117,7 +123,7 @@ class Trainer(DefaultTrainer):
         return optimizer(parameters, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     def train(self):
-        """As detectron2's, which would log bad input with a traceback before it raises it."""
+        """Train as detectron2 does, but without its log of a traceback for bad input."""
         logger = logging.getLogger(TrainerBase.__module__)
         logger.addFilter(_is_no_bad_input)
         try:
@@ -126,20 +132,23 @@ class Trainer(DefaultTrainer):
             logger.removeFilter(_is_no_bad_input)
 
     def run_step(self):
+        """Do one step of training, in bfloat16 where SOLVER.BFLOAT16 asks for it."""
         device = torch.device(self.cfg.MODEL.DEVICE).type
         with torch.autocast(device, torch.bfloat16, enabled=self.cfg.SOLVER.BFLOAT16):
             super().run_step()
 
     def state_dict(self):
-        """As later versions of detectron2: v0.6 leaves the optimizer's state out."""
+        """Return the state as later versions of detectron2 do: v0.6 leaves the optimizer's out."""
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict):
+        """Load what :meth:`state_dict` returned, the optimizer's state too."""
         super().load_state_dict(state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
 
     def build_hooks(self):
+        """Build the hooks that run around the steps, in the order of their turns."""
         cfg = self.cfg
         built = [hooks.IterationTimer(), hooks.LRScheduler()]
         if self.averaged is not _unwrapped(self.model):
@@ -159,6 +168,7 @@ class Trainer(DefaultTrainer):
         return built
 
     def build_writers(self):
+        """Build what writes measurements: log, metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder = self.cfg.OUTPUT_DIR
         return [
             CommonMetricPrinter(self.max_iter),
@@ -168,11 +178,11 @@ class Trainer(DefaultTrainer):
 
     @property
     def trained(self):
-        """The model whose weights are the result: the averaged one where there is one."""
+        """Return the model whose weights are the result: the averaged one where there is one."""
         return _unwrapped(self.averaged)
 
     def _evaluate(self):
-        """All that the config asks for, as detectron2's nested dict of results."""
+        """Evaluate all that the config asks for; return detectron2's nested dict of results."""
         results = {}
         if trains_on_photos(self.cfg):
             if self.held_out and comm.is_main_process():
@@ -184,13 +194,14 @@ class Trainer(DefaultTrainer):
 
     @torch.no_grad()
     def test_poses(self, files):
-        """How well the trained canonicalizer finds the pose of upright photographs.
+        """Measure how well the trained canonicalizer finds the pose of upright photographs.
 
         Measured on the upright photographs only: the network is equivariant, so their turned
         copies tell nothing new.
 
         Args:
             files: paths of at least one photograph.
+
         Returns:
             dict: ``pose_accuracy``, the fraction that is found upright, 0..1; ``pose_loss``, mean
             cross-entropy in nats.
@@ -212,12 +223,12 @@ class Trainer(DefaultTrainer):
 
 
 def _is_no_bad_input(record):
-    """Whether a log record is of anything but an :class:`InputError`, whose message says it all."""
+    """Return whether a log record is not of an :class:`InputError`, whose message says it all."""
     return not (record.exc_info and isinstance(record.exc_info[1], InputError))
 
 
 def _training_config(cfg):
-    """The config with what training changes about the model, frozen."""
+    """Return the config with what training changes about the model, frozen."""
     cfg = cfg.clone()
     cfg.defrost()
     if cfg.MODEL.META_ARCHITECTURE == "CanonicalizedSegmenter":
@@ -234,12 +245,14 @@ def _training_config(cfg):
 
 
 def _unwrapped(model):
-    """The model inside of detectron2's or torch's wrappers."""
+    """Return the model inside of detectron2's or torch's wrappers."""
     return getattr(model, "module", model)
 
 
 def build_averaged(model, decay):
-    """An exponential moving average of a model's weights, or the model itself for decay 0.
+    """Build a moving average of a model's weights, or return the model itself for decay 0.
+
+    The average is exponential.
 
     Batch statistics are not averaged but copied.
     """
@@ -249,22 +262,24 @@ def build_averaged(model, decay):
 
 
 class AverageWeights(HookBase):
-    """Moves the averaged weights a step towards the model's after every iteration."""
+    """Move the averaged weights a step towards the model's after every iteration."""
 
     def __init__(self, averaged):
         self.averaged = averaged
 
     def after_step(self):
+        """Move the averaged weights."""
         self.averaged.update_parameters(_unwrapped(self.trainer.model))
 
 
 class WriteResults(HookBase):
-    """Writes the weights that users load, at every checkpoint and at the end."""
+    """Write the weights that users load, at every checkpoint and at the end."""
 
     def __init__(self, period):
         self.period = period
 
     def after_step(self):
+        """Write the weights where a checkpoint is due."""
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
             self._write()
@@ -295,12 +310,16 @@ def save_segmenter(path, segmenter):
 
 
 class ProgressBar(HookBase):
-    """A bar over the iterations with the time left, on terminals; log lines appear above it."""
+    """Show a bar over the iterations with the time left, on terminals.
+
+    Log lines appear above it.
+    """
 
     def __init__(self):
         self._contexts = ExitStack()
 
     def before_train(self):
+        """Open the bar."""
         self._contexts.enter_context(logging_redirect_tqdm([logging.getLogger("detectron2")]))
         self.bar = self._contexts.enter_context(
             tqdm(
@@ -314,7 +333,9 @@ class ProgressBar(HookBase):
         )
 
     def after_step(self):
+        """Move the bar by a step."""
         self.bar.update()
 
     def after_train(self):
+        """Close the bar."""
         self._contexts.close()

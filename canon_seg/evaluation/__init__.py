@@ -1,1 +1,1 @@
-"""COCO evaluation on turned images, and what it needs: prompts, modes, the sweep, its report."""
+"""Evaluate COCO on turned images, with what it needs: prompts, modes, the sweep, its report."""

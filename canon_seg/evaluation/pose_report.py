@@ -1,4 +1,4 @@
-"""Pictures of how well poses are found, of the results of :mod:`canon_seg.evaluation.poses`."""
+"""Draw how well poses are found, from the results of :mod:`canon_seg.evaluation.poses`."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,11 +10,12 @@ _BLUE, _GREY = "#0072B2", "0.75"
 
 
 def plot_poses(measured, title):
-    """Reliability diagram with the photographs in each bin, and the confusion matrix.
+    """Plot a reliability diagram, with the photographs in each bin, and the confusion matrix.
 
     Args:
         measured: dict of :func:`canon_seg.evaluation.poses.measure_poses`.
         title: str.
+
     Returns:
         matplotlib ``Figure``.
     """
@@ -88,11 +89,12 @@ def _plot_confusion(axes, counts):
 
 
 def plot_photos(images, captions, columns=4):
-    """A contact sheet.
+    """Plot a contact sheet.
 
     Args:
         images: H x W x 3 uint8 RGB arrays, at least one.
         captions: a text below each.
+
     Returns:
         matplotlib ``Figure``.
     """
@@ -101,14 +103,14 @@ def plot_photos(images, captions, columns=4):
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, image, caption in zip(grid, images, captions):
+    for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image)
         axes.set_title(caption, fontsize=8)
     return figure
 
 
 def caption(name, probabilities):
-    """What was found in a photograph, in two lines.
+    """Say in two lines what was found in a photograph.
 
     Args:
         name: of its file.

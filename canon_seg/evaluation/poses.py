@@ -1,4 +1,4 @@
-"""How well a canonicalizer finds the pose of upright photographs: accuracy, calibration, alignment.
+"""Measure how well poses of upright photographs are found: accuracy, calibration, alignment.
 
 The photographs are upright, so the pose to be found is 0. What counts as found is the likeliest
 pose, whatever MODEL.CANONICALIZER.UNCERTAIN makes of it.
@@ -25,7 +25,7 @@ BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, progress=True):
-    """The pose distributions of photographs, read one by one.
+    """Find the pose distributions of photographs, read one by one.
 
     Args:
         canonicalizer: :class:`canon_seg.images.canonicalizer.GroupCanonicalizer`.
@@ -35,9 +35,11 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
         num_turned: that many photographs, spread over ``files``, are really turned, to see whether
             their poses turn along.
         progress: whether to show a progress bar.
+
     Returns:
         (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
         photographs all turns agreed.
+
     Raises:
         InputError: naming all files that could not be read.
     """
@@ -64,12 +66,13 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
 
 
 def agrees_when_turned(canonicalizer, image, probabilities):
-    """Whether the turned images have the turned pose distribution, bit for bit.
+    """Return whether the turned images have the turned pose distribution, bit for bit.
 
     Args:
         canonicalizer: see :func:`find_poses`.
         image: (H, W, 3) uint8.
         probabilities: its 4 pose probabilities.
+
     Returns:
         bool; True of an image that equals a turn of itself, whose poses cannot be told apart.
     """
@@ -89,11 +92,12 @@ def _probabilities(canonicalizer, image):
 
 
 def measure_poses(probabilities, prior):
-    """All measures of pose distributions that were predicted for upright photographs.
+    """Compute all measures of pose distributions that were predicted for upright photographs.
 
     Args:
         probabilities: (n, 4) array, n > 0.
         prior: (4,) tensor of probabilities, see :func:`canon_seg.core.prior.alignment`.
+
     Returns:
         dict that JSON can hold: ``accuracy``, fraction found upright; ``num_images``; ``ece``, see
         :func:`reliability`; ``identity_rate``, ``wasserstein``, ``mmd`` and ``kl`` (None where
@@ -123,7 +127,7 @@ def measure_poses(probabilities, prior):
 
 
 def reliability(confidence, right, num_bins=BINS):
-    """Expected calibration error, and the bins of the reliability diagram.
+    """Return the expected calibration error, and the bins of the reliability diagram.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (ICML 2017): bins of
     equal width over the confidence (0, 1], open on the left; the error is the mean over the images
@@ -132,6 +136,7 @@ def reliability(confidence, right, num_bins=BINS):
     Args:
         confidence: (n,) probability of the likeliest pose of each image.
         right: (n,) whether that pose is the true one.
+
     Returns:
         (error, bins): float in 0..1, and for each bin a dict of ``count``, ``accuracy`` and
         ``confidence`` (means over the bin; None where it is empty).
@@ -152,12 +157,13 @@ def reliability(confidence, right, num_bins=BINS):
 
 
 def confusion(poses):
-    """Counts by true pose (rows) and pose found (columns) over all four turns of upright images.
+    """Count true poses (rows) and poses found (columns) over all four turns of upright images.
 
     By equivariance every row is the one above, moved on by one: the matrix is a circulant.
 
     Args:
         poses: (n,) poses 0..3 found for the upright images.
+
     Returns:
         (4, 4) int array with sum 4 n.
     """
@@ -166,10 +172,11 @@ def confusion(poses):
 
 
 def choose_mistakes(probabilities, count):
-    """The photographs to look at: wrong poses, the surest first, then right ones, the least sure.
+    """Choose the photographs to look at: wrong poses, surest first, then right ones, least sure.
 
     Args:
         probabilities: (n, 4) array.
+
     Returns:
         list of up to ``count`` indices.
     """

@@ -1,4 +1,4 @@
-"""Finished images of a sweep on disk: a killed one goes on from them, scoring reads one by one.
+"""Keep a sweep's finished images on disk, to go on after a kill and to score one by one.
 
 Every process that takes part appends to a file of its own in one folder, a line for each image::
 
@@ -24,7 +24,7 @@ from canon_seg.io.files import check_output_dir, write_atomically, write_json
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _VIEWS = b', "views": ['
 
@@ -40,7 +40,7 @@ class _Line:
 
 
 class Records:
-    """The folder of an unfinished sweep.
+    """Keep the folder of an unfinished sweep.
 
     Args:
         folder: path; created, and filled with files of names of its own.
@@ -57,6 +57,7 @@ class Records:
             header: flat dict that JSON can hold: all that the results depend on.
             resume: keep the finished images of an earlier sweep with the same header; otherwise
                 they are removed.
+
         Raises:
             InputError: if the earlier sweep had another header, the folder cannot be written, or
                 another sweep is at work in it.
@@ -96,7 +97,7 @@ class Records:
         try:
             if self._file is None:
                 path = self.folder / f"{secrets.token_hex(8)}.jsonl"
-                self._file = open(path, "xb", buffering=0)
+                self._file = path.open("xb", buffering=0)
             _write_whole(self._file, line)
         except OSError as error:
             raise InputError(
@@ -105,13 +106,13 @@ class Records:
             ) from error
 
     def finished(self):
-        """The finished images: dict from image id, ascending, to what finds them in the files.
+        """Find the finished images: dict from image id, ascending, to what finds them in the files.
 
         A last line that was cut off is left out.
         """
         lines = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 start = 0
                 for line in file:
                     if line.endswith(b"\n"):
@@ -121,23 +122,23 @@ class Records:
         return dict(sorted(lines.items()))
 
     def view(self, finished, index):
-        """The COCO results of one view, as a list for each image, by ascending image id.
+        """Yield the COCO results of one view, as a list for each image, by ascending image id.
 
         Args:
             finished: what :meth:`finished` gave.
             index: of the view.
         """
         for line in finished.values():
-            with open(line.path, "rb") as file:
+            with line.path.open("rb") as file:
                 file.seek(line.views_start + sum(line.sizes[:index]) + len(", ") * index)
                 yield json.loads(file.read(line.sizes[index]))
 
     def write(self, finished, path):
         """Write the header and all finished images to one file, ordered by image id."""
-        with write_atomically(path) as temporary, open(temporary, "wb") as merged:
+        with write_atomically(path) as temporary, temporary.open("wb") as merged:
             merged.write(json.dumps(self._read_header()).encode() + b"\n")
             for line in finished.values():
-                with open(line.path, "rb") as file:
+                with line.path.open("rb") as file:
                     file.seek(line.start)
                     merged.write(file.read(line.end - line.start))
 
@@ -162,7 +163,7 @@ class Records:
         check_output_dir(self.folder)
         if fcntl is None or self._lock is not None:
             return
-        lock = open(self.folder / "lock", "a")
+        lock = (self.folder / "lock").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -229,7 +230,7 @@ def _parse(line, path, start):
 
 
 def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
-    """What the results of a sweep depend on, as the header that :class:`Records` compares.
+    """Describe what the results of a sweep depend on, as :class:`Records` compares it.
 
     Args:
         cfg: config, of which the keys count that have to do with evaluation.
@@ -238,6 +239,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
         dataset, images_dir, prompts: as :func:`canon_seg.evaluation.sweep.run_sweep` takes them.
             Of the image files the sizes count.
         views: list of :class:`canon_seg.evaluation.views.View`.
+
     Returns:
         flat dict.
     """

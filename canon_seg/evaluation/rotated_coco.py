@@ -1,4 +1,4 @@
-"""COCO evaluation on ground truth that was turned with the images."""
+"""Evaluate COCO on ground truth that was turned with the images."""
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
@@ -18,7 +18,7 @@ _KEYS_OF_TASKS = {"segm": "segmentation", "bbox": "bbox"}
 
 
 class RotatedCOCOEvaluator(DatasetEvaluator):
-    """COCO AP of images that are rotated, by faster-coco-eval.
+    """Compute the COCO AP of images that are rotated, by faster-coco-eval.
 
     At quarter turns every annotation is turned by index, and so is every height and width. Angle 0
     goes the same way, so that the angles can be compared to the last bit. The figures are those of
@@ -29,7 +29,8 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset, view):
-        """
+        """Turn the ground truth as the images will be turned.
+
         Args:
             dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
             view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
@@ -40,6 +41,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self):
+        """Forget all predictions taken in so far."""
         self._results = []
 
     def process(self, inputs, outputs):
@@ -48,10 +50,11 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         Args:
             inputs: list of dicts with ``image_id``.
             outputs: list of dicts as :func:`coco_results` takes.
+
         Raises:
             InputError: see there.
         """
-        for image, output in zip(inputs, outputs):
+        for image, output in zip(inputs, outputs, strict=True):
             self.extend(coco_results(output, image["image_id"], self._category_ids))
 
     def extend(self, results):
@@ -59,7 +62,7 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         self._results.extend(results)
 
     def evaluate(self):
-        """The scores of what was taken in since the last ``reset``.
+        """Return the scores of what was taken in since the last ``reset``.
 
         Returns:
             dict from "segm" and "bbox" to a dict from ``METRICS`` to 0..100, NaN where there is
@@ -82,12 +85,12 @@ class RotatedCOCOEvaluator(DatasetEvaluator):
         evaluation.run()
         return {
             metric: 100 * float(value) if value >= 0 else float("nan")
-            for metric, value in zip(METRICS, evaluation.stats)
+            for metric, value in zip(METRICS, evaluation.stats, strict=False)
         }
 
 
 def _detections(results, task):
-    """COCO results as annotations; an object's size is that of its mask in "segm", else its box's.
+    """Return COCO results as annotations, sized by their mask in "segm", else by their box.
 
     What ``COCO.loadRes`` does, but that goes through the masks one by one, and twice.
     """
@@ -106,7 +109,7 @@ def _detections(results, task):
             "iscrowd": 0,
             key: entry[key],
         }
-        for number, (entry, area) in enumerate(zip(results, areas), start=1)
+        for number, (entry, area) in enumerate(zip(results, areas, strict=True), start=1)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The rotated COCO evaluation: every image, at every angle, in every mode."""
+"""Run the rotated COCO evaluation: every image, at every angle, in every mode."""
 
 import math
 import secrets
@@ -25,13 +25,15 @@ AVERAGE = "C4-avg"
 
 
 def first_images(dataset, limit):
-    """The data set with its images in order of id, of which the first ``limit`` are kept.
+    """Return the data set with its first ``limit`` images in order of id.
 
     Args:
         dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
         limit: number of images, or None for all.
+
     Returns:
         dict of the same form.
+
     Raises:
         InputError: if ``limit`` is below 1, or leaves no annotations.
     """
@@ -68,6 +70,7 @@ def run_sweep(
         progress: whether to show progress bars.
         records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
             are not run again; needed in several processes. None for temporary ones.
+
     Returns:
         dict that JSON can hold, or None in all but the main process:
 
@@ -85,6 +88,7 @@ def run_sweep(
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
+
     Raises:
         InputError: if the finished images of other processes cannot be found.
     """
@@ -181,7 +185,9 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
-                facts["cache"] = [now - then for now, then in zip(_cache_counts(models), before)]
+                facts["cache"] = [
+                    now - then for now, then in zip(_cache_counts(models), before, strict=True)
+                ]
             records.append(
                 entry["id"], facts, [results[mode, view] for mode in models for view in views]
             )
@@ -190,7 +196,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
 
 
 def _annotations_of_prompts(dataset, prompts):
-    """By image, the annotations whose boxes are the prompts; None for a detector's boxes."""
+    """Return annotations by image whose boxes are the prompts, or None for a detector's boxes."""
     by_image = {image["id"]: [] for image in dataset["images"]}
     for entry in dataset["annotations"]:
         by_image[entry["image_id"]].append(entry)
@@ -203,13 +209,13 @@ def _annotations_of_prompts(dataset, prompts):
 
 
 def _cache_counts(models):
-    """(hits, misses) of the canonical mode's cache until now, or None where there is none."""
+    """Return (hits, misses) of the canonical mode's cache so far, or None where there is none."""
     cache = models["canonical"](0).cache if "canonical" in models else None
     return None if cache is None else (cache.hits, cache.misses)
 
 
 def _score(dataset, modes, views, records, finished, progress):
-    """Scores by (index of the view, mode), and the number of annotations cut away by index.
+    """Score by (index of the view, mode); return also the number of annotations cut away by index.
 
     Of use in the main process only.
     """
@@ -238,7 +244,7 @@ def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
     found, policies, passes = dict.fromkeys(views, 0), {}, 0
     for image in facts:
-        for view, (pose, policy, runs) in zip(views, image["poses"]):
+        for view, (pose, policy, runs) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
             policies[policy] = policies.get(policy, 0) + 1
@@ -260,7 +266,7 @@ def _cache_summary(facts):
 
 
 def with_average(by_angle):
-    """The scores of one mode with ``AVERAGE`` added, if all four quarter turns are there.
+    """Return one mode's scores with ``AVERAGE`` added, if all four quarter turns are there.
 
     A metric that is undefined at one of them is undefined on the average.
     """
@@ -292,7 +298,7 @@ def _now(device):
 
 
 def _defined(scores):
-    """The scores of both tasks, with None for what is undefined or was not scored."""
+    """Return the scores of both tasks, with None for what is undefined or was not scored."""
     return {
         task: {
             metric: value if math.isfinite(value) else None

@@ -1,9 +1,10 @@
-"""What is left of a sweep: a table to read, ``sweep.json`` to compute with, ``sweep.png`` to show.
+"""Report a sweep: a table to read, ``sweep.json`` to compute with, ``sweep.png`` to show.
 
 All three take the dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 
 
 def format_table(result):
-    """The scores as text: task, mode and angle down, detectron2's columns across."""
+    """Format the scores as text: task, mode and angle down, detectron2's columns across."""
     rows = []
     for task in TASKS:
         for mode, by_angle in result["modes"].items():
@@ -45,7 +46,7 @@ def format_table(result):
 
 
 def format_summary(result):
-    """What the table does not hold, a line each: poses found, instances cut away, time taken."""
+    """Format what the table lacks, a line each: poses found, instances cut away, time taken."""
     lines = []
     if result["pose"] is not None:
         confusion = result["pose"]["confusion"]
@@ -71,8 +72,10 @@ def write_report(result, folder, config, dataset):
         folder: created if needed.
         config: dict of what is needed to run the same again, for the JSON file.
         dataset: the name of the data set.
+
     Returns:
         the two paths.
+
     Raises:
         InputError: if they cannot be written.
     """
@@ -89,11 +92,12 @@ def write_report(result, folder, config, dataset):
 
 
 def plot(result, dataset):
-    """AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
+    """Plot AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
 
     Args:
         result: dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
         dataset: the name of the data set, for the title.
+
     Returns:
         matplotlib ``Figure``. It shows mask AP, or box AP where no mode has mask AP.
     """
@@ -195,14 +199,14 @@ def _plot_lines(values, name):
 
 
 def _line(by_angle):
-    """Angles in order and their values, broken (NaN) where angles are far apart.
+    """Return angles in order and their values, broken (NaN) where angles are far apart.
 
     What goes round is closed: the first angle is there once more, 360 degrees on.
     """
     points = sorted((float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE)
     points.append((points[0][0] + 360, points[0][1]))
     angles, heights = [], []
-    for (angle, value), (following, _) in zip(points, points[1:]):
+    for (angle, value), (following, _) in pairwise(points):
         angles.append(angle)
         heights.append(math.nan if value is None else value)
         if following - angle > 90:
@@ -215,7 +219,7 @@ def _line(by_angle):
 
 
 def _styles(modes):
-    """(colour, mark) of each mode."""
+    """Return the (colour, mark) of each mode."""
     others = iter(_OTHER_STYLES)
     return {mode: _STYLES.get(mode) or next(others) for mode in modes}
 
@@ -227,18 +231,18 @@ def _legend_line(mode, by_angle, colour, mark):
 
 
 def _top(values):
-    """The upper end of the axis of AP."""
+    """Return the upper end of the axis of AP."""
     return 1.12 * max(1.0, *_defined(values))
 
 
 def _bottom(values):
-    """The lower end of the axis of AP: near the least, to show what differs."""
+    """Return the lower end of the axis of AP: near the least, to show what differs."""
     defined = _defined(values)
     return max(0.0, min(defined) - 0.3 * (_top(values) - min(defined)))
 
 
 def _defined(values):
-    """All numbers there are, 0 if there are none."""
+    """Return all numbers there are, 0 if there are none."""
     return [
         value for by_angle in values.values() for value in by_angle.values() if value is not None
     ] or [0.0]

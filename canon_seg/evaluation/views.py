@@ -1,4 +1,4 @@
-"""The ways in which an evaluation shows a data set to a model: by which angle, on what canvas.
+"""Show a data set to a model in different ways: by which angle, on what canvas.
 
 What rotates, and how, is in :mod:`canon_seg.coco.rotation`.
 """
@@ -26,7 +26,7 @@ MAX_ANGLES = 720
 
 @dataclass(frozen=True)
 class View:
-    """All images of a data set, rotated by the same angle.
+    """Show all images of a data set rotated by the same angle.
 
     Attributes:
         angle: degrees counterclockwise; any finite number is brought into [0, 360).
@@ -45,12 +45,12 @@ class View:
 
     @property
     def label(self):
-        """The angle as text, the key of results: "0", "22.5"."""
+        """Return the angle as text, the key of results: "0", "22.5"."""
         return np.format_float_positional(self.angle, trim="-")
 
     @property
     def pose(self):
-        """The quarter turn (0..3) nearest to the angle: what a C4 canonicalizer should find.
+        """Return the quarter turn (0..3) nearest to the angle: what a C4 canonicalizer should find.
 
         Halfway between two, the one before counts: 45 degrees have the pose 0.
         """
@@ -58,31 +58,32 @@ class View:
 
     @property
     def remainder(self):
-        """Degrees in (-45, 45] that are left when the pose is undone; 0 at quarter turns."""
+        """Return the degrees in (-45, 45] left when the pose is undone; 0 at quarter turns."""
         return split_angle(self.angle)[1]
 
     def size(self, height, width):
-        """(height, width) of the view of a ``height`` x ``width`` image."""
+        """Return (height, width) of the view of a ``height`` x ``width`` image."""
         return rotated_size(height, width, self.angle, self.canvas)
 
     def image(self, pixels):
-        """The view of an H x W x 3 uint8 image; it may share memory with the image."""
+        """Return the view of an H x W x 3 uint8 image; it may share memory with the image."""
         return rotate_image(pixels, self.angle, self.canvas)
 
     def dataset(self, dataset, progress=False):
-        """The ground truth of the view.
+        """Return the ground truth of the view.
 
         Args:
             dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`, its annotations
                 with the keys that COCO's evaluation reads; not changed.
             progress: whether to show a progress bar.
+
         Returns:
             (a new dict of the same form, the number of annotations that were cut away wholly).
         """
         return rotate_coco(dataset, self.angle, self.canvas, progress)
 
     def prompts(self, boxes, height, width, snapped, annotations=None):
-        """The prompts of the view of one image.
+        """Return the prompts of the view of one image.
 
         At quarter turns they are the turned boxes, exactly. At other angles the box around a
         rotated box is larger than what was in it, so that boxes of the ground truth are drawn anew
@@ -95,6 +96,7 @@ class View:
             snapped: see :meth:`canon_seg.d2.dataset_prompts.BoxPrompts.turned`.
             annotations: the annotations of the upright image that ``boxes`` belong to, in the
                 same order (crowds, which have no box, are passed over); None for a detector's.
+
         Returns:
             :class:`canon_seg.sam.prompts.Prompts`.
         """
@@ -136,13 +138,15 @@ class View:
 
 
 def parse_angles(words):
-    """The angles that a user asked for.
+    """Parse the angles that a user asked for.
 
     Args:
         words: list of str, each an angle in degrees ("15", "-22.5") or a range
             "START:STOP:STEP", without STOP ("0:360:15").
+
     Returns:
         list of floats in [0, 360), in the order given, each once.
+
     Raises:
         InputError: naming ``--angles`` and the word that cannot be used.
     """
@@ -166,7 +170,7 @@ def parse_angles(words):
 
 
 def _number(text, word):
-    """Degrees as a Decimal, in which the steps of a range add up exactly."""
+    """Return degrees as a Decimal, in which the steps of a range add up exactly."""
     try:
         number = Decimal(text)
         number % 360  # raises for what is too large to have an angle

@@ -24,8 +24,8 @@ from canon_seg.images.coordinates import (
 __all__ = [
     "ANNOTATION_STEP",
     "C4",
-    "CyclicGroup",
     "PIXEL_STEP",
+    "CyclicGroup",
     "annotation_to_rle",
     "decode_rle",
     "encode_mask",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CyclicGroup:
-    """Rotations by multiples of 360 / ``order`` degrees, counterclockwise on screen.
+    """Describe the rotations by multiples of 360 / ``order`` degrees, counterclockwise on screen.
 
     An element is an int in ``0 .. order - 1``: how many such steps. ``0`` is the identity.
     """
@@ -23,11 +23,11 @@ class CyclicGroup:
 
     @property
     def elements(self):
-        """All elements, identity first: ``range(order)``."""
+        """Return all elements, identity first: ``range(order)``."""
         return range(self.order)
 
     def element(self, value):
-        """``value`` as a plain int, once it is known to be an element.
+        """Return ``value`` as a plain int, once it is known to be an element.
 
         Degrees passed by mistake (90 for one quarter turn) must not wrap around silently, so
         there is no modulo here.
@@ -45,19 +45,24 @@ class CyclicGroup:
         return element
 
     def compose(self, a, b):
-        """The element that acts as ``b`` after ``a`` (cyclic groups commute: the order is free)."""
+        """Return the element that acts as ``b`` after ``a``.
+
+        Cyclic groups commute: the order is free.
+        """
         return (self.element(a) + self.element(b)) % self.order
 
     def inverse(self, a):
-        """The element that undoes ``a``."""
+        """Return the element that undoes ``a``."""
         return -self.element(a) % self.order
 
     def degrees(self, a):
-        """The counterclockwise angle of ``a``, a float in [0, 360)."""
+        """Return the counterclockwise angle of ``a``, a float in [0, 360)."""
         return 360.0 * self.element(a) / self.order
 
     def element_at(self, degrees):
-        """The element that turns by ``degrees`` counterclockwise; any sign, any number of turns.
+        """Return the element that turns by ``degrees`` counterclockwise.
+
+        Any sign, any number of turns.
 
         Raises:
             ValueError: if no element has that angle.

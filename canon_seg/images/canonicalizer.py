@@ -154,5 +154,5 @@ def _on_canvas(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         common = min(have, want)
         theirs.append(slice((have - common) // 2, (have - common) // 2 + common))
         ours.append(slice((want - common) // 2, (want - common) // 2 + common))
-    canvas[(..., *ours)] = image[(..., *theirs)]
+    canvas[..., ours[0], ours[1]] = image[..., theirs[0], theirs[1]]
     return canvas

@@ -1,10 +1,11 @@
 """Turn coordinates: points, clicks, boxes, keypoints, polygons, rotated boxes.
 
-The convention is in :mod:`canon_seg.images`. Every function takes ``(coords, turn, height, width)``:
-a :class:`canon_seg.core.turn.Turn` without a tilt, or an integer of quarter turns, and the size in
-pixels of the frame that the coordinates live in *before* turning. It returns new memory of the same
-type (numpy or torch) and dtype (float32, float64, int32, int64). A subtraction from the frame's
-width or height is exact for coordinates on a dyadic grid: see :func:`snap`.
+The convention is in :mod:`canon_seg.images`. Every function takes
+``(coords, turn, height, width)``: a :class:`canon_seg.core.turn.Turn` without a tilt, or an integer
+of quarter turns, and the size in pixels of the frame that the coordinates live in *before* turning.
+It returns new memory of the same type (numpy or torch) and dtype (float32, float64, int32, int64).
+A subtraction from the frame's width or height is exact for coordinates on a dyadic grid: see
+:func:`snap`.
 """
 
 import math
@@ -181,7 +182,7 @@ def _sizes(coords: Array, height: int, width: int) -> tuple[Any, Any]:
 
 
 def _columns(coords: Array, count: int) -> list[Array]:
-    """The last axis of ``coords`` in ``count`` columns of length 1."""
+    """Split the last axis of ``coords`` into ``count`` columns of length 1."""
     if not isinstance(coords, (np.ndarray, torch.Tensor)):
         raise TypeError(f"expected a numpy array or a torch tensor, got {type(coords).__name__}")
     if coords.ndim == 0 or coords.shape[-1] != count:

@@ -1,7 +1,9 @@
-"""Image files to arrays: every common pixel format to 8-bit colour, upright by its EXIF tag."""
+"""Read image files into arrays: every common pixel format to 8-bit colour, upright by EXIF tag."""
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,18 +13,20 @@ from canon_seg.errors import InputError
 _EXIF_ORIENTATION = 0x0112
 
 # What each value of the EXIF tag asks for, on H x W x ... arrays.
-_ORIENTATIONS = {
+AnyPath = str | os.PathLike[str]
+
+_ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
     5: lambda pixels: pixels.swapaxes(0, 1),
     6: lambda pixels: np.rot90(pixels, -1),
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
+    8: np.rot90,
 }
 
 
-def read_image(path, format="BGR"):
+def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 - detectron2's name
     """Read an image file into an array, with its EXIF orientation applied.
 
     For 8-bit files the pixels are those of ``detectron2.data.detection_utils.read_image``, except
@@ -50,7 +54,7 @@ def read_image(path, format="BGR"):
         # Pillow turns TIFF files itself while it loads them, so ask for the tag after that.
         image.load()
         pixels = _to_rgb(image, path)
-        turn = _ORIENTATIONS.get(_orientation(image))
+        turn = _ORIENTATIONS.get(_orientation(image) or 1)
     if turn is not None:
         pixels = turn(pixels)
     if format == "BGR":
@@ -58,8 +62,8 @@ def read_image(path, format="BGR"):
     return np.array(pixels, order="C")
 
 
-def image_size(path):
-    """The size that :func:`read_image` will return, without decoding the pixels if possible.
+def image_size(path: AnyPath) -> tuple[int, int]:
+    """Return the size that :func:`read_image` will return, without decoding pixels if possible.
 
     TIFF files, and PNG files without an orientation before their pixels, must be decoded.
 
@@ -77,8 +81,8 @@ def image_size(path):
     return (width, height) if swapped else (height, width)
 
 
-def count_pixels(path):
-    """Height times width that an image file claims, without decoding any.
+def count_pixels(path: AnyPath) -> int:
+    """Return height times width that an image file claims, without decoding any pixel.
 
     Raises:
         InputError: as for :func:`read_image`, for what the file's header can show.
@@ -88,7 +92,7 @@ def count_pixels(path):
 
 
 @contextmanager
-def _opened(path):
+def _opened(path: AnyPath) -> Iterator[Image.Image]:
     """Open an image file for a block that decodes it, and name the file in whatever goes wrong."""
     path = os.fspath(path)
     try:
@@ -106,7 +110,7 @@ def _opened(path):
             "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from error
     except UnidentifiedImageError as error:
-        if os.path.getsize(path) == 0:
+        if Path(path).stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes); get the file again") from error
         raise InputError(
             f"{path}: is not an image, or its beginning is broken; give a JPEG, PNG or another "
@@ -121,15 +125,16 @@ def _opened(path):
         ) from error
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int | None:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        tag: int | None = image.getexif().get(_EXIF_ORIENTATION)
+        return tag
     except Exception:  # broken EXIF data: read the pixels as they are stored
         return None
 
 
-def _to_rgb(image, path):
-    """The loaded Pillow image as a uint8 array, H x W x 3, as stored."""
+def _to_rgb(image: Image.Image, path: AnyPath) -> np.ndarray:
+    """Return the loaded Pillow image as a uint8 array, H x W x 3, as stored."""
     # Grey of 16 bits: Pillow's own conversion to RGB would clip at 255.
     is_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")

@@ -40,7 +40,7 @@ def representative_turns(
         equals a turn of itself.
     """
     pixels = _as_integers(image)
-    size = tuple(pixels.shape[:2])
+    size = int(pixels.shape[0]), int(pixels.shape[1])
     candidates = list(group.exact.elements or ())
     height = min(turned_size(*size, turn)[0] for turn in candidates)
     candidates = [turn for turn in candidates if turned_size(*size, turn)[0] == height]
@@ -69,9 +69,8 @@ def _as_integers(image: "np.ndarray | torch.Tensor") -> Pixels:
             image = image.to(torch.uint8)
         if image.device.type != "cpu":
             return image
-        image = image.numpy()
         # Signed bits of floats are ordered as unsigned ones, on every device: see _value.
-        return image
+        return image.numpy()
     if image.dtype.kind == "f":
         image = np.ascontiguousarray(image).view(f"i{image.dtype.itemsize}")
     return image
@@ -109,5 +108,7 @@ def _first_in_order(candidates: list[Turn], blocks: list[Pixels]) -> list[Turn]:
 
 def _value(element: Any) -> int:
     """Return an integer of a block as an unsigned number of as many bits."""
-    bits = 8 * (element.element_size() if isinstance(element, torch.Tensor) else element.itemsize)
+    bits: int = 8 * (
+        element.element_size() if isinstance(element, torch.Tensor) else element.itemsize
+    )
     return int(element) % 2**bits

@@ -15,6 +15,7 @@ def network_size(height: int, width: int, input_size: int) -> tuple[int, int]:
 
     Args:
         input_size: shorter side in pixels, of the form 32 k + 1.
+
     Returns:
         (height, width), both of the form 32 k + 1; the aspect ratio is kept as nearly as that
         allows, up to 4 : 1. Swapping height and width swaps the result.
@@ -30,6 +31,7 @@ def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
     Args:
         image: (3, H, W) tensor of uint8 or float, values 0..255.
         input_size: see :func:`network_size`.
+
     Returns:
         (3, h, w) tensor, uint8 for uint8 (rounded), else float; the input itself if it has that
         size already.
@@ -47,7 +49,7 @@ def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Bring (B, 3, h, w) RGB values of 0..255 of any type to the float32 values that networks take."""
+    """Bring (B, 3, h, w) RGB values 0..255 of any type to the float32 values networks take."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std

@@ -1,4 +1,4 @@
-"""Rotation by any angle: of images, and of the boxes, polygons and masks that belong to them.
+"""Rotate images by any angle, and the boxes, polygons and masks that belong to them.
 
 Angles are in degrees, counterclockwise as seen on screen, of any sign and size. An angle is split
 into a *tilt* of at most 45 degrees and the nearest quarter turn (:func:`split_angle`). The tilt
@@ -19,6 +19,7 @@ Images
 """
 
 import math
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -41,8 +42,8 @@ black would draw an edge around the picture."""
 _SIZE_TOLERANCE = 1e-3
 
 
-def normalise_angle(degrees):
-    """The same angle as a float in [0, 360).
+def normalise_angle(degrees: float) -> float:
+    """Return the same angle as a float in [0, 360).
 
     Raises:
         ValueError: if it is not finite.
@@ -52,8 +53,8 @@ def normalise_angle(degrees):
     return float(degrees) % 360 % 360  # the modulo of a tiny negative rounds to 360
 
 
-def split_angle(degrees):
-    """The nearest quarter turn, and what is left to it.
+def split_angle(degrees: float) -> tuple[int, float]:
+    """Return the nearest quarter turn, and what is left to it.
 
     Returns:
         (turns, tilt) with ``90 * turns + tilt`` equal to ``degrees`` modulo 360: ``turns`` in
@@ -66,18 +67,21 @@ def split_angle(degrees):
     return steps % 4, round(degrees - 90 * steps, 9)
 
 
-def rotated_size(height, width, degrees, canvas="expand"):
-    """(height, width) of the canvas for a ``height`` x ``width`` picture."""
+def rotated_size(
+    height: int, width: int, degrees: float, canvas: str = "expand"
+) -> tuple[int, int]:
+    """Return (height, width) of the canvas for a ``height`` x ``width`` picture."""
     turns, tilt = split_angle(degrees)
     return turned_size(*tilted_size(height, width, tilt, canvas), turns)
 
 
-def rotate_image(image, degrees, canvas="expand"):
+def rotate_image(image: np.ndarray, degrees: float, canvas: str = "expand") -> np.ndarray:
     """Rotate an image; see the module for interpolation and fill.
 
     Args:
         image: uint8 or float32 array, H x W or H x W x C with C of at most 4.
         degrees, canvas: see the module.
+
     Returns:
         Array of the same dtype, of the size :func:`rotated_size`. It may be a view of ``image``.
     """
@@ -85,13 +89,16 @@ def rotate_image(image, degrees, canvas="expand"):
     return turn_image(warp(image, tilt, canvas, cv2.INTER_LINEAR, FILL), turns)
 
 
-def rotate_points(points, degrees, height, width, canvas="expand"):
+def rotate_points(
+    points: np.ndarray, degrees: float, height: int, width: int, canvas: str = "expand"
+) -> np.ndarray:
     """Rotate points of the continuous frame.
 
     Args:
         points: (..., 2) array of x, y.
         degrees, canvas: see the module.
         height, width: of the picture before rotating.
+
     Returns:
         New array, in the frame of the canvas; points that are cut off lie outside it. Off the
         quarter turns it is float64, on the grid of ``ANNOTATION_STEP``.
@@ -101,7 +108,13 @@ def rotate_points(points, degrees, height, width, canvas="expand"):
     return turn_points(points, turns, *tilted_size(height, width, tilt, canvas))
 
 
-def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
+def rotate_polygons(
+    polygons: Iterable[np.ndarray],
+    degrees: float,
+    height: int,
+    width: int,
+    canvas: str = "expand",
+) -> list[np.ndarray]:
     """Rotate polygons, a list of flat arrays x0, y0, x1, y1, ..., as :func:`rotate_points` does."""
     return [
         rotate_points(polygon.reshape(-1, 2), degrees, height, width, canvas).reshape(-1)
@@ -109,12 +122,15 @@ def rotate_polygons(polygons, degrees, height, width, canvas="expand"):
     ]
 
 
-def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
-    """The upright boxes around rotated boxes; larger than these, if not at a quarter turn.
+def rotate_boxes(
+    boxes: np.ndarray, degrees: float, height: int, width: int, canvas: str = "expand"
+) -> np.ndarray:
+    """Return the upright boxes around rotated boxes; larger than these, if not at a quarter turn.
 
     Args:
         boxes: (..., 4) array of edges x0, y0, x1, y1.
         degrees, height, width, canvas: see :func:`rotate_points`.
+
     Returns:
         New array, of the dtype that :func:`rotate_points` gives; not clipped, see
         :func:`clip_boxes`.
@@ -127,12 +143,13 @@ def rotate_boxes(boxes, degrees, height, width, canvas="expand"):
     return turn_boxes(boxes, turns, *tilted_size(height, width, tilt, canvas))
 
 
-def clip_boxes(boxes, height, width):
-    """The parts of boxes that lie in a frame.
+def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut boxes to the parts that lie in a frame.
 
     Args:
         boxes: (N, 4) array of edges x0, y0, x1, y1.
         height, width: of the frame.
+
     Returns:
         (the clipped boxes of which some area is left, (N,) bool array of which these are).
     """
@@ -141,21 +158,26 @@ def clip_boxes(boxes, height, width):
     return clipped[kept], kept
 
 
-def tilted_size(height, width, tilt, canvas):
+def tilted_size(height: int, width: int, tilt: float, canvas: str) -> tuple[int, int]:
+    """Return (height, width) of the canvas for a picture tilted by ``tilt`` degrees."""
     if canvas not in CANVASES:
         raise ValueError(f"canvas must be one of {', '.join(CANVASES)}, got {canvas!r}")
     if tilt == 0 or canvas == "crop":
         return height, width
     cos, sin = _cos_sin(tilt)
-    spans = height * cos + width * abs(sin), width * cos + height * abs(sin)
-    return tuple(math.ceil(span - _SIZE_TOLERANCE) for span in spans)
+    tilted_height = height * cos + width * abs(sin)
+    tilted_width = width * cos + height * abs(sin)
+    return math.ceil(tilted_height - _SIZE_TOLERANCE), math.ceil(tilted_width - _SIZE_TOLERANCE)
 
 
-def _cos_sin(degrees):
+def _cos_sin(degrees: float) -> tuple[float, float]:
     return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 
-def tilt_points(points, tilt, height, width, canvas):
+def tilt_points(
+    points: np.ndarray, tilt: float, height: int, width: int, canvas: str
+) -> np.ndarray:
+    """Map (..., 2) points (x, y) of a frame to the canvas of its tilt by ``tilt`` degrees."""
     if tilt == 0:
         return points
     tilted_height, tilted_width = tilted_size(height, width, tilt, canvas)
@@ -168,7 +190,9 @@ def tilt_points(points, tilt, height, width, canvas):
     return snap(tilted, ANNOTATION_STEP)
 
 
-def warp(image, tilt, canvas, interpolation, fill):
+def warp(
+    image: np.ndarray, tilt: float, canvas: str, interpolation: int, fill: float
+) -> np.ndarray:
     """Tilt an H x W (x C) array; each pixel of the canvas asks what is at its centre."""
     if tilt == 0:
         return image

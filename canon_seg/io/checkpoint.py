@@ -1,12 +1,13 @@
-"""Reading weights files without running anything that they contain.
+"""Read weights files without running anything that they contain.
 
 Two formats: PyTorch files, loaded as weights only, and detectron2's model-zoo ``.pkl``, whose
 pickle is taken down as plain values before any array is made of it.
 """
 
-import os
 import pickle
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from canon_seg.errors import InputError
 
 
 class _PickledArray:
-    """What a pickle says of an array.
+    """Hold what a pickle says of an array.
 
     numpy's own unpickling would believe it: an object array made from raw bytes is a set of
     pointers of the file's choice.
@@ -40,7 +41,7 @@ class _PickledArray:
 
 
 class _PickledDtype:
-    """What a pickle says of a dtype; only numbers and booleans are made from it."""
+    """Hold what a pickle says of a dtype; only numbers and booleans are made from it."""
 
     def __init__(self, code):
         self.code, self.byte_order = code, "="
@@ -55,7 +56,7 @@ class _PickledDtype:
 
 
 class _DictWithAttributes(dict):
-    """A state dict is pickled with an attribute, ``_metadata``."""
+    """Take the attribute, ``_metadata``, with which a state dict is pickled."""
 
 
 def _encode(text, encoding):
@@ -70,7 +71,7 @@ def _encode(text, encoding):
 _SAFE_GLOBALS = {
     "numpy.ndarray": "ndarray",  # only ever an argument, which is not looked at
     "numpy.dtype": lambda code, *flags: _PickledDtype(code),
-    "collections.OrderedDict": lambda *items: _DictWithAttributes(*items),
+    "collections.OrderedDict": lambda *items: _DictWithAttributes(*items),  # noqa: PLW0108
     "_codecs.encode": _encode,
     "__builtin__.bytes": lambda: b"",  # protocol 2 writes empty bytes as a call
 }
@@ -97,7 +98,9 @@ class _WeightsUnpickler(pickle.Unpickler):
 
 
 def _plain(value, done):
-    """Containers, strings, numbers and arrays from what was unpickled; else UnpicklingError.
+    """Return containers, strings, numbers and arrays from what was unpickled.
+
+    All else raises UnpicklingError.
 
     Args:
         done: dict from id to result. What occurs many times is converted once: a small file of
@@ -133,13 +136,13 @@ def load_pickle_file(path, key):
     """
     check_is_file(path, key)
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return _plain(_WeightsUnpickler(file, encoding="latin1").load(), {})
     except Exception as error:  # a damaged pickle can raise anything
         raise _not_loaded(path, key, error) from error
 
 
-def load_torch_file(path, key):
+def load_torch_file(path: str, key: str) -> Any:
     """Read a PyTorch file as weights only, onto the CPU.
 
     Args, returns and raises: as :func:`load_pickle_file`, with tensors in place of arrays.
@@ -213,7 +216,7 @@ def not_fetched(path, key, error):
     return InputError(f"{key}: {path} could not be fetched ({error}); give the path of a file")
 
 
-def load_state(module, state, path, key):
+def load_state(module: torch.nn.Module, state: dict[str, Any], path: str, key: str) -> None:
     """Load a state dict that has to fit exactly.
 
     Args:
@@ -263,9 +266,9 @@ def check_fit(path, key, *, missing, unknown, shapes):
         )
 
 
-def check_is_file(path, key):
+def check_is_file(path: str, key: str) -> None:
     """Raise an :class:`InputError` that names both, if there is no such file."""
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise InputError(f"{key}: there is no file {path}; give the path of a weights file")
 
 

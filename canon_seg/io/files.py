@@ -1,18 +1,22 @@
-"""Output files that are either complete or absent, and output folders that can be written."""
+"""Write output files that are complete or absent, and make output folders that can be written."""
 
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from canon_seg.errors import InputError
 
+AnyPath = str | os.PathLike[str]
+
 
 @contextmanager
-def write_atomically(path):
+def write_atomically(path: AnyPath) -> Iterator[Path]:
     """Give a temporary path to write to, and move it to ``path`` when the block has ended well.
 
     The temporary file lies in the folder of ``path``, which is created if needed, and has the
@@ -35,7 +39,7 @@ def write_atomically(path):
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.filename not in (None, str(temporary)):
             raise
@@ -44,13 +48,13 @@ def write_atomically(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: AnyPath, text: str) -> None:
     """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value, indent=2):
+def write_json(path: AnyPath, value: Any, indent: int | None = 2) -> None:
     """Write ``value`` as JSON atomically.
 
     NaN and infinity, which JSON doesn't have, raise ValueError before anything is written.
@@ -58,21 +62,23 @@ def write_json(path, value, indent=2):
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def save_torch(path, contents):
+def save_torch(path: AnyPath, contents: Any) -> None:
     """Write tensors and plain containers of them as a PyTorch file, atomically.
 
     Raises:
         InputError: naming the file, where it can't be written.
     """
-    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(contents, file)
         except RuntimeError as error:
             # PyTorch complains of the size of what a failed write has left; the reason lies below.
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
-def check_output_dir(path):
+def check_output_dir(path: AnyPath) -> Path:
     """Create an output folder if needed and prove that files can be written there.
 
     A file is really created and removed: permission bits say nothing about read-only file systems,
@@ -95,7 +101,7 @@ def check_output_dir(path):
     return path
 
 
-def _create_folder(path):
+def _create_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -107,7 +113,7 @@ def _create_folder(path):
         raise _not_writable(path, error) from error
 
 
-def _not_writable(path, error):
+def _not_writable(path: Path, error: OSError) -> InputError:
     return InputError(
         f"{path}: cannot be written ({error.strerror or error}); give a place that you may write "
         "to and that has space left"

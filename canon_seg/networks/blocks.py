@@ -1,10 +1,11 @@
 """Hold the plain layer of the pose networks, which trained ones are exported to."""
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
 
-def make_odd(x):
+def make_odd(x: torch.Tensor) -> torch.Tensor:
     """Average neighbours along every even axis, so that (..., h, w) has odd sizes.
 
     A stride-2 convolution that is centred on pixels samples symmetrically only where the size is
@@ -27,7 +28,15 @@ class PlainConvBlock(nn.Module):
         out_fields: regular fields that go out, ``group_order`` channels each.
     """
 
-    def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):
+    def __init__(
+        self,
+        group_order: int,
+        in_fields: int | None,
+        out_fields: int,
+        kernel_size: int,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             3 if in_fields is None else in_fields * group_order,
@@ -39,6 +48,7 @@ class PlainConvBlock(nn.Module):
         self.stride = stride
         self.relu = relu
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features (B, out, h, w) of (B, in, H, W)."""
         x = self.conv(make_odd(x) if self.stride > 1 else x)
         return F.relu_(x) if self.relu else x

@@ -20,7 +20,8 @@ def build_canonicalizer(cfg: Any) -> Canonicalizer:
     """
     with of_key("MODEL.CANONICALIZER.NAME"):
         kind = CANONICALIZERS.get(cfg.MODEL.CANONICALIZER.NAME)
-    return kind.from_config(cfg)
+    built: Canonicalizer = kind.from_config(cfg)
+    return built
 
 
 @SCORERS.register("NetworkScorer")

@@ -1,11 +1,12 @@
-"""The networks that predict an image's pose: equivariant by construction, written once.
+"""Build the networks that predict an image's pose: equivariant by construction, written once.
 
 Both networks are written over a layer class that exists twice:
 
 * :class:`canon_seg.networks.escnn_layers.ConvBlock` keeps the free parameters of the
   equivariant filters; it is trained and needs escnn;
-* :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution with the batch norm folded in; it is what
-  a trained network is exported to, and what inference uses.
+* :class:`canon_seg.networks.blocks.PlainConvBlock` holds one ordinary convolution
+  with the batch norm folded in; it is what a trained network is exported to, and what inference
+  uses.
 
 A network maps images (B, 3, h, w) to logits (B, N) over the poses of the cyclic group of order N
 and satisfies ``logits(turn(x, a)) == roll(logits(x), a)`` up to floating-point noise, for any h and
@@ -13,8 +14,10 @@ w. Sources: Cohen and Welling, "Group Equivariant Convolutional Networks" (ICML 
 Cesa, "General E(2)-Equivariant Steerable CNNs" (NeurIPS 2019); sizes as in Mondal et al. 2023.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Tuple
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +29,7 @@ from canon_seg.networks.blocks import PlainConvBlock
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What has to be known to build a network again.
+    """Describe what has to be known to build a network again.
 
     Attributes:
         name: key of :data:`NETWORKS`.
@@ -37,10 +40,10 @@ class NetworkSpec:
 
     name: str
     group_order: int
-    fields: Tuple[int, ...]
+    fields: tuple[int, ...]
     depth: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in NETWORKS:
             raise InputError(
                 f"MODEL.CANONICALIZER.NETWORK.NAME is {self.name!r}; known: {sorted(NETWORKS)}"
@@ -51,11 +54,13 @@ class NetworkSpec:
                 f"least 1, got FIELDS {self.fields} and DEPTH {self.depth}"
             )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as a dict of plain types."""
         return {**asdict(self), "fields": list(self.fields)}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, Any]) -> "NetworkSpec":
+        """Build from the dict that :meth:`to_dict` returned."""
         return cls(
             name=str(values["name"]),
             group_order=int(values["group_order"]),
@@ -64,84 +69,104 @@ class NetworkSpec:
         )
 
 
-class GCNN(nn.Module):
-    """Plain stack of group convolutions, the small network of the paper (about 0.2 M parameters).
+Layer = Callable[..., nn.Module]
+"""A class of layers, with the arguments of :class:`canon_seg.networks.blocks.PlainConvBlock`."""
+
+
+class PoseNetwork(nn.Module):
+    """Map images (B, 3, h, w) to logits (B, N) over the poses.
+
+    Attributes:
+        spec: what builds the network again.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+
+class GCNN(PoseNetwork):
+    """Stack group convolutions plainly: the small network of the paper (about 0.2 M parameters).
 
     A 5 x 5 stem and then one stage for each further entry of ``fields``; each stage halves the
     resolution and has ``depth`` 3 x 3 convolutions. The pose logits are one regular field, averaged
     over the image.
     """
 
-    def __init__(self, spec, block):
-        super().__init__()
-        self.spec = spec
+    def __init__(self, spec: NetworkSpec, block: Layer) -> None:
+        super().__init__(spec)
         order = spec.group_order
         self.stem = block(order, None, spec.fields[0], 5, stride=2)
-        stages = []
-        for before, after in zip(spec.fields, spec.fields[1:]):
+        stages: list[nn.Module] = []
+        for before, after in pairwise(spec.fields):
             stages.append(block(order, before, after, 3, stride=2))
             stages += [block(order, after, after, 3) for _ in range(spec.depth - 1)]
         self.stages = nn.Sequential(*stages)
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
-    def forward(self, x):
-        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, N) of (B, 3, H, W) images."""
+        maps: torch.Tensor = self.head(self.stages(self.stem(x)))
+        return maps.mean(dim=(-2, -1))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 group convolutions beside a shortcut (1 x 1 where the shape changes)."""
+    """Add two 3 x 3 group convolutions to a shortcut (1 x 1 where the shape changes)."""
 
-    def __init__(self, order, before, after, stride, block):
+    def __init__(self, order: int, before: int, after: int, stride: int, block: Layer) -> None:
         super().__init__()
         self.conv1 = block(order, before, after, 3, stride=stride)
         self.conv2 = block(order, after, after, 3, relu=False)
         same = before == after and stride == 1
         self.shortcut = None if same else block(order, before, after, 1, stride=stride, relu=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features (B, out, h, w) of (B, in, H, W)."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return F.relu(self.conv2(self.conv1(x)) + shortcut)
 
 
-class GWRN(nn.Module):
-    """Wide residual network of group convolutions (about 1.9 M parameters in the paper).
+class GWRN(PoseNetwork):
+    """Build a wide residual network of group convolutions (about 1.9 M parameters in the paper).
 
     Zagoruyko and Komodakis, "Wide Residual Networks" (BMVC 2016), with a strided stem, since a pose
     is a global property; ``depth`` residual blocks a stage.
     """
 
-    def __init__(self, spec, block):
-        super().__init__()
-        self.spec = spec
+    def __init__(self, spec: NetworkSpec, block: Layer) -> None:
+        super().__init__(spec)
         order = spec.group_order
         self.stem = block(order, None, spec.fields[0], 5, stride=2)
-        stages = []
-        for before, after in zip(spec.fields, spec.fields[1:]):
+        stages: list[nn.Module] = []
+        for before, after in pairwise(spec.fields):
             stages.append(ResidualBlock(order, before, after, 2, block))
             stages += [ResidualBlock(order, after, after, 1, block) for _ in range(spec.depth - 1)]
         self.stages = nn.Sequential(*stages)
         self.head = block(order, spec.fields[-1], 1, 1, relu=False)
 
-    def forward(self, x):
-        return self.head(self.stages(self.stem(x))).mean(dim=(-2, -1))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, N) of (B, 3, H, W) images."""
+        maps: torch.Tensor = self.head(self.stages(self.stem(x)))
+        return maps.mean(dim=(-2, -1))
 
 
-NETWORKS = {"GCNN": GCNN, "GWRN": GWRN}
+NETWORKS: dict[str, Callable[[NetworkSpec, Layer], PoseNetwork]] = {"GCNN": GCNN, "GWRN": GWRN}
 
 
-def build_plain_network(spec):
-    """The exported form of a network: ordinary convolutions, no escnn.
+def build_plain_network(spec: NetworkSpec) -> PoseNetwork:
+    """Build the exported form of a network: ordinary convolutions, no escnn.
 
     Args:
         spec: :class:`NetworkSpec`.
+
     Returns:
         nn.Module from (B, 3, h, w) float to logits (B, N); weights are random until loaded.
     """
     return NETWORKS[spec.name](spec, PlainConvBlock)
 
 
-def build_trainable_network(spec):
-    """The equivariant form of a network with escnn's free parameters, in training mode.
+def build_trainable_network(spec: NetworkSpec) -> PoseNetwork:
+    """Build a network's equivariant form with escnn's free parameters, in training mode.
 
     Raises:
         InputError: if escnn is not installed.
@@ -159,19 +184,21 @@ def build_trainable_network(spec):
 
 
 @torch.no_grad()
-def export_network(trainable):
+def export_network(trainable: PoseNetwork) -> PoseNetwork:
     """Turn a trained equivariant network into ordinary convolutions with equal outputs.
 
     Args:
         trainable: network of :func:`build_trainable_network`; it is left in the mode it was in.
+
     Returns:
         the plain network in eval mode, on the CPU, in float32.
     """
     plain = build_plain_network(trainable.spec)
     exported = dict(plain.named_modules())
     for name, module in trainable.named_modules():
-        if isinstance(exported.get(name), PlainConvBlock):
-            weight, bias = module.folded()
-            exported[name].conv.weight.copy_(weight.cpu())
-            exported[name].conv.bias.copy_(bias.cpu())
+        block = exported.get(name)
+        if isinstance(block, PlainConvBlock):
+            weight, bias = cast(Any, module).folded()
+            for parameter, value in ((block.conv.weight, weight), (block.conv.bias, bias)):
+                cast(nn.Parameter, parameter).copy_(value.cpu())
     return plain.eval()

@@ -1,6 +1,10 @@
-"""The trainable layer of the networks: an equivariant convolution of escnn. Needs escnn."""
+"""Provide the trainable layer of the networks, an equivariant convolution of escnn.
+
+Needs escnn.
+"""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,19 +22,26 @@ RINGS = {3: [0.0, 1.0, math.sqrt(2)]}
 
 
 class ConvBlock(nn.Module):
-    """Equivariant convolution, batch norm shared over the group, optional ReLU.
+    """Convolve equivariantly, normalize with statistics shared over the group, optionally ReLU.
 
     Same arguments and the same tensors in and out as
     :class:`canon_seg.networks.blocks.PlainConvBlock`.
     """
 
-    def __init__(self, group_order, in_fields, out_fields, kernel_size, stride=1, relu=True):
+    def __init__(
+        self,
+        group_order: int,
+        in_fields: int | None,
+        out_fields: int,
+        kernel_size: int,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
         super().__init__()
         self.group_order, self.from_image = group_order, in_fields is None
         space = gspaces.rot2dOnR2(group_order)
-        if in_fields is None:
-            fields = [space.trivial_repr] * 3
-        else:
+        fields = [space.trivial_repr] * 3
+        if in_fields is not None:
             fields = [space.regular_repr] * in_fields
         self.in_type = enn.FieldType(space, fields)
         out_type = enn.FieldType(space, [space.regular_repr] * out_fields)
@@ -47,13 +58,15 @@ class ConvBlock(nn.Module):
         self.stride = stride
         self.relu = enn.ReLU(out_type, inplace=True) if relu else None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features of a (B, C, H, W) tensor as a tensor."""
         x = make_odd(x) if self.stride > 1 else x
-        x = self.norm(self.conv(enn.GeometricTensor(x, self.in_type)))
-        return (x if self.relu is None else self.relu(x)).tensor
+        found = self.norm(self.conv(enn.GeometricTensor(x, self.in_type)))
+        features: torch.Tensor = (found if self.relu is None else self.relu(found)).tensor
+        return features
 
-    def folded(self):
-        """(weight, bias) of the one ordinary convolution that does the same in eval mode."""
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (weight, bias) of the one ordinary convolution that does the same in eval mode."""
         conv, norm = _exported(self.conv), _exported(self.norm)
         weight, bias = fuse_conv_bn_weights(
             conv.weight,
@@ -72,7 +85,7 @@ class ConvBlock(nn.Module):
 
 
 @torch.no_grad()
-def _exported(module):
+def _exported(module: Any) -> Any:
     # escnn exports in eval mode only; the caller's mode is put back.
     training = module.training
     exported = module.eval().export()

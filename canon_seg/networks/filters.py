@@ -1,4 +1,4 @@
-"""Filters of the exported networks: most of them are exact quarter turns of a few.
+"""Store filters of the exported networks: most of them are exact quarter turns of a few.
 
 An equivariant convolution holds every filter in all N orientations of the cyclic group. Those that
 are whole quarter turns apart are the same numbers in another order, so that the others can be made
@@ -12,17 +12,18 @@ import torch
 from canon_seg.images.arrays import turn_maps
 
 
-def orientations_kept(order):
-    """How many of the N orientations have to be known: N / 4 where N is a multiple of 4."""
+def orientations_kept(order: int) -> int:
+    """Return how many of the N orientations have to be known: N / 4 if N is a multiple of 4."""
     return order // math.gcd(4, order)
 
 
-def first_orientations(weight, order):
-    """The filters that all others are quarter turns of.
+def first_orientations(weight: torch.Tensor, order: int) -> torch.Tensor:
+    """Return the filters that all others are quarter turns of.
 
     Args:
         weight: (out_fields * order, in_channels, k, k) ordinary convolution.
         order: N of the cyclic group.
+
     Returns:
         (out_fields * orientations_kept(order), in_channels, k, k) tensor, a copy.
     """
@@ -34,13 +35,14 @@ def first_orientations(weight, order):
     )
 
 
-def all_orientations(first, order, from_image):
-    """The whole convolution from its first orientations; what was no quarter turn becomes one.
+def all_orientations(first: torch.Tensor, order: int, from_image: bool) -> torch.Tensor:
+    """Build the convolution from its first orientations; what was no quarter turn becomes one.
 
     Args:
         first: what :func:`first_orientations` returns.
         order: N of the cyclic group.
         from_image: whether in_channels are colours, not regular fields of N channels.
+
     Returns:
         (out_fields * order, in_channels, k, k) tensor.
     """

@@ -1,4 +1,4 @@
-"""Faster numerics for evaluating a segmenter: bfloat16, compilation, channels-last.
+"""Evaluate a segmenter by faster numerics: bfloat16, compilation, channels-last.
 
 They act on what sees the image alone: SAM's image encoder, a detector's backbone. What is sensitive
 to rounding (the coordinates of prompts, boxes, scores) is computed as ever, in float32.
@@ -20,7 +20,7 @@ _HEAVY_PARTS = ("sam.image_encoder", "detector.backbone", "backbone")
 
 
 def used_numerics(cfg):
-    """Those of ``KEYS`` that ``cfg.MODEL.SEGMENTER`` switches on."""
+    """Return those of ``KEYS`` that ``cfg.MODEL.SEGMENTER`` switches on."""
     return tuple(key for key in KEYS if cfg.MODEL.SEGMENTER[key])
 
 
@@ -34,6 +34,7 @@ def speed_up(segmenter, keys, backend="inductor"):
         segmenter: nn.Module, in eval mode afterwards.
         keys: some of ``KEYS``.
         backend: of torch.compile.
+
     Raises:
         InputError: if it has no part to act on.
     """
@@ -57,7 +58,7 @@ def speed_up(segmenter, keys, backend="inductor"):
 
 
 def heavy_parts(segmenter):
-    """The modules of a segmenter that take most of its time."""
+    """Return the modules of a segmenter that take most of its time."""
     parts = []
     for path in _HEAVY_PARTS:
         try:
@@ -72,7 +73,7 @@ def _channels_last(module, args):
 
 
 def _in_bfloat16(module, images):
-    """``module.forward`` under autocast, its result in float32."""
+    """Wrap ``module.forward`` in autocast, its result in float32."""
     with torch.autocast(images.device.type, torch.bfloat16):
         features = type(module).forward(module, images)
     if isinstance(features, dict):

@@ -1,7 +1,9 @@
-"""Folders of upright photographs without labels: all that the prior loss needs."""
+"""Stream folders of upright photographs without labels: all that the prior loss needs."""
 
-import os
 import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +11,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
-from canon_seg.images.folders import EXTENSIONS, list_photos  # noqa: F401 - for eval_pose and inputs
 from canon_seg.images.reading import read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import FILL
@@ -19,42 +20,50 @@ MAX_TILT = 8.0  # degrees; upright photographs are that much off
 MAX_CANVAS_TILT = 42.0  # degrees; at 45 two poses are equally right
 
 
-def folder_weights(files, power):
-    """Probability of drawing each file, so that large folders do not drown the small ones.
+def folder_weights(files: Sequence[str], power: float) -> np.ndarray:
+    """Return the probability of drawing each file, so that large folders do not drown small ones.
 
     Args:
         files: paths.
         power: a folder with n photos is drawn in proportion to n ** power.
+
     Returns:
         (len(files),) float64 array that sums to 1.
     """
-    folders, members, counts = np.unique(
-        [os.path.dirname(file) for file in files], return_inverse=True, return_counts=True
+    _, members, counts = np.unique(
+        [str(Path(file).parent) for file in files], return_inverse=True, return_counts=True
     )
     weights = counts[members] ** (power - 1.0)
     return weights / weights.sum()
 
 
-def choose_turns(files, fraction, turns):
+def choose_turns(files: Sequence[str], fraction: float, turns: int) -> np.ndarray:
     """Choose quarter turns of photographs, some not upright; the same for the same file names.
 
     Args:
         files: paths.
         fraction: of the photographs that are turned, 0..1.
         turns: 1, 2 or 3 quarter turns counterclockwise; 0 draws one of the three for each.
+
     Returns:
         (len(files),) int64 array.
     """
     drawn = np.zeros(len(files), np.int64)
     for index, file in enumerate(files):
-        rng = np.random.default_rng(zlib.crc32(os.path.basename(file).encode()))
+        rng = np.random.default_rng(zlib.crc32(Path(file).name.encode()))
         if rng.random() < fraction:
             drawn[index] = turns or rng.integers(1, 4)
     return drawn
 
 
-def augment(image, shape, rng, min_scale, on_canvas=0.0):
-    """A random upright view of a photograph: everything may change but which side is up.
+def augment(
+    image: np.ndarray,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    min_scale: float,
+    on_canvas: float = 0.0,
+) -> np.ndarray:
+    """Return a random upright view of a photograph: everything may change but which side is up.
 
     Args:
         image: H x W x 3 uint8.
@@ -63,6 +72,7 @@ def augment(image, shape, rng, min_scale, on_canvas=0.0):
         min_scale: smallest side of the crop as a fraction of the largest possible crop.
         on_canvas: probability that the view is shown tilted by up to 42 degrees, with plain corners
             around it: as photographs look that were rotated by no quarter turn.
+
     Returns:
         height x width x 3 uint8.
     """
@@ -89,8 +99,8 @@ def augment(image, shape, rng, min_scale, on_canvas=0.0):
     return disturb_pixels(view.astype(np.float32), rng)
 
 
-def _tilt(view, degrees):
-    """As a camera that is not held quite level; mirrored borders fill the corners."""
+def _tilt(view: np.ndarray, degrees: float) -> np.ndarray:
+    """Tilt as a camera that is not held quite level; mirrored borders fill the corners."""
     height, width = view.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(
@@ -98,8 +108,8 @@ def _tilt(view, degrees):
     )
 
 
-def _tilt_on_canvas(view, degrees, rng):
-    """Tilted, between just filling the frame and lying in it as a whole; plain corners."""
+def _tilt_on_canvas(view: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
+    """Tilt between just filling the frame and lying in it as a whole; corners are plain."""
     height, width = view.shape[:2]
     cos, sin = np.cos(np.radians(degrees)), abs(np.sin(np.radians(degrees)))
     whole = min(height / (height * cos + width * sin), width / (width * cos + height * sin))
@@ -112,12 +122,13 @@ def _tilt_on_canvas(view, degrees, rng):
     )
 
 
-def disturb_pixels(view, rng):
-    """Random colours, contrast, blur and noise.
+def disturb_pixels(view: np.ndarray, rng: Any) -> np.ndarray:
+    """Disturb by random colours, contrast, blur and noise.
 
     Args:
         view: H x W x 3 float32, values 0..255.
         rng: numpy Generator, or anything with its ``random``, ``uniform`` and ``normal``.
+
     Returns:
         H x W x 3 uint8.
     """
@@ -135,8 +146,8 @@ def disturb_pixels(view, rng):
     return np.clip(view, 0, 255).astype(np.uint8)
 
 
-class PhotoStream(IterableDataset):
-    """An endless stream of batches of augmented photographs, one shape for each batch.
+class PhotoStream(IterableDataset[list[dict[str, Any]]]):
+    """Yield batches of augmented photographs without end, one shape for each batch.
 
     The shape (landscape, portrait or square) is drawn apart from the photographs, so that the
     network cannot take the aspect ratio for a hint.
@@ -156,24 +167,24 @@ class PhotoStream(IterableDataset):
 
     def __init__(
         self,
-        files,
-        weights,
+        files: Sequence[str],
+        weights: np.ndarray,
         *,
-        batch_size,
-        shapes,
-        min_scale,
-        image_format,
-        seed,
-        turns=None,
-        on_canvas=0.0,
-    ):
+        batch_size: int,
+        shapes: Sequence[tuple[int, int]],
+        min_scale: float,
+        image_format: str,
+        seed: int,
+        turns: np.ndarray | None = None,
+        on_canvas: float = 0.0,
+    ) -> None:
         self.files, self.weights = files, weights
         self.turns = np.zeros(len(files), np.int64) if turns is None else turns
         self.batch_size, self.shapes = batch_size, shapes
         self.min_scale, self.on_canvas = min_scale, on_canvas
         self.image_format, self.seed = image_format, seed
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         info = get_worker_info()
         rng = np.random.default_rng((self.seed, info.id if info else 0))
         if info:
@@ -189,7 +200,7 @@ class PhotoStream(IterableDataset):
                 batch = [bad_example(error)]
             yield batch
 
-    def _load(self, index, shape, rng):
+    def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file, turns = self.files[index], int(self.turns[index])
         shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
         image = read_image(file, self.image_format)
@@ -198,7 +209,7 @@ class PhotoStream(IterableDataset):
         return {"file_name": file, "image": to_chw(view)}
 
 
-def build_photo_loader(stream, num_workers):
+def build_photo_loader(stream: PhotoStream, num_workers: int) -> RaisingLoader:
     """Build a loader of lists of detectron2-style dicts with ``image`` (3, h, w) uint8.
 
     An unreadable photograph is an :class:`InputError` that names it, with workers as without.

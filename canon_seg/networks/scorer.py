@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from canon_seg.core.canonicalizer import check_image_format
 from canon_seg.core.group import C, PlanarGroup
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.images.resize import STRIDE, normalize, resize_for_network
+from canon_seg.networks.equivariant import PoseNetwork
 from canon_seg.networks.weights import save_canonicalizer
 
 
@@ -48,7 +50,7 @@ class NetworkScorer(nn.Module):
         self.network = network
         self.input_size = input_size
         self.image_format = check_image_format(image_format)
-        self.group = C(network.spec.group_order) if group is None else group
+        self.group = C(cast(PoseNetwork, network).spec.group_order) if group is None else group
 
     def forward(self, images: Sequence[torch.Tensor]) -> GridDistribution:
         """Return the distribution over the poses of each image, differentiable.
@@ -74,10 +76,11 @@ class NetworkScorer(nn.Module):
         Raises:
             InputError: naming the file, if it cannot be written.
         """
-        save_canonicalizer(path, self.network, self.input_size)
+        save_canonicalizer(path, cast(PoseNetwork, self.network), self.input_size)
 
     def _run_network(self, small: torch.Tensor) -> torch.Tensor:
         small = small.to(next(self.network.parameters(), small).device)
         if self.image_format == "BGR":
             small = small.flip(1)
-        return self.network(normalize(small)).float()
+        logits: torch.Tensor = self.network(normalize(small))
+        return logits.float()

@@ -1,4 +1,4 @@
-"""The file that a trained canonicalizer lives in, and its way back into a network.
+"""Write the file that a trained canonicalizer lives in, and read it back into a network.
 
 One small file serves both uses, in half precision: ``exported`` holds the ordinary convolutions
 for inference, ``trainable`` escnn's free parameters for further training. Of filters that are
@@ -8,13 +8,18 @@ Version 1 of the format, which has no ``version`` entry, stored all of them, and
 in single precision. It can still be read.
 """
 
+import os
+from typing import Any
+
 import torch
+from torch import nn
 
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
 from canon_seg.networks.equivariant import (
     NetworkSpec,
+    PoseNetwork,
     build_plain_network,
     build_trainable_network,
     export_network,
@@ -31,13 +36,16 @@ _KEY = "MODEL.CANONICALIZER.WEIGHTS"
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def save_canonicalizer(path, network, input_size):
+def save_canonicalizer(
+    path: "str | os.PathLike[str]", network: PoseNetwork, input_size: int
+) -> None:
     """Write a trained network to a weights file.
 
     Args:
         path: the file; replaced at once when it is complete.
         network: trainable network (escnn), in any mode.
         input_size: shorter side in pixels that it was trained for.
+
     Raises:
         InputError: naming the file, if it cannot be written.
     """
@@ -62,14 +70,16 @@ def save_canonicalizer(path, network, input_size):
     )
 
 
-def load_canonicalizer(path, trainable=False):
+def load_canonicalizer(path: str, trainable: bool = False) -> tuple[PoseNetwork, int]:
     """Build a network from a weights file.
 
     Args:
         path: file written by :func:`save_canonicalizer`, of this version or an earlier one.
         trainable: whether to build the escnn network instead of the plain one.
+
     Returns:
         (network, input_size): the network in eval mode, on the CPU, float32.
+
     Raises:
         InputError: naming the file, if it is missing, damaged or of another kind.
     """
@@ -86,8 +96,8 @@ def load_canonicalizer(path, trainable=False):
     return network.eval(), input_size
 
 
-def count_free_parameters(path):
-    """How many parameters of the network in a weights file can be trained.
+def count_free_parameters(path: str) -> int:
+    """Count the parameters of the network in a weights file that can be trained.
 
     Raises:
         InputError: as :func:`load_canonicalizer`.
@@ -100,8 +110,8 @@ def count_free_parameters(path):
     )
 
 
-def _read(path):
-    """(version, spec, input size, exported, trainable) of a file, the last two as stored."""
+def _read(path: str) -> tuple[int, NetworkSpec, int, dict[str, Any], dict[str, Any]]:
+    """Return (version, spec, input size, exported, trainable) of a file, the last two as stored."""
     contents = load_torch_file(path, _KEY)
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise InputError(
@@ -127,13 +137,13 @@ def _read(path):
     return version, spec, input_size, exported, free
 
 
-def _is_filter(name):
-    """Whether an entry of a plain network's state is a filter bank, not a bias."""
+def _is_filter(name: str) -> bool:
+    """Return whether an entry of a plain network's state is a filter bank, not a bias."""
     return name.endswith("conv.weight")
 
 
-def _with_all_turns(stored, plain):
-    """The state of a plain network from what is stored of it.
+def _with_all_turns(stored: dict[str, Any], plain: PoseNetwork) -> dict[str, Any]:
+    """Return the state of a plain network from what is stored of it.
 
     What does not have the shape that it should is left for :func:`load_state` to complain of.
     """
@@ -148,8 +158,8 @@ def _with_all_turns(stored, plain):
     return state
 
 
-def _free_state(network):
-    """Parameters and batch statistics, without the buffers that escnn makes from them."""
+def _free_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and batch statistics, without the buffers that escnn makes from them."""
     wanted = {name for name, _ in network.named_parameters()}
     return {
         name: value

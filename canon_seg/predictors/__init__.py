@@ -1,1 +1,1 @@
-"""The ways in for users: predictors with the interfaces of the libraries that they know already."""
+"""Provide predictors with the interfaces of the libraries that users know already."""

@@ -1,4 +1,4 @@
-"""Other libraries' promptable predictors behind a canonicalizer: SAM 2, transformers' SAM."""
+"""Put other libraries' promptable predictors behind a canonicalizer: SAM 2, transformers' SAM."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_take
 
 
 class CanonicalImagePredictor:
-    """Any predictor with the pair ``set_image`` and ``predict`` of `SamPredictor`.
+    """Canonicalize for any predictor with `SamPredictor`'s pair ``set_image`` and ``predict``.
 
         predictor = CanonicalImagePredictor(SAM2ImagePredictor(model))      # PyPI: sam2
         predictor = CanonicalImagePredictor(TransformersSam(model, processor))
@@ -48,6 +48,7 @@ class CanonicalImagePredictor:
 
         Args:
             image: (H, W, 3) uint8 array or Pillow image, RGB, as read: before any resizing.
+
         Raises:
             InputError: if it is something else.
         """
@@ -71,7 +72,7 @@ class CanonicalImagePredictor:
         multimask_output=True,
         return_logits=False,
     ):
-        """Masks for prompts on the current image.
+        """Predict masks for prompts on the current image.
 
         Args:
             point_coords: (N, 2) array of x, y clicks as pixel indices, or (B, N, 2) if the
@@ -80,8 +81,10 @@ class CanonicalImagePredictor:
             box: (4,) array of x0, y0, x1, y1 edges in pixels, or (B, 4).
             mask_input: low-resolution logits, as returned earlier.
             multimask_output, return_logits: the predictor's.
+
         Returns:
             what the predictor does: (masks, scores, low_res_logits).
+
         Raises:
             InputError: for prompts that are no good.
             RuntimeError: if no image is set.
@@ -114,7 +117,7 @@ class CanonicalImagePredictor:
 
 
 class TransformersSam:
-    """``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
+    """Provide ``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
 
     One prompt at a time. The processor's preprocessing is repeated for each; the image encoder is
     not.
@@ -134,6 +137,7 @@ class TransformersSam:
 
     @property
     def device(self):
+        """Return the device of the model."""
         return self.model.device
 
     @torch.no_grad()
@@ -153,7 +157,7 @@ class TransformersSam:
         multimask_output=True,
         return_logits=False,
     ):
-        """As segment_anything's `SamPredictor.predict`; arguments and results too."""
+        """Predict as segment_anything's `SamPredictor.predict`; arguments and results too."""
         if self._embedding is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         prompts = {}

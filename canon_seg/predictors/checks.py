@@ -1,4 +1,4 @@
-"""What is wrong with an image or with prompts, in words.
+"""Say in words what is wrong with an image or with prompts.
 
 Each function returns a sentence that says what was wrong and what to give, or None. Nothing is
 raised here: a predictor lets the library that it stands for raise its own error first.
@@ -10,7 +10,7 @@ LABELS = {1: "foreground", 0: "background", -1: "padding"}
 
 
 def image_problem(image):
-    """Of an image that should be an (H, W, 3) uint8 array."""
+    """Describe what is wrong with what should be an (H, W, 3) uint8 array, or return None."""
     if not isinstance(image, np.ndarray):
         return f"image is a {type(image).__name__}; give a numpy array"
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
@@ -22,7 +22,7 @@ def image_problem(image):
 
 
 def points_problem(points, labels, size):
-    """Of clicks.
+    """Describe what is wrong with clicks, or return None.
 
     Args:
         points: (..., 2) array of x, y as pixel indices.
@@ -48,7 +48,10 @@ def points_problem(points, labels, size):
 
 
 def boxes_problem(boxes, size):
-    """Of boxes: (..., 4) array of x0, y0, x1, y1; they may reach beyond the image."""
+    """Describe what is wrong with boxes, or return None.
+
+    Boxes: (..., 4) array of x0, y0, x1, y1; they may reach beyond the image.
+    """
     if not np.issubdtype(boxes.dtype, np.number) or boxes.ndim == 0 or boxes.shape[-1] != 4:
         return f"boxes have shape {boxes.shape} and dtype {boxes.dtype}; give x0, y0, x1, y1"
     if boxes.size == 0:
@@ -66,7 +69,7 @@ def boxes_problem(boxes, size):
 
 
 def mask_problem(shape, wanted):
-    """Of the shape of the mask logits that a prediction starts from."""
+    """Describe what is wrong with the shape of mask logits to start from, or return None."""
     if shape != wanted:
         return f"mask_input has shape {shape}; give {wanted}, logits as returned earlier"
     return None

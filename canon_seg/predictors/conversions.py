@@ -1,4 +1,4 @@
-"""Results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
+"""Return results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from canon_seg.errors import InputError
 
 
 def to_coco_json(instances, image_id, category_ids=None):
-    """Detections of one image as entries of a COCO results file.
+    """Return detections of one image as entries of a COCO results file.
 
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
@@ -57,21 +57,21 @@ def coco_entries(
             "bbox": box,
             "score": score,
         }
-        for label, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist())
+        for label, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist(), strict=True)
     ]
     if masks is not None:
-        for entry, mask in zip(entries, masks.cpu().numpy()):
+        for entry, mask in zip(entries, masks.cpu().numpy(), strict=True):
             entry["segmentation"] = with_str_counts(encode_mask(mask))
     if keypoints is not None:
         keypoints = np.array(keypoints.cpu(), dtype=np.float64)
         keypoints[..., :2] -= 0.5  # detectron2's are continuous, COCO's pixel indices
-        for entry, one in zip(entries, keypoints):
+        for entry, one in zip(entries, keypoints, strict=True):
             entry["keypoints"] = one.reshape(-1).tolist()
     return entries
 
 
 def to_supervision(instances):
-    """Detections of one image for the library supervision (extra ``supervision``).
+    """Return detections of one image for the library supervision (extra ``supervision``).
 
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,

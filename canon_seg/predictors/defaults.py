@@ -1,4 +1,4 @@
-"""The models that come with the package, in one call each; detectron2 is not needed."""
+"""Load the models that come with the package, in one call each, without detectron2."""
 
 from canon_seg.config.assets import resolve_asset
 from canon_seg.images.canonicalizer import GroupCanonicalizer
@@ -10,7 +10,7 @@ CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
 
 
 def load_default_canonicalizer(image_format="RGB"):
-    """The embedded canonicalizer.
+    """Load the embedded canonicalizer.
 
     Args:
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
@@ -25,7 +25,7 @@ def load_default_canonicalizer(image_format="RGB"):
 
 
 def load_default_sam():
-    """The embedded small `Sam`, for trying things out.
+    """Load the embedded small `Sam`, for trying things out.
 
     Its config takes the single mask: predict with ``multimask_output=False``.
 
@@ -36,7 +36,7 @@ def load_default_sam():
 
 
 def canonicalizer_or_default(canonicalizer, device):
-    """``canonicalizer``, or the embedded one on ``device`` where it is None.
+    """Return ``canonicalizer``, or the embedded one on ``device`` where it is None.
 
     Raises:
         TypeError: if it is something else, such as another argument in its place.

@@ -1,4 +1,4 @@
-"""detectron2's `DefaultPredictor` for this project's configs."""
+"""Provide detectron2's `DefaultPredictor` for this project's configs."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from detectron2.data import MetadataCatalog
 
 
 class CanonicalPredictor:
-    """One BGR image in, one result out, as `DefaultPredictor`; results turn with the image.
+    """Take one BGR image, return one result, as `DefaultPredictor`; results turn with the image.
 
         predictor = CanonicalPredictor(load_config("configs/mask_rcnn_c4.yaml"))
         result = predictor(cv2.imread("photo.jpg"))
@@ -36,6 +36,7 @@ class CanonicalPredictor:
         cfg: config of :func:`canon_seg.d2.config.load_config`; not changed. Weights are those of
             MODEL.SEGMENTER.WEIGHTS and MODEL.CANONICALIZER.WEIGHTS. Where MODEL.DEVICE has
             detectron2's default, "cuda", and there is none, the CPU is taken, and stderr says so.
+
     Raises:
         InputError: naming the config key or the file that cannot be used.
     """
@@ -52,15 +53,17 @@ class CanonicalPredictor:
         self.input_format = self.cfg.INPUT.FORMAT
 
     def __call__(self, original_image, prompts=None):
-        """The result of one image.
+        """Return the result of one image.
 
         Args:
             original_image: (H, W, 3) uint8 array, BGR, as read.
             prompts: for a promptable segmenter: :class:`canon_seg.sam.prompts.Prompts` in
                 the frame of the image.
+
         Returns:
             dict: ``pose`` (:class:`canon_seg.images.canonicalizer.Pose`) and what the
             segmenter gives, ``instances``, ``sem_seg``, ``panoptic_seg``, on the CPU.
+
         Raises:
             InputError: for an image or prompts that are no good, or that the segmenter does not
                 take.
@@ -69,18 +72,19 @@ class CanonicalPredictor:
 
     @torch.no_grad()
     def batch(self, original_images, prompts=None):
-        """The results of several images of any sizes, which go through the model together.
+        """Return the results of several images of any sizes, which go through the model together.
 
         Args:
             original_images: sequence of images, see :meth:`__call__`.
             prompts: None, or for each image the prompts or None.
+
         Returns:
             list of results.
         """
         prompts = [None] * len(original_images) if prompts is None else list(prompts)
         if len(prompts) != len(original_images):
             raise InputError(f"{len(prompts)} prompts for {len(original_images)} images")
-        inputs = [self._inputs(*pair) for pair in zip(original_images, prompts)]
+        inputs = [self._inputs(*pair) for pair in zip(original_images, prompts, strict=True)]
         return [_on_cpu(result) for result in self.model(inputs)] if inputs else []
 
     def _inputs(self, image, prompts):
@@ -122,7 +126,7 @@ class CanonicalPredictor:
 
 
 def _on_cpu(value):
-    """Tensors, `Instances`, and containers of these on the CPU; all else as it is."""
+    """Move tensors, `Instances`, and containers of these to the CPU; leave all else as it is."""
     if hasattr(value, "to"):
         return value.to("cpu")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Everything in an image: segment_anything's automatic mask generator on the canonical image."""
+"""Find everything in an image: segment_anything's mask generator on the canonical image."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from canon_seg.sam.models import LongestSide
 
 
 class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
-    """`SamAutomaticMaskGenerator` behind a canonicalizer.
+    """Put `SamAutomaticMaskGenerator` behind a canonicalizer.
 
         generator = CanonicalSamAutomaticMaskGenerator(sam)  # or SamAutomaticMaskGenerator(sam)
         records = generator.generate(image)
@@ -49,7 +49,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         self.predictor.transform = LongestSide(model.image_encoder.img_size)
 
     def generate(self, image):
-        """As the official generator's: see :meth:`generate_with_pose`, without the pose."""
+        """Generate as the official generator does: :meth:`generate_with_pose`, without the pose."""
         return self.generate_with_pose(image)[1]
 
     def generate_with_pose(self, image):
@@ -57,6 +57,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
 
         Args:
             image: (H, W, 3) uint8 array, RGB, as read: before any resizing.
+
         Returns:
             (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
             generator's list of dicts in the frame of ``image``, as :func:`turn_record` says. Unless
@@ -87,6 +88,7 @@ def turn_record(record: dict, turn: "Turn | int", height: int, width: int) -> di
             edges; other values don't depend on the frame.
         turn: by index; an integer stands for quarter turns counterclockwise.
         height, width: of the image before turning, in pixels.
+
     Returns:
         new dict with the same keys and types.
     """

@@ -1,4 +1,4 @@
-"""segment_anything's `SamPredictor`, behind a canonicalizer."""
+"""Put segment_anything's `SamPredictor` behind a canonicalizer."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from canon_seg.sam.models import LongestSide
 
 
 class CanonicalSamPredictor(SamPredictor):
-    """A `SamPredictor` whose masks turn with the image: same calls, shapes, types and errors.
+    """Predict masks that turn with the image: `SamPredictor`'s calls, shapes, types and errors.
 
         predictor = CanonicalSamPredictor(sam)      # instead of SamPredictor(sam)
         predictor.set_image(image)
@@ -131,7 +131,7 @@ class CanonicalSamPredictor(SamPredictor):
         multimask_output=True,
         return_logits=False,
     ):
-        """Masks for one prompt on the current image.
+        """Predict masks for one prompt on the current image.
 
         Args:
             point_coords: (N, 2) array of x, y clicks as pixel indices, or None.
@@ -140,6 +140,7 @@ class CanonicalSamPredictor(SamPredictor):
             mask_input: (1, S, S) array of low-resolution logits, as returned earlier, or None.
             multimask_output: three masks instead of one.
             return_logits: masks as float32 logits instead of booleans.
+
         Returns:
             (masks, scores, low_res_logits): arrays (C, H, W), (C,) and (C, S, S).
         """
@@ -169,7 +170,7 @@ class CanonicalSamPredictor(SamPredictor):
         multimask_output=True,
         return_logits=False,
     ):
-        """Masks for B prompts on the current image, as tensors.
+        """Predict masks for B prompts on the current image, as tensors.
 
         Args:
             point_coords: (B, N, 2) tensor of clicks, brought to SAM's input frame by
@@ -178,6 +179,7 @@ class CanonicalSamPredictor(SamPredictor):
             boxes: (B, 4) tensor, brought there by ``transform.apply_boxes_torch``, or None.
             mask_input: (B, 1, S, S) tensor of low-resolution logits, as returned earlier, or None.
             multimask_output, return_logits: see :meth:`predict`.
+
         Returns:
             (masks, scores, low_res_logits): tensors (B, C, H, W), (B, C) and (B, C, S, S).
         """
@@ -220,12 +222,12 @@ class CanonicalSamPredictor(SamPredictor):
         return frame.pose.turn == IDENTITY and not self.canonicalizer.snaps
 
     def _refuse(self, problem):
-        """After an image that is none has passed segment_anything without an error."""
+        """Refuse what is not an image after segment_anything has passed it without an error."""
         self.reset_image()
         raise InputError(problem)
 
     def _problem(self, points, labels, box, mask, batched):
-        """Why the prompts of :meth:`predict` or :meth:`predict_torch`, in pixels, are no good."""
+        """Say why prompts of :meth:`predict` or :meth:`predict_torch`, in pixels, are no good."""
         if not self.is_image_set:
             return "no image is set"
         if self._frame is None or self.features is not self._official.features:
@@ -252,7 +254,7 @@ class CanonicalSamPredictor(SamPredictor):
         return None
 
     def _unscaled(self, coords):
-        """Points or boxes of SAM's input frame in pixels of the image, double precision."""
+        """Return points or boxes of SAM's input frame in pixels of the image, double precision."""
         if not isinstance(coords, torch.Tensor) or coords.ndim == 0 or coords.shape[-1] % 2:
             return coords
         height, width = self.original_size

@@ -1,4 +1,4 @@
-"""A `Sam` behind a canonicalizer: prompts on an image as given in, masks in its frame out."""
+"""Put a `Sam` behind a canonicalizer: prompts on an image as given in, masks in its frame out."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from canon_seg.sam.prompts import Prompts
 
 @dataclass(frozen=True)
 class CanonicalSam:
-    """A function from an image and its prompts to its pose and their masks.
+    """Find the pose of an image and the masks of its prompts.
 
     The image is turned to its canonical pose, SAM runs there, and masks are turned back. Of an
     uncertain pose that is voted on, SAM runs in each of its poses, and each prompt gets the mask

@@ -1,6 +1,6 @@
 """Build a `Sam` of any size, and load its weights: embedded, official, or trained here."""
 
-import os
+from pathlib import Path
 
 from segment_anything.modeling import Sam
 
@@ -128,7 +128,7 @@ def check_weights_file(weights: str, size: str) -> None:
         size: MODEL.SAM.SIZE.
     """
     path = resolve_asset(weights)
-    if not path or "://" in path or os.path.isfile(path):
+    if not path or "://" in path or Path(path).is_file():
         return
     raise InputError(f"{WEIGHTS_KEY}: there is no file {path}. {weights_advice(size)}")
 

@@ -1,4 +1,7 @@
-"""Training prompts and losses for SAM, as in Kirillov et al., "Segment Anything" (ICCV 2023)."""
+"""Draw training prompts for SAM, and compute its losses.
+
+As in Kirillov et al., "Segment Anything" (ICCV 2023).
+"""
 
 import torch
 from torch.nn import functional as F
@@ -10,7 +13,7 @@ NEAR_WEIGHT, FAR_WEIGHT = 2.0, 1.0  # the boundary, which is what is hard, lies 
 
 
 def jitter_boxes(boxes, generator=None):
-    """Boxes with noise, as people and detectors draw them.
+    """Add noise to boxes, as people and detectors draw them.
 
     The paper's has a standard deviation of 10 % of each side, at most 20 px (appendix A). Here it
     is drawn for each box from 0 to 10 %, small ones more often: a good box tells a small model a
@@ -18,6 +21,7 @@ def jitter_boxes(boxes, generator=None):
 
     Args:
         boxes: (N, 4) XYXY.
+
     Returns:
         (N, 4), never inside out.
     """
@@ -30,10 +34,11 @@ def jitter_boxes(boxes, generator=None):
 
 
 def sample_pixel(masks, generator=None):
-    """One pixel of each mask, uniformly.
+    """Draw one pixel of each mask, uniformly.
 
     Args:
         masks: (N, H, W) bool; an empty mask gives any pixel.
+
     Returns:
         (N, 2) float (x, y) pixel indices.
     """
@@ -43,7 +48,7 @@ def sample_pixel(masks, generator=None):
 
 
 def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
-    """Losses of all four mask tokens against one target each.
+    """Compute the losses of all four mask tokens against one target each.
 
     The single-mask token (0) is trained on every prompt; among the three ambiguity tokens only the
     one with the lowest mask loss is (paper, "Resolving ambiguity").
@@ -56,6 +61,7 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
         loss: "focal" (the paper's, weighed 20:1 with dice) or "cross_entropy": a mean around each
             object (its box and 4 cells) and one over the rest, weighed 2:1, so that small objects
             count like large ones.
+
     Returns:
         dict of scalars ``loss_mask``, ``loss_dice``, ``loss_iou``.
     """
@@ -93,7 +99,7 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
 
 
 def _surroundings(targets, margin=4):
-    """The boxes of masks and ``margin`` cells around them, as (N, 1, h, w) bool."""
+    """Return the boxes of masks and ``margin`` cells around them, as (N, 1, h, w) bool."""
     found = (targets > 0).float()
     sides = [
         F.max_pool1d(found.amax(dim=axis)[:, 0, None], 2 * margin + 1, stride=1, padding=margin) > 0
@@ -103,7 +109,10 @@ def _surroundings(targets, margin=4):
 
 
 def dice_loss(logits, targets):
-    """1 - Dice coefficient of soft masks (Milletari et al. 2016), over the last two axes."""
+    """Return 1 - Dice coefficient of soft masks over the last two axes.
+
+    By Milletari et al. 2016.
+    """
     probabilities = logits.sigmoid()
     overlap = (probabilities * targets).sum(dim=(-2, -1))
     total = probabilities.sum(dim=(-2, -1)) + targets.sum(dim=(-2, -1))

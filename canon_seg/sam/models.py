@@ -1,4 +1,4 @@
-"""`Sam` models of segment_anything: the official sizes and a tiny one."""
+"""Build `Sam` models of segment_anything: the official sizes and a tiny one."""
 
 import math
 
@@ -23,22 +23,24 @@ OFFICIAL_IMAGE_SIZE = 1024
 
 
 def build_official_sam(size):
-    """A `Sam` of an official size ("vit_h", "vit_l", "vit_b") with random weights."""
+    """Build a `Sam` of an official size ("vit_h", "vit_l", "vit_b") with random weights."""
     return sam_model_registry[size]()
 
 
 class LongestSide(ResizeLongestSide):
-    """segment_anything's resizing, which leaves a very long image at least one pixel wide."""
+    """Resize as segment_anything, but leave a very long image at least one pixel wide."""
 
     @staticmethod
     def get_preprocess_shape(oldh, oldw, long_side_length):
-        """(height, width) of an ``oldh`` x ``oldw`` image with longer side ``long_side_length``."""
+        """Return (height, width) of an ``oldh`` x ``oldw`` image with that longer side."""
         height, width = ResizeLongestSide.get_preprocess_shape(oldh, oldw, long_side_length)
         return max(height, 1), max(width, 1)
 
 
 def build_tiny_sam(image_size, channels, blocks, embed_dim):
-    """A `Sam` that learns from few images: light encoder, prompts with geometry, fine details.
+    """Build a `Sam` that learns from few images.
+
+    It has a light encoder, prompts with geometry, and fine details.
 
     `Sam`, `SamPredictor` and the mask generator of segment_anything run on its parts (the ONNX
     export does not, which makes dense embeddings of its own). The embedding has stride 8 (SAM's:
@@ -50,6 +52,7 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
         channels, blocks: of the encoder's stages at strides 4, 8, 16, 32.
         embed_dim: channels of the prompts and of the mask decoder at stride 8; the image embedding
             has four times as many.
+
     Returns:
         `Sam` in eval mode with random weights.
     """
@@ -77,10 +80,11 @@ def build_tiny_sam(image_size, channels, blocks, embed_dim):
 
 
 def pack(coarse, middle, fine):
-    """Maps of strides 8, 4 and 2 as one of stride 8, in SAM's one embedding.
+    """Pack maps of strides 8, 4 and 2 as one of stride 8, in SAM's one embedding.
 
     Args:
         coarse, middle, fine: (N, C, h, w), (N, C / 4, 2 h, 2 w), (N, C / 8, 4 h, 4 w).
+
     Returns:
         (N, 4 C, h, w).
     """
@@ -88,14 +92,16 @@ def pack(coarse, middle, fine):
 
 
 def unpack(packed):
-    """The three maps that :func:`pack` was given."""
+    """Return the three maps that :func:`pack` was given."""
     count = packed.shape[1] // 4
     coarse, middle, fine = packed.split([count, count, 2 * count], dim=1)
     return coarse, F.pixel_shuffle(middle, 2), F.pixel_shuffle(fine, 4)
 
 
 class TinyImageEncoder(nn.Module):
-    """Residual stages at strides 4 to 32, attention at stride 32, merged top-down at stride 8.
+    """Encode in residual stages at strides 4 to 32, attention at stride 32, merged at stride 8.
+
+    Maps are merged top-down.
 
     The interface of segment_anything's `ImageEncoderViT`: ``img_size``, and a call from
     (B, 3, S, S) normalised images to (B, 4 embed_dim, S / 8, S / 8). Residual blocks as in He et
@@ -112,7 +118,7 @@ class TinyImageEncoder(nn.Module):
         self.img_size = image_size
         self.stem = nn.Sequential(_ConvNorm(3, channels[0], 3, stride=2), nn.ReLU(inplace=True))
         stages, before = [], channels[0]
-        for after, count in zip(channels, blocks):
+        for after, count in zip(channels, blocks, strict=True):
             stage = [_Residual(before, after, stride=2)]
             stage += [_Residual(after, after) for _ in range(count - 1)]
             stages.append(nn.Sequential(*stage))
@@ -143,6 +149,7 @@ class TinyImageEncoder(nn.Module):
         self.fine = nn.Conv2d(channels[0], embed_dim // 8, 1)
 
     def forward(self, images):
+        """Return the embedding of (B, 3, S, S) normalised images, packed as by :func:`pack`."""
         x = stem = self.stem(images)
         features = []
         for stage in self.stages:
@@ -152,7 +159,7 @@ class TinyImageEncoder(nn.Module):
         cells = self.context(x.flatten(2).transpose(1, 2).contiguous())
         features[-1] = cells.transpose(1, 2).unflatten(2, x.shape[-2:])
         merged = None
-        for lateral, feature in zip(reversed(self.laterals), reversed(features[1:])):
+        for lateral, feature in zip(reversed(self.laterals), reversed(features[1:]), strict=True):
             level = lateral(feature)
             if merged is not None:
                 level = level + F.interpolate(merged, scale_factor=2, mode="nearest")
@@ -161,7 +168,7 @@ class TinyImageEncoder(nn.Module):
 
 
 class TinyPromptEncoder(PromptEncoder):
-    """segment_anything's prompt encoder, whose dense embedding also says where the prompts lie.
+    """Encode prompts as segment_anything; the dense embedding also says where the prompts lie.
 
     The official one knows a box by its two corners alone, from which the mask decoder learns what
     "inside" means from millions of masks. Here the dense embedding, beside how near clicks are to
@@ -183,11 +190,12 @@ class TinyPromptEncoder(PromptEncoder):
         frequencies *= torch.logspace(-0.5, 0.8, frequencies.shape[1])
 
     def forward(self, points, boxes, masks):
-        """As segment_anything's `PromptEncoder`: (B, tokens, C) sparse, (B, C + 5, h, w) dense."""
+        """Encode as segment_anything: (B, tokens, C) sparse, (B, C + 5, h, w) dense."""
         with torch.autocast(self._get_device().type, enabled=False):
             return self._embed(points, boxes, masks)
 
     def get_dense_pe(self):
+        """Return segment_anything's position encoding, in float32 even under autocast."""
         with torch.autocast(self._get_device().type, enabled=False):
             return super().get_dense_pe()
 
@@ -211,11 +219,12 @@ class TinyPromptEncoder(PromptEncoder):
         return super()._embed_masks(F.interpolate(masks, size, mode="bilinear", antialias=True))
 
     def click_features(self, coords, labels):
-        """How near the nearest click of each kind is, from each cell of the embedding.
+        """Return how near the nearest click of each kind is, from each cell of the embedding.
 
         Args:
             coords: (B, N, 2) x, y in pixels of the square input.
             labels: (B, N), 1 for clicks inside, 0 outside, others do not count.
+
         Returns:
             (B, 2 * reaches, h, w), 1 at a click and falling with the distance.
         """
@@ -233,7 +242,7 @@ class TinyPromptEncoder(PromptEncoder):
 
 
 class TinyMaskDecoder(MaskDecoder):
-    """segment_anything's mask decoder, at work in windows around the boxes.
+    """Decode masks as segment_anything, at work in windows around the boxes.
 
     A box is seen at one size, with details of the picture (Ke et al., "Segment Anything in High
     Quality", NeurIPS 2023), and each cell is compared with an 8 x 8 raster of the window, the outer
@@ -268,12 +277,13 @@ class TinyMaskDecoder(MaskDecoder):
         dense_prompt_embeddings,
         multimask_output,
     ):
-        """As segment_anything's, for one image embedding (1, 4 C, h, w).
+        """Decode as segment_anything, for one image embedding (1, 4 C, h, w).
 
         Returns:
             masks (N, 1 or 3, S, S), one logit for each pixel of the square input, since SAM's
             stride 4 would lose the details that the windows of small boxes have (masks of other
             prompts are computed at stride 4); and predicted IoU (N, 1 or 3).
+
         Raises:
             ValueError: for embeddings of several images.
         """
@@ -287,7 +297,7 @@ class TinyMaskDecoder(MaskDecoder):
     def predict_masks(
         self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
     ):
-        """All four masks and predicted IoU, as :meth:`forward` returns some of them."""
+        """Return all four masks and predicted IoU, of which :meth:`forward` returns some."""
         logits, ious, windows = self._decode_one_image(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
@@ -302,7 +312,7 @@ class TinyMaskDecoder(MaskDecoder):
         return self.decode(embedding.to(dtype), images, pe, sparse, dense)
 
     def decode(self, embeddings, images, pe, sparse, dense):
-        """Masks of N prompts on B images, in the prompts' windows.
+        """Decode masks of N prompts on B images, in the prompts' windows.
 
         Args:
             embeddings: (B, 4 C, h, w), packed.
@@ -310,8 +320,10 @@ class TinyMaskDecoder(MaskDecoder):
             pe: (1, C, h, w).
             sparse: (N, tokens, C).
             dense: (N, C + 5, h, w), of prompts that all have a box, or none.
+
         Returns:
             ((N, 4, 4 k, 4 k) mask logits, (N, 4) predicted IoU, (N, 4) windows).
+
         Raises:
             ValueError: if some of the prompts have a box.
         """
@@ -357,21 +369,22 @@ class TinyMaskDecoder(MaskDecoder):
         return logits, self.iou_prediction_head(queries[:, 0]), windows
 
     def _look(self, embeddings, images, windows, cells):
-        """Features of strides 8, 4 and 2 in windows, and what they are like."""
+        """Return features of strides 8, 4 and 2 in windows, and what they are like."""
         coarse, middle, fine = (
             align(maps, images, windows, factor * cells, self.image_size)
-            for maps, factor in zip(unpack(embeddings), (1, 2, 4))
+            for maps, factor in zip(unpack(embeddings), (1, 2, 4), strict=True)
         )
         coarse = coarse + self.coarse_comparison(coarse)
         return coarse, middle + self.middle_comparison(middle), fine
 
 
 def box_features(boxes, windows, cells):
-    """What a box looks like from each cell of a window.
+    """Describe what a box looks like from each cell of a window.
 
     Args:
         boxes, windows: (N, 4) XYXY in pixels.
         cells: of the windows, along each axis.
+
     Returns:
         (N, 8, cells, cells): the distances of the four sides in cells, positive inside, cut at 2;
         where in the box the cell lies, along x and y, by tanh; the squared radius and the larger
@@ -393,13 +406,13 @@ def box_features(boxes, windows, cells):
 
 
 def box_shape(boxes):
-    """(N, 4): how large and how long boxes are, from their XYXY in pixels."""
+    """Return (N, 4): how large and how long boxes are, from their XYXY in pixels."""
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     return torch.cat([torch.log(sides / 8), torch.tanh(sides / sides.flip(1) / 8)], dim=1)
 
 
 class _Comparison(nn.Module):
-    """How like each cell of a window is to each of 8 x 8 means over it."""
+    """Compare each cell of a window with each of 8 x 8 means over it."""
 
     RASTER = 8
     SCALE = 4.0  # of the cosines, so that they are no smaller than other features
@@ -417,7 +430,10 @@ class _Comparison(nn.Module):
 
 
 class _Mixing(nn.Module):
-    """A residual block without normalisation: windows are few or many, and of several sizes."""
+    """Mix cells by a residual block without normalisation.
+
+    Windows are few or many, and of several sizes.
+    """
 
     def __init__(self, channels, dilation):
         super().__init__()

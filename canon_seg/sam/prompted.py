@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from torch import nn
+from segment_anything.modeling import Sam
 
 from canon_seg.core import action
 from canon_seg.core.turn import Turn, turned_size
@@ -18,7 +18,7 @@ MAX_UPSAMPLED = 2**25  # pixels of masks that are upsampled at once
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class PromptedMasks:
-    """What SAM answers to N prompts on one image, in their order.
+    """Hold what SAM answers to N prompts on one image, in their order.
 
     Attributes:
         size: (height, width) of the masks in pixels.
@@ -64,7 +64,7 @@ class PromptedMasks:
 
 @dataclass(frozen=True)
 class PromptedSam:
-    """A `Sam` as a function from an image and its prompts to their masks.
+    """Segment by a `Sam`: a function from an image and its prompts to their masks.
 
     Attributes:
         sam: the `Sam`, in eval mode.
@@ -73,7 +73,7 @@ class PromptedSam:
         prompts_per_batch: prompts that go through the mask decoder at once; bounds the memory.
     """
 
-    sam: nn.Module
+    sam: Sam
     image_format: str = "RGB"
     multimask: bool = True
     prompts_per_batch: int = 32
@@ -143,7 +143,7 @@ class PromptedSam:
         return torch.as_tensor(resized, device=self.sam.device).permute(2, 0, 1).contiguous()
 
     def _encode(self, prompts, size):
-        """Arguments of the mask decoder. The half pixel of prompts is added by SAM itself."""
+        """Encode the arguments of the mask decoder; SAM itself adds the half pixel of prompts."""
         prompts, side = prompts.to(self.sam.device), self.sam.image_encoder.img_size
         points, boxes = None, None
         if prompts.points is not None:

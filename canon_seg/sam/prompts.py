@@ -1,7 +1,6 @@
-"""Prompts of a promptable segmenter: boxes and clicks, and how they turn with their image."""
+"""Hold prompts of a promptable segmenter, boxes and clicks, and turn them with their image."""
 
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixe
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class Prompts:
-    """N prompts for one image, each a box, some clicks, or both.
+    """Hold N prompts for one image, each a box, some clicks, or both.
 
     Attributes:
         boxes: (N, 4) float32 XYXY edges in pixels of the image, or None.
@@ -23,11 +22,11 @@ class Prompts:
         scores: (N,) float32 in 0..1, the detector's, or None.
     """
 
-    boxes: Optional[torch.Tensor] = None
-    points: Optional[torch.Tensor] = None
-    point_labels: Optional[torch.Tensor] = None
-    classes: Optional[torch.Tensor] = None
-    scores: Optional[torch.Tensor] = None
+    boxes: torch.Tensor | None = None
+    points: torch.Tensor | None = None
+    point_labels: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
     def __post_init__(self):
         if self.boxes is None and self.points is None:
@@ -40,7 +39,7 @@ class Prompts:
             if value is None:
                 continue
             fits = value.dim() == 1 + len(shape) and all(
-                want in (None, have) for want, have in zip(shape, value.shape[1:])
+                want in (None, have) for want, have in zip(shape, value.shape[1:], strict=True)
             )
             if not fits or len(value) != len(self):
                 raise ValueError(f"{name} of {len(self)} prompts have shape {tuple(value.shape)}")
@@ -51,12 +50,12 @@ class Prompts:
         return len(self.boxes if self.boxes is not None else self.points)
 
     def __getitem__(self, part):
-        """A slice of the prompts."""
+        """Return a slice of the prompts."""
         rows = {name: value[part] for name, value in vars(self).items() if value is not None}
         return replace(self, **rows)
 
     def snapped(self):
-        """On the grid of 1/256 px, where turning is exact in float32."""
+        """Snap to the grid of 1/256 px, where turning is exact in float32."""
         return replace(
             self,
             boxes=None if self.boxes is None else snap(self.boxes, PIXEL_STEP),
@@ -83,7 +82,7 @@ class Prompts:
         )
 
     def key(self):
-        """The coordinates as nested tuples: an order among the turns of one set of prompts."""
+        """Return coordinates as nested tuples: an order among the turns of one set of prompts."""
         return tuple(
             tuple(value.flatten().tolist())
             for value in (self.boxes, self.points)
@@ -91,7 +90,7 @@ class Prompts:
         )
 
     def to(self, device):
-        """The same prompts on another device."""
+        """Return the same prompts on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
 

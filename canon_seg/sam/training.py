@@ -1,4 +1,4 @@
-"""One training step of SAM: prompts drawn from masks, and their losses.
+"""Compute one training step of SAM: prompts drawn from masks, and their losses.
 
 As in Kirillov et al., "Segment Anything" (ICCV 2023), section 3 and appendix A, but that boxes are
 drawn with less noise (sam_losses.py), and that many prompts share the embedding of their image.
@@ -21,7 +21,7 @@ CORRECTED_FRACTION = 0.15
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Objects of several images, in pixels of SAM's square input, of S x S.
+    """Hold objects of several images, in pixels of SAM's square input, of S x S.
 
     Attributes:
         images: (N,) int64, which image's embedding each belongs to.
@@ -38,13 +38,14 @@ class PromptBatch:
 
 
 def training_losses(sam, embeddings, batch, *, warmup=False, loss="focal"):
-    """Losses of all prompts.
+    """Compute the losses of all prompts.
 
     Args:
         sam: the `Sam`.
         embeddings: (B, C, h, w) image embeddings.
         batch: :class:`PromptBatch`, not empty.
         warmup, loss: see :func:`canon_seg.sam.losses.mask_losses`.
+
     Returns:
         dict of scalars, means over the prompts.
     """
@@ -67,13 +68,14 @@ def training_losses(sam, embeddings, batch, *, warmup=False, loss="focal"):
 
 
 def decode(sam, embeddings, images, sparse, dense):
-    """The mask decoder with the image embedding that belongs to each prompt.
+    """Run the mask decoder with the image embedding that belongs to each prompt.
 
     Args:
         sam: the `Sam`, official or tiny.
         embeddings: (B, C, h, w) image embeddings.
         images: (N,) int64, which of them each prompt belongs to.
         sparse, dense: embeddings of the prompts.
+
     Returns:
         ((N, 4, k, k) mask logits, (N, 4) predicted IoU, (N, 4) windows in which the masks lie, XYXY
         in pixels of the square input).
@@ -97,7 +99,7 @@ def decode(sam, embeddings, images, sparse, dense):
 
 
 def _first_prompts(batch):
-    """(boxes, (points, labels)): one of the two is None."""
+    """Draw (boxes, (points, labels)): one of the two is None."""
     if torch.rand(()) < BOX_FRACTION:
         return jitter_boxes(batch.boxes), None
     points = sample_pixel(batch.targets > 0.5)
@@ -106,7 +108,7 @@ def _first_prompts(batch):
 
 
 def _corrected(points, logits, targets):
-    """The clicks and one more, in the region where the mask was wrong.
+    """Return the clicks and one more, in the region where the mask was wrong.
 
     Args:
         points: (coordinates, labels) or None.
@@ -125,12 +127,13 @@ def _corrected(points, logits, targets):
 
 
 def coverage(masks, side, resize):
-    """Masks in the square input, padding included.
+    """Return masks in the square input, padding included.
 
     Args:
         masks: (N, H, W) of 0 and 1.
         side: of the square, in pixels.
         resize: function (H, W) -> (height, width) of the image in it.
+
     Returns:
         (N, side, side) float, the fraction of each pixel that the mask covers: half-covered pixels
         of a boundary, and of small objects, keep what they know.

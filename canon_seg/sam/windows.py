@@ -1,4 +1,4 @@
-"""Windows around prompts: a grid of cells over each box, as large as the box is.
+"""Lay windows around prompts: a grid of cells over each box, as large as the box is.
 
 What a small model learns of one object holds for objects of all sizes when it sees them at one
 size, as the heads of He et al., "Mask R-CNN" (ICCV 2017) do. Windows are (N, 4) XYXY in pixels of
@@ -16,7 +16,7 @@ OUTSIDE = -10.0  # logit of all that no window shows
 
 
 def within_reach(boxes, side):
-    """Boxes (N, 4) XYXY, cut to the square of ``side`` pixels and a little around it.
+    """Cut boxes (N, 4) XYXY to the square of ``side`` pixels and a little around it.
 
     Of larger ones the windows would be coarse for nothing, and RoIAlign reads memory that is not
     its own for coordinates that are no numbers.
@@ -25,7 +25,7 @@ def within_reach(boxes, side):
 
 
 def windows_around(boxes):
-    """Windows (N, 4) around boxes (N, 4), both XYXY in pixels."""
+    """Return windows (N, 4) around boxes (N, 4), both XYXY in pixels."""
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=MIN_SIDE)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     reach = sides * (0.5 + MARGIN)
@@ -33,25 +33,26 @@ def windows_around(boxes):
 
 
 def whole_windows(count, side, like):
-    """(count, 4) windows that show the whole square of ``side`` pixels; of the type of ``like``."""
+    """Return (count, 4) windows, typed as ``like``, on the whole square of ``side`` pixels."""
     return like.new_tensor([0, 0, side, side], dtype=torch.float32).expand(count, -1)
 
 
 def cell_centres(windows, cells):
-    """x (N, 1, cells), y (N, cells, 1) of the cells' centres in pixels."""
+    """Return x (N, 1, cells), y (N, cells, 1) of the cells' centres in pixels."""
     steps = (torch.arange(cells, device=windows.device) + 0.5) / cells
     x0, y0, x1, y1 = windows[..., None].unbind(dim=1)
     return (x0 + steps * (x1 - x0))[:, None], (y0 + steps * (y1 - y0))[:, :, None]
 
 
 def align(maps, images, windows, cells, side):
-    """Maps seen through windows, by RoIAlign.
+    """Read maps through windows, by RoIAlign.
 
     Args:
         maps: (B, C, h, w), which lie over the square of ``side`` pixels.
         images: (N,) int64, the map that each window looks at.
         windows: (N, 4).
         cells: of the windows, along each axis.
+
     Returns:
         (N, C, cells, cells).
     """
@@ -62,12 +63,13 @@ def align(maps, images, windows, cells, side):
 
 
 def paste(logits, windows, cells, side):
-    """What was computed in windows, laid over the whole square.
+    """Lay what was computed in windows over the whole square.
 
     Args:
         logits: (N, M, k, k).
         windows: (N, 4).
         cells, side: of the square, in cells of the result and in pixels.
+
     Returns:
         (N, M, cells, cells), ``OUTSIDE`` where the window does not reach.
     """

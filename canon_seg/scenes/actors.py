@@ -1,7 +1,7 @@
 """Paint houses, trees, cars, people, cows, boats and balloons, each a new instance of a scene.
 
-Every function takes the :class:`canon_seg.scenes.stage.Scene` and, but for balloons, the column ``x``
-and the ``row`` of the instance's foot, in pixels. Sizes are in metres.
+Every function takes the :class:`canon_seg.scenes.stage.Scene` and, but for balloons, the column
+``x`` and the ``row`` of the instance's foot, in pixels. Sizes are in metres.
 """
 
 import numpy as np

@@ -147,7 +147,7 @@ class Scene:
         return np.clip(np.floor(image + noise.sum(axis=0) + tint + 0.5), 0, 255).astype(np.uint8)
 
     def _window(self, x0, y0, x1, y1):
-        """Return slices of the part of [x0, x1] x [y0, y1] in the image, and its rows and columns."""
+        """Return slices of the part of [x0, x1] x [y0, y1] in the image, its rows and columns."""
         rows = slice(max(y0, 0), max(min(y1 + 1, self.height), 0))
         columns = slice(max(x0, 0), max(min(x1 + 1, self.width), 0))
         ys, xs = np.arange(self.height)[rows, None], np.arange(self.width)[None, columns]
@@ -155,10 +155,10 @@ class Scene:
 
     def polygon_mask(self, points):
         """Return window and mask of a convex polygon with integer corners, outline included."""
-        xs, ys = zip(*points)
+        xs, ys = zip(*points, strict=True)
         window, y, x = self._window(min(xs), min(ys), max(xs), max(ys))
         left, right = np.ones((2, *np.broadcast_shapes(x.shape, y.shape)), bool)
-        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1]):
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
             side = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
             left &= side <= 0
             right &= side >= 0

@@ -1,1 +1,1 @@
-"""What the canonicalizer costs, beside what others cost, in one run: see tools/benchmark.py."""
+"""Measure what the canonicalizer costs, beside what others cost: see tools/benchmark.py."""

@@ -1,4 +1,4 @@
-"""Peak memory of one way to segment one image, in a process of its own.
+"""Measure the peak memory of one way to segment one image, in a process of its own.
 
 python -m benchmarking.memory '{"segmenter": "sam_tiny", "way": "canonical", ...}'
 """
@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,12 +21,15 @@ LARGE = {"height": 3000, "width": 4000, "masks": 100}
 
 
 def peak_memory(settings, segmenter, way, height, width, masks):
-    """MiB of a whole process, before and while it segments one image that is turned by 90 degrees.
+    """Return MiB of a process, before and while it segments one image turned by 90 degrees.
+
+    They are those of the whole process.
 
     Args:
         segmenter: key of :data:`benchmarking.ways.SEGMENTERS`.
         way: a mode, or "equiadapt".
         height, width, masks: of the image; the masks are also encoded.
+
     Returns:
         dict: ``before`` with the model and the image there; ``peak``; ``gpu_peak`` on a GPU.
     """
@@ -49,7 +53,7 @@ def peak_memory(settings, segmenter, way, height, width, masks):
 
 
 def memory_of_ways(settings, segmenters, with_peer):
-    """By segmenter and way, and of a photograph of 12 megapixels with 100 masks."""
+    """Measure memory by segmenter and way, and of a photograph of 12 megapixels with 100 masks."""
     side = settings.image_size
     ways = ["vanilla", "canonical", "tta"] + ["equiadapt"] * with_peer
     results = {
@@ -69,7 +73,7 @@ def _run(task):
     settings = Settings(torch.device(task["device"]))
     if task["quick"]:
         settings = settings.toy()
-    model, cfg = build(task["segmenter"], settings)
+    model, _ = build(task["segmenter"], settings)
     image, prompts = picture(task["height"], task["width"]), None
     if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(task["masks"], task["height"], task["width"])
@@ -89,9 +93,9 @@ def _run(task):
 
 
 def _mebibytes(field):
-    """Of this process, by the kernel; getrusage would count what the parent process had."""
-    with open("/proc/self/status") as file:
-        return int(re.search(rf"{field}:\s+(\d+) kB", file.read())[1]) / 1024
+    """Return MiB of this process, by the kernel; getrusage would count what the parent had."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
 
 
 if __name__ == "__main__":

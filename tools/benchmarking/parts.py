@@ -1,4 +1,4 @@
-"""What the steps of a canonicalizer take, each alone."""
+"""Time the steps of a canonicalizer, each alone."""
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ TRAINED_SIZE = 97
 
 
 def time_canonicalizers(settings, peer=None):
-    """Ours and equiadapt's on one square image, from uint8 (equiadapt: from floats) to canonical.
+    """Time our canonicalizers and equiadapt's on one square image.
+
+    From uint8 (equiadapt: from floats) to canonical.
 
     Returns:
         (dict that JSON can hold, dict of ratios).
@@ -66,7 +68,7 @@ def time_canonicalizers(settings, peer=None):
 
 @torch.no_grad()
 def time_parts(settings):
-    """Seconds of each step for each size of image, and for each number of masks."""
+    """Return seconds of each step for each size of image, and for each number of masks."""
     canonicalizer = build("sam_tiny", settings)[0].canonicalizer
     sizes = {1: (100, 100)} if settings.quick else MEGAPIXELS
     results = {}
@@ -117,7 +119,7 @@ def _mask_times(count, height, width, settings):
 
 
 def blobs(count, height, width, seed=0):
-    """(count, height, width) bool array of ellipses."""
+    """Return a (count, height, width) bool array of ellipses."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[:height, :width]
     masks = np.zeros((count, height, width), bool)

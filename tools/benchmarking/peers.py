@@ -1,4 +1,4 @@
-"""equiadapt's canonicalizer, configured as its own segmentation example configures it.
+"""Run equiadapt's canonicalizer, configured as its own segmentation example configures it.
 
 Its images are floats in 0..1 and square; its G-WRN has 1.86 M parameters with the values below.
 """
@@ -20,7 +20,7 @@ NEEDED = ("equiadapt", "kornia", "e2cnn")
 
 
 def find_equiadapt():
-    """(True, versions as text), or (False, why equiadapt cannot be used)."""
+    """Return (True, versions as text), or (False, why equiadapt cannot be used)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -32,7 +32,7 @@ def find_equiadapt():
 
 
 class Equiadapt:
-    """Its canonicalizer around a network, its own G-WRN or another.
+    """Hold equiadapt's canonicalizer around a network, its own G-WRN or another.
 
     Args:
         settings: :class:`benchmarking.ways.Settings`.
@@ -72,12 +72,12 @@ class Equiadapt:
         self.device = settings.device
 
     def floats(self, image):
-        """(1, 3, H, W) floats in 0..1 of a (3, H, W) uint8 image."""
+        """Return (1, 3, H, W) floats in 0..1 of a (3, H, W) uint8 image."""
         return image.to(self.device)[None].float() / 255
 
     @torch.no_grad()
     def canonicalize(self, floats):
-        """The canonical image, floats as well."""
+        """Return the canonical image, floats as well."""
         return self.module(floats)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Equiadapt:
         )
 
     def training_step(self, optimizer, batch):
-        """The example's training step for a task weight of 0, without targets.
+        """Do the example's training step for a task weight of 0, without targets.
 
         Args:
             batch: (B, 3, H, W) floats.
@@ -112,7 +112,7 @@ class Equiadapt:
 
 
 class _AsItsOwn(nn.Module):
-    """Another network with the two attributes that equiadapt asks its networks for."""
+    """Give another network the two attributes that equiadapt asks its networks for."""
 
     group_type, num_rotations = "rotation", len(C4.elements)
 

@@ -1,4 +1,4 @@
-"""COCO's AP by pycocotools and by ours, on made-up results of the size of COCO's."""
+"""Time COCO's AP by pycocotools and by ours, on made-up results of the size of COCO's."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ TRUTHS = 36_000 / 5_000
 
 
 def time_scoring(settings):
-    """Masks and boxes together, from ground truth and results in memory to the figures.
+    """Time masks and boxes together, from ground truth and results in memory to the figures.
 
     Returns:
         (dict that JSON can hold, dict of ratios): scoring alone, and with what prepares the ground
@@ -67,7 +67,7 @@ def time_scoring(settings):
 
 
 def made_up(num_images, seed=0):
-    """A data set of polygons and the results of a fair detector on it.
+    """Make up a data set of polygons and the results of a fair detector on it.
 
     Returns:
         (dict of a COCO instances file, list of COCO results with masks and boxes).
@@ -83,7 +83,7 @@ def made_up(num_images, seed=0):
         ellipses = _ellipses(rng, count)
         classes = rng.integers(1, CATEGORIES + 1, count)
         rles = _rles(ellipses)
-        for ellipse, category, rle in zip(ellipses, classes, rles):
+        for ellipse, category, rle in zip(ellipses, classes, rles, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -100,7 +100,7 @@ def made_up(num_images, seed=0):
         near = near * rng.normal(1, 0.08, near.shape)
         detected = np.concatenate([near, _ellipses(rng, DETECTIONS)])[:DETECTIONS]
         classes = np.concatenate([np.repeat(classes, 2), rng.integers(1, CATEGORIES + 1, 100)])
-        for category, rle in zip(classes, _rles(detected)):
+        for category, rle in zip(classes, _rles(detected), strict=False):
             results.append(
                 {
                     "image_id": image["id"],
@@ -115,7 +115,7 @@ def made_up(num_images, seed=0):
 
 
 def _ellipses(rng, count):
-    """(count, 4) centre and radii in pixels; many small ones, as in COCO."""
+    """Return (count, 4) centre and radii in pixels; many small ones, as in COCO."""
     centres = rng.uniform(0, 1, (count, 2)) * (WIDTH, HEIGHT)
     radii = 8 * np.exp(rng.uniform(0, 3, (count, 1))) * rng.uniform(0.6, 1.6, (count, 2))
     return np.concatenate([centres, radii], axis=1)
@@ -140,7 +140,7 @@ def _indexed(dataset):
 
 
 def _pycocotools(reference, results):
-    """The same figures as :meth:`RotatedCOCOEvaluator.evaluate`, in detectron2's way."""
+    """Return the figures of :meth:`RotatedCOCOEvaluator.evaluate`, in detectron2's way."""
     figures = {}
     for task in ("segm", "bbox"):
         # loadRes writes into the entries, and takes an object's size from a box that is there.
@@ -151,7 +151,8 @@ def _pycocotools(reference, results):
         evaluation.accumulate()
         evaluation.summarize()
         figures[task] = {
-            metric: 100 * float(value) for metric, value in zip(METRICS, evaluation.stats)
+            metric: 100 * float(value)
+            for metric, value in zip(METRICS, evaluation.stats, strict=False)
         }
     return figures
 

@@ -1,4 +1,4 @@
-"""What more angles cost in a sweep, where the turns of an image share one run."""
+"""Time what more angles cost in a sweep, where the turns of an image share one run."""
 
 import tempfile
 from pathlib import Path
@@ -16,7 +16,7 @@ CACHE = 512
 
 
 def time_sweeps(settings, segmenter="sam_vit_b"):
-    """A sweep in canonical mode over 0 degrees, and over four angles, scoring included.
+    """Time a sweep in canonical mode over 0 degrees, and over four angles, scoring included.
 
     Returns:
         (dict that JSON can hold, dict of ratios).

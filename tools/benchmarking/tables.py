@@ -1,8 +1,9 @@
-"""The machine in neutral words, and the results as a table."""
+"""Describe the machine in neutral words, and the results as a table."""
 
 import os
 import platform
 import re
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,7 @@ TARGETS = {
 
 
 def describe_machine(device):
-    """What the times depend on, without names of machines or places."""
+    """Describe what the times depend on, without names of machines or places."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0))
@@ -36,7 +37,7 @@ def describe_machine(device):
 
 
 def split_ratios(ratios):
-    """(values, intervals) by key, None for what was not measured.
+    """Return (values, intervals) by key, None for what was not measured.
 
     Those of ``TARGETS`` for segmenters that are run on request are there only if measured.
     """
@@ -47,7 +48,7 @@ def split_ratios(ratios):
 
 
 def format_table(result):
-    """Markdown: the ratios, the times of the ways, and the memory."""
+    """Format as Markdown the ratios, the times of the ways, and the memory."""
     machine = result["machine"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
@@ -83,7 +84,7 @@ def format_table(result):
 
 
 def _summaries(node, name):
-    """All summaries of times in a result, with the names of what they are in."""
+    """Return all summaries of times in a result, with the names of what they are in."""
     if isinstance(node, dict) and "quartiles" in node:
         yield name, node
     elif isinstance(node, dict):
@@ -94,7 +95,6 @@ def _summaries(node, name):
 
 def _cpu_model():
     try:
-        with open("/proc/cpuinfo") as file:
-            return re.search(r"model name\s*:\s*(.+)", file.read())[1].strip()
+        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())[1].strip()
     except (OSError, TypeError):
         return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Times of things that are run in turn, and ratios of them with their uncertainty.
+"""Time things that are run in turn, with ratios of their times and the uncertainty of these.
 
 On a shared machine the speed drifts. What is to be compared therefore runs interleaved, one round
 after the other, and intervals come from drawing whole rounds: a slow round counts on both sides.
@@ -20,27 +20,29 @@ def measure(functions, rounds, device=torch.device("cpu")):
         rounds: how often each is timed.
         device: torch.device; on a GPU the time is that between two CUDA events, with everything
             before finished.
+
     Returns:
         dict from name to a (rounds,) array of seconds.
     """
     for function in functions.values():
         _seconds(function, device)
     times = [[_seconds(function, device) for function in functions.values()] for _ in range(rounds)]
-    return dict(zip(functions, np.array(times).T))
+    return dict(zip(functions, np.array(times).T, strict=True))
 
 
 def summary(times):
-    """Median and quartiles in seconds, and how many rounds there were."""
+    """Return median and quartiles in seconds, and how many rounds there were."""
     low, median, high = np.percentile(times, (25, 50, 75)).tolist()
     return {"median": median, "quartiles": [low, high], "rounds": len(times)}
 
 
 def ratio(above, below, plus=0.0):
-    """The ratio of two medians, plus a constant, with its spread.
+    """Return the ratio of two medians, plus a constant, with its spread.
 
     Args:
         above, below: times of the same rounds.
         plus: 1 where ``above`` is what comes on top of ``below``.
+
     Returns:
         {"value": float, "interval": [low, high]}: 95 % by bootstrap over the rounds; of fewer than
         ``BOOTSTRAP_ROUNDS``, which tell too little for that, the ratios of the single rounds.

@@ -1,4 +1,4 @@
-"""Training by the prior alone: photographs a second, ours and equiadapt's.
+"""Time training by the prior alone: photographs a second, ours and equiadapt's.
 
 equiadapt's step, as in its segmentation example: images of 1024 x 1024 in, crop, shrink, network,
 and then also padding, rotating and cropping of the large image; if the task's losses have a weight,
@@ -29,7 +29,9 @@ BATCH = 8
 
 
 def time_training(settings, with_peer):
-    """Seconds for each photograph of every part, and how many times as many photographs ours takes.
+    """Time every part; say how many times as many photographs ours takes.
+
+    Seconds are for each photograph.
 
     Everything in float32, with the same optimizer. Reading and augmenting counts for ours, as if
     nothing ran beside it, and not for equiadapt.
@@ -60,7 +62,7 @@ def time_training(settings, with_peer):
                     "segmenter: SAM ViT-B's image encoder": lambda: encoder(pixels),
                 }
             )
-            counts.update(zip(list(functions)[2:], (batch, few, 1)))
+            counts.update(zip(list(functions)[2:], (batch, few, 1), strict=True))
         times = measure(functions, max(2, settings.rounds // 2), settings.device)
     times = {name: values / counts[name] for name, values in times.items()}
     facts = {
@@ -81,7 +83,7 @@ def time_training(settings, with_peer):
     ours, reading, shared, own, segmenter = times.values()
     return facts, {
         key: ratio(theirs, ours + reading)
-        for key, theirs in zip(keys, (shared + segmenter, shared, own))
+        for key, theirs in zip(keys, (shared + segmenter, shared, own), strict=True)
     }
 
 
@@ -143,7 +145,7 @@ def _their_step(peer, batch, settings):
 
 
 def _encoder(settings):
-    """SAM ViT-B's image encoder, forward alone and without gradients: the least it can cost."""
+    """Time SAM ViT-B's image encoder, forward alone, without gradients: the least it can cost."""
     sam = build("sam_vit_b", settings)[0].segmenter.sam
     side = sam.image_encoder.img_size
     pixels = torch.zeros(1, 3, side, side, device=settings.device)

@@ -1,4 +1,4 @@
-"""The ways to segment an image that is turned, and what each of them takes."""
+"""Time the ways to segment an image that is turned."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ G_WRN = NetworkSpec("GWRN", 4, (8, 16, 32, 64, 160), 1)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a whole run shares.
+    """Hold what a whole run shares.
 
     Attributes:
         device: torch.device.
@@ -114,14 +114,17 @@ class Settings:
     compiles: bool = False
 
     def toy(self):
-        """The same at toy sizes."""
+        """Return the same at toy sizes."""
         return replace(
             self, quick=True, rounds=2, image_size=160, prompts=2, coco_images=6, sweep_images=1
         )
 
 
 def build(name, settings, options=()):
-    """The :class:`canon_seg.d2.meta_arch.CanonicalizedSegmenter` and config of one segmenter."""
+    """Build the :class:`canon_seg.d2.meta_arch.CanonicalizedSegmenter` of one segmenter.
+
+    Its config is returned too.
+    """
     file, own = SEGMENTERS[name]
     toy = (_TOY_DETECTOR if name.startswith("mask_rcnn") else _TOY_SAM) if settings.quick else []
     cfg = load_config(file, [*own, *toy, "MODEL.DEVICE", str(settings.device), *options])
@@ -130,14 +133,14 @@ def build(name, settings, options=()):
 
 
 def picture(height, width, seed=0):
-    """(3, height, width) uint8 tensor: a drawn scene."""
+    """Return a (3, height, width) uint8 tensor: a drawn scene."""
     scene, _ = make_scene(np.random.default_rng(seed))
     pixels = np.asarray(Image.fromarray(scene).resize((width, height), Image.Resampling.BICUBIC))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
 def box_prompts(count, height, width, seed=0):
-    """Boxes of a tenth to a half of the image's sides."""
+    """Return boxes of a tenth to a half of the image's sides."""
     rng = np.random.default_rng(seed)
     sides = rng.uniform(0.1, 0.5, (count, 2))
     corners = rng.uniform(0, 1, (count, 2)) * (1 - sides)
@@ -156,7 +159,7 @@ def turned_inputs(image, prompts, turn=IDENTITY):
 
 
 def larger_canonicalizer(settings, input_size, image_format="RGB"):
-    """Ours with the network of 1.9 M parameters and random weights."""
+    """Build our canonicalizer with the network of 1.9 M parameters and random weights."""
     torch.manual_seed(0)
     network = build_plain_network(G_WRN).eval().to(settings.device)
     return GroupCanonicalizer(
@@ -180,16 +183,17 @@ def invert(frame, pose, instances):
 
 
 def time_ways(name, settings, peer=None):
-    """One segmenter in all ways.
+    """Time one segmenter in all ways.
 
     Args:
         name: key of ``SEGMENTERS``.
         settings: :class:`Settings`.
         peer: :class:`benchmarking.peers.Equiadapt`, or None.
+
     Returns:
         (dict that JSON can hold, dict from key to :func:`benchmarking.timing.ratio`).
     """
-    model, cfg = build(name, settings)
+    model, _ = build(name, settings)
     models = {
         mode: model_for(0)
         for mode, model_for in models_by_mode(model, ["vanilla", "canonical", "tta"]).items()
@@ -233,9 +237,12 @@ def time_ways(name, settings, peer=None):
 
 
 def time_numerics(name, settings):
-    """What each key of faster numerics gains, by segmenter: time without it over time with it."""
+    """Time what each key of faster numerics gains, by segmenter.
+
+    It is the time without it over the time with it.
+    """
     keys = ["BFLOAT16", "CHANNELS_LAST"] + ["COMPILE"] * settings.compiles
-    model, cfg = build(name, settings)
+    model, _ = build(name, settings)
     image = picture(settings.image_size, settings.image_size)
     prompts = None
     if capabilities(model.segmenter).takes_prompts:

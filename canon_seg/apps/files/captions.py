@@ -1,4 +1,4 @@
-"""Captions below the pictures of the demo: the pose in words, and all turns in a row."""
+"""Caption the pictures of the demo: the pose in words, and all turns in a row."""
 
 from canon_seg.apps.drawing import add_caption, fit, side_by_side
 from canon_seg.core.group import C4

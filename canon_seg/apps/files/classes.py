@@ -1,11 +1,11 @@
-"""What the class numbers of a model stand for: names, ids in the data set, colours."""
+"""Describe what the class numbers of a model stand for: names, ids in the data set, colours."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes 0, 1, ... of a model, as far as they are known.
+    """Hold what is known of the classes 0, 1, ... of a model.
 
     Attributes:
         names: of the first classes.
@@ -18,9 +18,11 @@ class Classes:
     colors: tuple[tuple[int, int, int], ...] = ()
 
     def name(self, label):
+        """Return the name of a class number; "class N" where it is not known."""
         return self.names[label] if label < len(self.names) else f"class {label}"
 
     def id(self, label):
+        """Return the id in the data set of a class; numbers from 1 where ids are not known."""
         return self.ids[label] if label < len(self.ids) else label + 1
 
     def color(self, label):

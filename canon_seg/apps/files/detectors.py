@@ -160,7 +160,7 @@ def draw_objects(image, objects, classes):
     drawn = {}
     if objects.scores is not None:
         scores = objects.scores.tolist()
-        labels = [f"{label} {score:.0%}" for label, score in zip(labels, scores)]
+        labels = [f"{label} {score:.0%}" for label, score in zip(labels, scores, strict=True)]
         drawn["boxes"] = objects.boxes.numpy()
     if objects.masks is not None:
         drawn["masks"] = list(objects.masks.numpy())
@@ -168,7 +168,9 @@ def draw_objects(image, objects, classes):
         drawn["keypoints"] = objects.keypoints
     palette = [
         np.array(classes.color(label) or other) / 255
-        for label, other in zip(objects.classes.tolist(), colors(len(objects)).tolist())
+        for label, other in zip(
+            objects.classes.tolist(), colors(len(objects)).tolist(), strict=True
+        )
     ]
     visualizer = Visualizer(image, scale=zoom_factor(*image.shape[:2]))
     return visualizer.overlay_instances(

@@ -1,4 +1,4 @@
-"""Which files to work on, and what to call their pictures."""
+"""Find the files to work on, and choose what to call their pictures."""
 
 import glob
 from importlib.util import find_spec
@@ -7,14 +7,14 @@ from pathlib import Path
 from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
+from canon_seg.images.folders import EXTENSIONS
 from canon_seg.images.reading import image_size
-from canon_seg.networks.photo_stream import EXTENSIONS
 
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 def find_inputs(patterns, prompts):
-    """Images and videos that the prompts fit, and an InputError for each of the others.
+    """Find images and videos that the prompts fit; return an InputError for each of the others.
 
     Args:
         patterns: paths of files and folders, and globs; nothing for sample photographs.
@@ -37,7 +37,7 @@ def find_inputs(patterns, prompts):
 
 
 def expand(patterns):
-    """Paths of files in order, each once: those of globs, and the images and videos of folders.
+    """List paths of files in order, each once: those of globs, images and videos of folders.
 
     What is no file stays as a path, for whoever opens it to complain.
 
@@ -46,7 +46,9 @@ def expand(patterns):
     """
     paths, errors = [], []
     for pattern in patterns:
-        found = [] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        is_there = Path(pattern).exists()
+        # Path.glob takes no absolute patterns.
+        found = [] if is_there else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         for path in map(Path, found or [pattern]):
             try:
                 paths += _files_in(path) if path.is_dir() else [path]
@@ -73,7 +75,7 @@ def _files_in(folder):
 
 
 def sample_photographs():
-    """Photographs in scikit-image's own files: nothing is downloaded."""
+    """List the photographs in scikit-image's own files: nothing is downloaded."""
     spec = find_spec("skimage")
     if spec is None:
         raise InputError(
@@ -88,7 +90,7 @@ def sample_photographs():
 
 
 def output_names(paths, output):
-    """A file name for each path's picture or video: its stem, numbered where that is taken.
+    """Choose a file name for each path's picture or video: its stem, numbered where that is taken.
 
     Neither the pictures with and without _turns nor the inputs themselves may overwrite another.
     """

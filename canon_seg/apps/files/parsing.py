@@ -1,4 +1,4 @@
-"""Boxes and points of the command line."""
+"""Parse the boxes and points of the command line."""
 
 import numpy as np
 import torch

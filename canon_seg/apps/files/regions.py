@@ -1,4 +1,4 @@
-"""What to ask a small SAM for, where nothing is asked: the boxes of regions of like colour.
+"""Choose what to ask a small SAM for, where nothing is asked: boxes of regions of like colour.
 
 A SAM that was trained on few images is good at boxes and not at single clicks, of which
 segment_anything's automatic mask generator is made.
@@ -16,8 +16,9 @@ SAME_IOU = 0.5  # of masks that show the same thing
 
 
 def find_regions(image):
-    """Regions by Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation" (IJCV
-    2004), at several scales.
+    """Find regions of like colour at several scales.
+
+    By Felzenszwalb and Huttenlocher, "Efficient Graph-Based Image Segmentation" (IJCV 2004).
 
     Args:
         image: (H, W, 3) uint8 array, RGB; some hundred pixels wide, for which the scales are made.
@@ -55,7 +56,7 @@ def find_regions(image):
 
 
 def choose_masks(masks, regions, ious, count):
-    """The masks to show: good ones that follow their region, each thing once.
+    """Choose the masks to show: good ones that follow their region, each thing once.
 
     Args:
         masks, regions: (N, H, W) bool, each mask with the region that asked for it.
@@ -66,7 +67,7 @@ def choose_masks(masks, regions, ious, count):
         indices, best first: by the predicted IoU times the IoU of mask and region.
     """
     flat = masks.flatten(1).float()  # areas below 2 ** 24 pixels are exact
-    followed = [_iou(mask, region) for mask, region in zip(masks, regions)]
+    followed = [_iou(mask, region) for mask, region in zip(masks, regions, strict=True)]
     scores, chosen = ious * torch.tensor(followed).reshape(ious.shape), []
     areas, overlaps = flat.sum(dim=1), flat @ flat.T
     alike = overlaps / (areas[:, None] + areas - overlaps).clamp(min=1) > SAME_IOU

@@ -1,4 +1,4 @@
-"""Results of a run: all of them in one JSON file, and those of a video in one line."""
+"""Collect the results of a run in one JSON file, and those of a video in one line."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from canon_seg.predictors.conversions import coco_entries
 
 
 class Results:
-    """Collects what was found, to write it as a COCO data set with poses.
+    """Collect what was found, to write it as a COCO data set with poses.
 
     The file is an object with the lists ``images`` (``id``, ``file_name``, ``height``, ``width``,
     ``pose``, and ``frame``, from 0, of videos), ``annotations`` (entries of a COCO results file,
@@ -74,7 +74,7 @@ class Results:
 
 
 class VideoSummary:
-    """Says in words what was found in a video; its memory does not grow with the frames."""
+    """Say in words what was found in a video; its memory does not grow with the frames."""
 
     def __init__(self):
         self.count, self.size, self.pose, self.is_one_pose = 0, None, None, True

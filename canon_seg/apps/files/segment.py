@@ -42,7 +42,7 @@ VALUES_PER_BATCH = 2**27
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class Objects:
-    """N objects of one image, in its frame, as tensors on the CPU.
+    """Hold N objects of one image, in its frame, as tensors on the CPU.
 
     Attributes:
         boxes: (N, 4) float XYXY edges in pixels.
@@ -79,7 +79,7 @@ class Objects:
 
 @dataclass
 class Segmentation:
-    """What was found in one image, in its frame.
+    """Hold what was found in one image, in its frame.
 
     Attributes:
         pose: of the image.
@@ -104,7 +104,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Segment:
-    """A function from an RGB image and its prompts to a :class:`Segmentation`.
+    """Segment an image: a function from an RGB image and its prompts to a :class:`Segmentation`.
 
     Attributes:
         find: function of a canonicalizer, an (H, W, 3) RGB image and a list of Prompts.
@@ -115,6 +115,7 @@ class Segment:
     canonicalizer: Canonicalizer
 
     def __call__(self, image, prompts=()):
+        """Find the :class:`Segmentation` of an (H, W, 3) RGB image and its prompts."""
         return self.find(self.canonicalizer, image, prompts)
 
     def pose(self, image):
@@ -122,7 +123,7 @@ class Segment:
         return self.canonicalizer.pose(as_canonicalizer_takes_it(image, self.canonicalizer))
 
     def with_pose(self, pose):
-        """The same for images whose pose is known: the frames of a clip."""
+        """Segment an image whose pose is known already, such as a frame of a clip."""
         return replace(self, canonicalizer=KnownPoseCanonicalizer(pose, self.canonicalizer))
 
 
@@ -189,7 +190,7 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
 
 
 def segment_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
-    """As :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
+    """Do as :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
 
     It is asked for the boxes of regions of like colour (regions.py) in the canonical image: once
     for all of them, on an image no larger than its own input, to choose some, and once for these.
@@ -276,7 +277,7 @@ def build_sam_segment(
     is_tiny = keys.SIZE == "tiny"
     given, defaults = (min_iou, min_stability, max_masks), KEEP_TINY if is_tiny else KEEP
     iou, stability, count = (
-        default if value is None else value for value, default in zip(given, defaults)
+        default if value is None else value for value, default in zip(given, defaults, strict=True)
     )
     if is_tiny and points_per_side is None and min_stability is None:
         return Segment(partial(segment_regions, ask, count, iou), canonicalizer)

@@ -1,4 +1,4 @@
-"""Video files and webcams: frames in, frames out, and one pose for a whole clip."""
+"""Read and write video files, read webcams, and find one pose for a whole clip."""
 
 import math
 from contextlib import contextmanager
@@ -20,24 +20,24 @@ POSE_FRAMES = 16  # frames at least, of a clip that has so many, that its pose i
 
 
 def is_video(path):
-    """Whether a path has the suffix of a video file."""
+    """Return whether a path has the suffix of a video file."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def video_size(path):
-    """(height, width) of the frames of a video file, from its first one."""
+    """Return (height, width) of the frames of a video file, from its first one."""
     return next(read_frames(path)).shape[:2]
 
 
 def frame_rate(path):
-    """Frames per second of a video file."""
+    """Return the frames per second of a video file."""
     with _opened(path) as capture:
         fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 1 <= fps <= 240 else DEFAULT_FPS  # false for NaN
 
 
 def read_frames(source):
-    """The frames of a video file from the first to the last, or of a webcam without end.
+    """Yield the frames of a video file from the first to the last, or of a webcam without end.
 
     Args:
         source: path, or number of a webcam.
@@ -138,7 +138,7 @@ class _Writer:
             code = cv2.VideoWriter_fourcc(*CODEC)
             self.writer = cv2.VideoWriter(str(self.path), code, self.fps, self.size[::-1])
         frame = np.zeros((*self.size, 3), np.uint8)
-        height, width = (min(sides) for sides in zip(self.size, picture.shape))
+        height, width = (min(sides) for sides in zip(self.size, picture.shape, strict=False))
         frame[:height, :width] = picture[:height, :width, ::-1]
         self.writer.write(frame)
         self.count += 1
@@ -148,7 +148,7 @@ class _Writer:
             self.writer.release()
 
     def check(self, path):
-        """OpenCV says nothing of failed writes: look at what is there."""
+        """Look at what is there, since OpenCV says nothing of failed writes."""
         capture = cv2.VideoCapture(str(self.path))
         written = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
         capture.release()
@@ -157,12 +157,12 @@ class _Writer:
 
 
 def equals_a_turn(frame):
-    """Whether an (H, W, 3) frame equals a turn of itself, such as a black one."""
+    """Return whether an (H, W, 3) frame equals a turn of itself, such as a black one."""
     return len(representative_turns(frame)) > 1
 
 
 def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
-    """One pose for a whole clip: the likeliest by the sum of log-probabilities over its frames.
+    """Find one pose for a whole clip: the likeliest by the sum of its frames' log-probabilities.
 
     Some 16 to 31 frames are looked at, evenly spaced. They are alike, so that each adds little to
     what the others say: the probability given is that of their mean, not of their sum. That of a

@@ -1,4 +1,4 @@
-"""The Gradio page. What it computes is in turning.py, what it draws in pictures.py.
+"""Build the Gradio page; turning.py computes for it, and pictures.py draws.
 
 Each visitor's :class:`canon_seg.apps.web.turning.Session` lives in a ``gr.State``; the models are
 shared. All events stand in one queue of one worker, so that neither a visitor's session nor the
@@ -70,11 +70,11 @@ _CSS = """
 
 
 def build_page(turner, samples, limits):
-    """The page as ``gr.Blocks``.
+    """Build the page as ``gr.Blocks``.
 
     Args:
         turner: :class:`canon_seg.apps.web.turning.Turner`.
-        samples: list of :class:`canon_seg.apps.web.samples.Sample`, the first of which is shown first.
+        samples: list of :class:`canon_seg.apps.web.samples.Sample`; the first is shown first.
         limits: :class:`canon_seg.apps.web.samples.Limits` of uploads.
     """
     with gr.Blocks(
@@ -138,7 +138,7 @@ def build_page(turner, samples, limits):
         shown = [state, photo, plain, canonical, plain_score, canonical_score, poses, visited]
 
         def show(session):
-            """Values of ``shown``."""
+            """Return the values of ``shown``."""
             session, by_plain, by_canonical = turner.compare(session)
             image, degrees = session.upright.image, session.turned.degrees
             prompt = session.prompt.turned(degrees, *image.shape[:2])
@@ -201,7 +201,7 @@ def build_page(turner, samples, limits):
         listen(angle.change, on_turn, [state, angle], trigger_mode="always_last")
         listen(photo.select, on_click, [state, tool], trigger_mode="multiple")
         listen(clearing.click, on_clear, [state])
-        for button, degrees in zip(quarters, (0, 90, 180, 270)):
+        for button, degrees in zip(quarters, (0, 90, 180, 270), strict=True):
             # In the browser as well; the slider's change does the rest.
             button.click(None, None, angle, js=f"() => {degrees}", api_visibility="private")
     return page

@@ -1,4 +1,4 @@
-"""What the web page shows: pictures as (H, W, 3) uint8 RGB arrays, figures as HTML."""
+"""Draw what the web page shows: pictures as (H, W, 3) uint8 RGB arrays, figures as HTML."""
 
 import cv2
 import numpy as np
@@ -12,13 +12,13 @@ _BLACK = (0, 0, 0)
 
 
 def draw_prompt(image, prompt, corner=None):
-    """A photograph, enlarged by ``zoom_factor``, with clicks, box and a box's first corner."""
+    """Draw a photograph, enlarged by ``zoom_factor``, with clicks, box and a box's first corner."""
     factor = zoom_factor(*image.shape[:2])
     return _with_prompt(_enlarged(image, factor), prompt, corner, factor)
 
 
 def draw_answer(image, prompt, answer, color):
-    """The turned photograph with the mask that was found and the outline of the expected one.
+    """Draw the turned photograph with the mask found and the outline of the expected one.
 
     Args:
         prompt: :class:`canon_seg.apps.web.turning.ObjectPrompt` in the frame of ``image``.
@@ -39,7 +39,7 @@ def draw_answer(image, prompt, answer, color):
 
 
 def pose_bars(pose):
-    """The probabilities of a :class:`canon_seg.core.pose.Pose` as bars."""
+    """Format the probabilities of a :class:`canon_seg.core.pose.Pose` as bars."""
     rows = []
     for turn, probability in zip(C4.elements, pose.probabilities, strict=True):
         percent = 100 * probability
@@ -53,7 +53,7 @@ def pose_bars(pose):
 
 
 def score(title, answer):
-    """The heading of one way: its title and the IoU."""
+    """Format the heading of one way: its title and the IoU."""
     value = (
         ""
         if answer is None
@@ -66,7 +66,7 @@ def score(title, answer):
 
 
 def table(visited):
-    """The angles visited with these prompts, and the IoU of either way there."""
+    """Format the angles visited with these prompts, and the IoU of either way there."""
     if not visited:
         return "<p>Click the photo, or draw a box: nothing is asked yet.</p>"
     angles = sorted(visited)
@@ -81,12 +81,12 @@ def table(visited):
 
 
 def _short(iou):
-    """Three digits that say 1.000 only of masks that are equal in every pixel."""
+    """Format three digits that say 1.000 only of masks that are equal in every pixel."""
     return "1.000" if iou == 1 else f"{min(iou, 0.999):.3f}"
 
 
 def _draw_dashes(picture, outline):
-    """A closed line of pixels (N, 2), white dashes on black so that it shows on any ground."""
+    """Draw a closed line of pixels (N, 2), white dashes on black so that it shows on any ground."""
     width = max(1, round(max(picture.shape[:2]) / 600))
     dash = 8 * width
     closed = np.concatenate([outline, outline[:1]])

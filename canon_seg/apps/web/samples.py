@@ -1,7 +1,8 @@
-"""The photographs of the web page: samples that need no network, and what visitors upload."""
+"""Load the photographs of the web page: samples that need no network, and users' uploads."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ _SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph, (H, W, 3) uint8 RGB, and a prompt to begin with."""
+    """Hold a photograph, (H, W, 3) uint8 RGB, and a prompt to begin with."""
 
     name: str
     image: np.ndarray
@@ -29,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may be.
+    """Describe what an upload may be.
 
     Attributes:
         megapixels: larger files are refused before they are decoded.
@@ -41,15 +42,16 @@ class Limits:
 
 
 def load_samples(max_side=Limits.max_side):
-    """All :class:`Sample` that are there; drawn scenes always are."""
+    """Load all :class:`Sample` that are there; drawn scenes always are."""
     return [_sample(*parts, max_side) for parts in (*_photos(), *_scenes())]
 
 
 def read_upload(path, limits=Limits()):
-    """The photograph in an uploaded file, upright by its EXIF tag and shrunk to the limits.
+    """Read the photograph in an uploaded file: upright by its EXIF tag, shrunk to the limits.
 
     Returns:
         (H, W, 3) uint8 RGB array.
+
     Raises:
         InputError: if it is no image, damaged, too large or too small. The message names the file
             without its folder, which is the server's own.
@@ -67,10 +69,11 @@ def read_upload(path, limits=Limits()):
         if min(image.shape[:2]) < MIN_SIDE:
             raise InputError(
                 f"{path}: is {original.shape[1]} x {original.shape[0]} px; give a photo that, with "
-                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the shorter"
+                f"its longer side at most {limits.max_side} px, has at least {MIN_SIDE} px on the "
+                "shorter"
             )
     except InputError as error:
-        raise InputError(str(error).replace(path, os.path.basename(path))) from error
+        raise InputError(str(error).replace(path, Path(path).name)) from error
     return np.ascontiguousarray(image)
 
 

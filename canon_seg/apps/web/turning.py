@@ -6,7 +6,6 @@ with it, by :mod:`canon_seg.coco.rotation`.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -32,14 +31,14 @@ class ObjectPrompt:
         box: x0, y0, x1, y1 edges in pixels, or None.
     """
 
-    points: Tuple[Tuple[float, float, int], ...] = ()
-    box: Optional[Tuple[float, float, float, float]] = None
+    points: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
 
     def __bool__(self):
         return bool(self.points) or self.box is not None
 
     def turned(self, degrees, height, width):
-        """The prompt on the turned canvas of a ``height`` x ``width`` photograph.
+        """Return the prompt on the turned canvas of a ``height`` x ``width`` photograph.
 
         At other angles than quarter turns a box becomes the upright box around the turned one.
         """
@@ -47,7 +46,9 @@ class ObjectPrompt:
         if points:
             xy = np.array([point[:2] for point in points], dtype=float) + 0.5
             xy = rotate_points(xy, degrees, height, width) - 0.5
-            points = tuple((*pair, label) for pair, (*_, label) in zip(xy.tolist(), points))
+            points = tuple(
+                (*pair, label) for pair, (*_, label) in zip(xy.tolist(), points, strict=True)
+            )
         if box is not None:
             edges = rotate_boxes(np.array([box], dtype=float), degrees, height, width)
             box = tuple(edges[0].tolist())
@@ -66,7 +67,7 @@ class EncodedPhoto:
 
 @dataclass(frozen=True)
 class Session:
-    """What one visitor has before them. Never changed: every step makes a new one.
+    """Hold what one visitor has before them; it never changes, and every step makes a new one.
 
     Attributes:
         upright, turned: the photograph as given, and at the angle chosen.
@@ -78,13 +79,13 @@ class Session:
     upright: EncodedPhoto
     turned: EncodedPhoto
     prompt: ObjectPrompt = ObjectPrompt()
-    corner: Optional[Tuple[int, int]] = None
+    corner: tuple[int, int] | None = None
     visited: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one way, plain or canonical, says of the turned photograph.
+    """Hold what one way, plain or canonical, says of the turned photograph.
 
     Attributes:
         mask: (H, W) bool, of the turned photograph.
@@ -98,7 +99,7 @@ class Answer:
 
 
 class Turner:
-    """The models, shared by all sessions; they keep nothing of any.
+    """Hold the models, which all sessions share; they keep nothing of any session.
 
     Args:
         sam: a `Sam` in eval mode.
@@ -125,12 +126,12 @@ class Turner:
         return photo
 
     def open(self, image, degrees, prompt=ObjectPrompt()):
-        """:class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
+        """Return the :class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
         upright = self.encode(image)
         return self.turn(Session(upright, upright, prompt), degrees)
 
     def turn(self, session, degrees):
-        """The session at another angle.
+        """Return the session at another angle.
 
         Raises:
             InputError: if the angle is no finite number.
@@ -147,7 +148,7 @@ class Turner:
         )
 
     def compare(self, session):
-        """Both ways on the turned photograph.
+        """Segment the turned photograph both ways, plain and canonical.
 
         Returns:
             (session, plain, canonical): the session with this angle among those visited, and an
@@ -180,16 +181,17 @@ class Turner:
 
 
 def pose_of(session):
-    """The :class:`canon_seg.images.canonicalizer.Pose` found in the turned photograph."""
+    """Return the :class:`canon_seg.images.canonicalizer.Pose` found in the turned photograph."""
     return session.turned.canonical.pose
 
 
 def click(session, tool, x, y):
-    """The session after a click on the upright photograph.
+    """Return the session after a click on the upright photograph.
 
     Args:
         tool: one of ``TOOLS``.
         x, y: pixel index.
+
     Raises:
         InputError: if the click is outside, the tool unknown, or there are too many clicks.
     """
@@ -204,7 +206,9 @@ def click(session, tool, x, y):
     if tool == BOX:
         if session.corner is None:
             return replace(session, corner=(x, y))
-        (left, right), (top, bottom) = (sorted(pair) for pair in zip(session.corner, (x, y)))
+        (left, right), (top, bottom) = (
+            sorted(pair) for pair in zip(session.corner, (x, y), strict=True)
+        )
         # The box holds both pixels that were clicked.
         prompt = replace(prompt, box=(left, top, right + 1, bottom + 1))
     elif tool in (OBJECT, BACKGROUND):
@@ -217,16 +221,16 @@ def click(session, tool, x, y):
 
 
 def clear(session):
-    """The session without prompts."""
+    """Return the session without prompts."""
     return replace(session, prompt=ObjectPrompt(), corner=None, visited={})
 
 
 def turn_mask(mask, degrees):
-    """An (H, W) bool mask on the canvas of its turned photograph; exact at quarter turns."""
+    """Turn an (H, W) bool mask onto its turned photograph's canvas; exact at quarter turns."""
     return decode_rle(rotate_rle(encode_mask(mask), degrees)).astype(bool)
 
 
 def iou(mask, other):
-    """Intersection over union of two bool masks, 0..1; two empty ones are the same."""
+    """Return the intersection over union of two bool masks, 0..1; two empty ones are the same."""
     union = np.count_nonzero(mask | other)
     return np.count_nonzero(mask & other) / union if union else 1.0
