@@ -24,8 +24,8 @@ from tiny_models import (
 )
 from toy_coco import write_toy_coco
 
+from canon_seg.apps import photographs
 from canon_seg.apps.drawing import zoom_factor
-from canon_seg.apps.files import inputs
 from canon_seg.apps.files.classes import Classes
 from canon_seg.apps.files.detectors import (
     detector_segment,
@@ -309,7 +309,7 @@ def test_photographs_of_scikit_image_are_the_default(run, monkeypatch):
     pytest.importorskip("skimage")
     samples = sample_photographs()
     assert 1 <= len(samples) <= 4 and all(path.is_file() for path in samples)
-    monkeypatch.setattr(inputs, "SAMPLES", inputs.SAMPLES[:1])
+    monkeypatch.setattr(photographs, "_PHOTOGRAPHS", photographs._PHOTOGRAPHS[:1])
     done = run("--output", "out", *ALL_MASKS)
     assert done.status == 0, done.err
     assert pictures("out") == ["astronaut.png"] and len(done.lines) == 1
@@ -763,7 +763,7 @@ def test_a_gpu_that_is_asked_for_and_absent_is_an_error(run):
 
 
 def test_without_scikit_image_the_extra_is_named(run, monkeypatch):
-    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
     done = run("--output", "out")
     assert done.status == 2 and "pip install scikit-image" in done.err
 

@@ -6,6 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canon_seg.core.group import C4 as CORE_C4
+from canon_seg.core.group import D4
 from canon_seg.geometry.group import C4
 from canon_seg.images import representative
 from canon_seg.images.arrays import turn_image, turned_copy
@@ -149,3 +151,42 @@ def test_turned_copies_do_not_depend_on_the_strides_of_what_is_turned(turns, dty
         assert torch.equal(copy, torch.rot90(planes, turns, (1, 2)))
         assert copy.stride() == copies[0].stride() and copy.dtype == dtype
         assert copy.data_ptr() != image.data_ptr()
+
+
+@given(images())
+def test_other_devices_compare_as_the_cpu_does(image):
+    """Tensors that are not on the CPU are compared where they are, by the same code."""
+    if image.dtype == np.uint16:
+        return
+    tensor = torch.from_numpy(image.copy())
+    pixels = tensor
+    if tensor.dtype.is_floating_point:
+        pixels = tensor.view({4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    elif tensor.dtype == torch.bool:
+        pixels = tensor.to(torch.uint8)
+    for turn in D4.elements:
+        rows = turn_image(tensor, turn).shape[0]
+        ours = representative._rows(pixels, turn, 0, rows)
+        whole = turn_image(pixels, turn).reshape(-1)
+        assert torch.equal(ours, whole)
+    for group in (CORE_C4, D4):
+        expected = representative_turns(image, group)
+        candidates = [
+            turn
+            for turn in group.elements
+            if turn_image(image, turn).shape[0] == min(image.shape[:2])
+        ]
+        blocks = [
+            representative._rows(pixels, turn, 0, min(image.shape[:2])) for turn in candidates
+        ]
+        assert tuple(representative._first_in_order(candidates, blocks)) == expected
+
+
+def test_half_precision_is_ordered_as_its_bits():
+    image = torch.tensor([[1.0, -1.0], [0.0, -0.0]], dtype=torch.float16)
+    assert representative_turns(image) == representative_turns(image.numpy())
+    brain = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for turn in CORE_C4.elements:
+        (found,) = representative_turns(turn_image(brain, turn))
+        (upright,) = representative_turns(brain)
+        assert torch.equal(turn_image(turn_image(brain, turn), found), turn_image(brain, upright))

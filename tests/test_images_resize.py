@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from canon_seg.images.resize import (
     MAX_ASPECT,
@@ -9,6 +11,7 @@ from canon_seg.images.resize import (
     network_size,
     normalize,
     resize_for_network,
+    resize_on_device,
 )
 
 sides = st.integers(1, 5000)
@@ -75,3 +78,14 @@ def test_normalize_by_hand():
     result = normalize(images)
     assert result.dtype == torch.float32
     assert result.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (64, 48), (90, 120)])
+def test_resizing_on_a_device_is_pillows_to_a_grey_level(size):
+    image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(0))
+    image = image.to(torch.uint8)
+    ours = resize_on_device(image, *size)
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size[::-1], Image.BILINEAR)
+    theirs = torch.from_numpy(np.array(pillow)).permute(2, 0, 1)
+    assert ours.dtype == torch.uint8 and ours.shape == theirs.shape
+    assert (ours.int() - theirs.int()).abs().max() <= 1

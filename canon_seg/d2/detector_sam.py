@@ -3,7 +3,6 @@
 import os
 from importlib.resources import files
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,9 +10,9 @@ from canon_seg.config.assets import resolve_asset, resolve_config
 from canon_seg.d2.capabilities import CANONICALIZED, capabilities, registered
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
+from canon_seg.d2.resizing import resize_for_model
 from canon_seg.errors import InputError
 from canon_seg.images.coordinates import PIXEL_STEP, snap
-from canon_seg.images.tensors import to_chw
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.data.transforms import ResizeShortestEdge
@@ -111,12 +110,9 @@ class BoxDetector(nn.Module):
             :class:`Prompts` in the frame of ``image``, boxes on the grid of 1/256 px.
         """
         height, width = image.shape[-2:]
-        array = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-        if self.flips_channels:
-            array = np.ascontiguousarray(array[..., ::-1])
-        array = self.resize.get_transform(array).apply_image(array)
+        resized = resize_for_model(image, self.resize, self.flips_channels)
         # detectron2's models bring their boxes to this height and width.
-        result = self.detector([{"image": to_chw(array), "height": height, "width": width}])[0]
+        result = self.detector([{"image": resized, "height": height, "width": width}])[0]
         if "instances" not in result:
             raise InputError(
                 f"{KEY}.CONFIG_FILE: this model gives {', '.join(sorted(result))} but no "

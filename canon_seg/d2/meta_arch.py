@@ -1,6 +1,5 @@
 """Put the canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,6 +10,7 @@ from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.instances import snap_instances, turn_instances
 from canon_seg.d2.merging import merge_detections, merge_prompted
+from canon_seg.d2.resizing import resize_for_model
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps
@@ -204,9 +204,7 @@ class CanonicalizedSegmenter(nn.Module):
         """Return the inputs with their image at the segmenter's size."""
         if self.resize is None:
             return {**inputs, "image": inputs["image"].contiguous()}
-        array = np.ascontiguousarray(inputs["image"].permute(1, 2, 0).cpu().numpy())
-        array = self.resize.get_transform(array).apply_image(array)
-        return {**inputs, "image": torch.as_tensor(np.ascontiguousarray(array.transpose(2, 0, 1)))}
+        return {**inputs, "image": resize_for_model(inputs["image"], self.resize)}
 
     def _segment(self, batch):
         """Return the segmenter's results for inputs not yet resized, by way of the cache."""

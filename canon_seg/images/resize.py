@@ -48,6 +48,25 @@ def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
     )[0]
 
 
+def resize_on_device(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize an 8-bit image where it is, by the filter that Pillow's bilinear resizing has.
+
+    Models are fed images that Pillow has resized. This is for images on other devices than the CPU,
+    which do not come back to it; the two differ by a grey level at most.
+
+    Args:
+        image: (3, H, W) tensor, values 0..255.
+        height, width: of the result.
+
+    Returns:
+        (3, height, width) uint8 tensor on the same device.
+    """
+    resized = F.interpolate(
+        image[None].float(), size=(height, width), mode="bilinear", antialias=True
+    )[0]
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Bring (B, 3, h, w) RGB values 0..255 of any type to the float32 values networks take."""
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255

@@ -8,7 +8,7 @@ from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
 from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
-from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_takes_it
+from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_takes_it, prompts_in
 
 
 class CanonicalImagePredictor:
@@ -102,9 +102,9 @@ class CanonicalImagePredictor:
             problem = problem or boxes_problem(edges, self._frame.size)
         if problem:
             raise InputError(problem)
-        frame = self._frame.with_prompts(
-            PredictorPrompts(points, edges, None if mask_input is None else np.asarray(mask_input))
-        )
+        logits = None if mask_input is None else np.asarray(mask_input)
+        given = PredictorPrompts(points, edges, logits)
+        frame = self._frame.with_prompts(prompts_in(self._frame, given))
         masks, scores, logits = self.predictor.predict(
             point_coords=frame.prompts.points,
             point_labels=point_labels,

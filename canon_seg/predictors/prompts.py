@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from canon_seg.core.action import act
+from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.turn import Turn
 from canon_seg.images.arrays import contiguous
 from canon_seg.images.coordinates import PIXEL_STEP, snap
+from canon_seg.sam.prompts import clip_boxes
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -55,6 +57,20 @@ class PredictorPrompts:
         ]
         logits = b"" if self.logits is None else np.ascontiguousarray(to_numpy(self.logits))
         return (*coords, logits if isinstance(logits, bytes) else logits.tobytes())
+
+
+def prompts_in(frame: CanonicalFrame, prompts: PredictorPrompts) -> PredictorPrompts:
+    """Return prompts with boxes that end where the image ends, as everywhere in this package.
+
+    Behind the identity canonicalizer a predictor gets just what was given, to the last bit.
+
+    Args:
+        frame: of the image.
+        prompts: in the frame of the given image.
+    """
+    if prompts.boxes is None or not frame.canonicalizer.snaps:
+        return prompts
+    return replace(prompts, boxes=clip_boxes(prompts.boxes, frame.size))
 
 
 def to_numpy(array: Any) -> np.ndarray:

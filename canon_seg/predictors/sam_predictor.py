@@ -13,6 +13,7 @@ from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.prompts import (
     PredictorPrompts,
     as_canonicalizer_takes_it,
+    prompts_in,
     to_numpy,
 )
 from canon_seg.sam.models import LongestSide
@@ -33,7 +34,8 @@ class CanonicalSamPredictor(SamPredictor):
 
     What is different:
 
-    - Coordinates are rounded to 1/256 px, so that turning is exact (not by the identity).
+    - Coordinates are rounded to 1/256 px, so that turning is exact, and boxes end where the image
+      ends (not by the identity).
     - Low-resolution logits are turned as the whole array, padding included, and are so taken again
       as ``mask_input``, exactly. For a turned image the padding is not at SAM's place, right and
       below: a ``mask_input`` that was made otherwise has to follow.
@@ -148,13 +150,12 @@ class CanonicalSamPredictor(SamPredictor):
         if problem := self._problem(point_coords, point_labels, box, mask_input, batched=False):
             self._official.predict(point_coords, point_labels, box, mask_input, **options)
             raise InputError(problem)
-        frame = self._frame.with_prompts(
-            PredictorPrompts(
-                None if point_coords is None else point_coords.astype(float),
-                None if box is None else box.astype(float),
-                None if mask_input is None else to_numpy(mask_input),
-            )
+        given = PredictorPrompts(
+            None if point_coords is None else point_coords.astype(float),
+            None if box is None else box.astype(float),
+            None if mask_input is None else to_numpy(mask_input),
         )
+        frame = self._frame.with_prompts(prompts_in(self._frame, given))
         masks, scores, logits = self._official.predict(
             frame.prompts.points, point_labels, frame.prompts.boxes, frame.prompts.logits, **options
         )
@@ -191,7 +192,8 @@ class CanonicalSamPredictor(SamPredictor):
         if problem := self._problem(points, point_labels, edges, mask_input, batched=True):
             self._official.predict_torch(point_coords, point_labels, boxes, mask_input, **options)
             raise InputError(problem)
-        frame = self._frame.with_prompts(PredictorPrompts(points, edges, mask_input))
+        given = PredictorPrompts(points, edges, mask_input)
+        frame = self._frame.with_prompts(prompts_in(self._frame, given))
         points, edges, mask = frame.prompts.points, frame.prompts.boxes, frame.prompts.logits
         if not self._is_plain(frame):
             size = self._official.original_size

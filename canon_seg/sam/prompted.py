@@ -10,6 +10,7 @@ from canon_seg.core import action
 from canon_seg.core.turn import Turn, turned_size
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.coordinates import turn_boxes
+from canon_seg.images.resize import resize_on_device
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompts import Prompts
 
@@ -135,10 +136,15 @@ class PromptedSam:
 
     def resize(self, image: torch.Tensor) -> torch.Tensor:
         """Resize as `SamPredictor` does: longest side to the model's, through 8-bit pixels, RGB."""
-        array = image.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        side = self.sam.image_encoder.img_size
+        if image.device.type != "cpu":  # it stays where it is
+            image = image.flip(0) if self.image_format == "BGR" else image
+            size = LongestSide.get_preprocess_shape(*image.shape[-2:], side)
+            return resize_on_device(image, *size).to(self.sam.device)
+        array = image.permute(1, 2, 0).to(torch.uint8).numpy()
         if self.image_format == "BGR":
             array = array[..., ::-1]
-        transform = LongestSide(self.sam.image_encoder.img_size)
+        transform = LongestSide(side)
         resized = transform.apply_image(np.ascontiguousarray(array))
         return torch.as_tensor(resized, device=self.sam.device).permute(2, 0, 1).contiguous()
 

@@ -1,16 +1,14 @@
 """Find the files to work on, and choose what to call their pictures."""
 
 import glob
-from importlib.util import find_spec
 from pathlib import Path
 
+from canon_seg.apps import photographs
 from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
 from canon_seg.images.folders import EXTENSIONS
 from canon_seg.images.reading import image_size
-
-SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
 def find_inputs(patterns, prompts):
@@ -76,16 +74,12 @@ def _files_in(folder):
 
 def sample_photographs():
     """List the photographs in scikit-image's own files: nothing is downloaded."""
-    spec = find_spec("skimage")
-    if spec is None:
+    paths = [photograph.path for photograph in photographs.sample_photographs()]
+    if not paths:
         raise InputError(
             "--input is missing, and scikit-image with its photographs is not installed: name an "
             "image, or pip install scikit-image"
         )
-    folder = Path(spec.origin).parent / "data"
-    paths = [folder / name for name in SAMPLES if (folder / name).is_file()]
-    if not paths:
-        raise InputError(f"--input is missing, and there are no photographs in {folder}")
     return paths
 
 
