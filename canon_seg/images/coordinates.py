@@ -67,7 +67,7 @@ def turn_boxes_xywh(boxes: Array, turn: "Turn | int", height: int, width: int) -
     height, width = _sizes(boxes, height, width)
     if turn.mirrored:
         x = width - x - w
-    turned: dict[int, tuple[Array, Array]] = {
+    turned = {
         0: (x, y, w, h),
         1: (y, width - x - w, h, w),
         2: (width - x - w, height - y - h, w, h),
