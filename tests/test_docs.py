@@ -70,9 +70,9 @@ def parse(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     entry_points = {
-        function.__doc__: function
+        function.__doc__.removeprefix("Run ").removesuffix("."): function
         for function in vars(console).values()
-        if getattr(function, "__doc__", None) and function.__doc__.startswith("canon-seg-")
+        if getattr(function, "__doc__", None) and function.__doc__.startswith("Run canon-seg-")
     }
 
     def run(words):

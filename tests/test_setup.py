@@ -90,7 +90,7 @@ class TestRequirements:
     def test_commands_are_there(self):
         for name, target in PROJECT["scripts"].items():
             module, _, function = target.partition(":")
-            assert getattr(importlib.import_module(module), function).__doc__ == name
+            assert getattr(importlib.import_module(module), function).__doc__ == f"Run {name}."
 
 
 class TestInstaller:

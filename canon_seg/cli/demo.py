@@ -237,6 +237,7 @@ def check_everything(cfg, is_asked_for):
     """Raise InputError where the config of a SAM does not go with looking for everything.
 
     Args:
+        cfg: config.
         is_asked_for: by --everything, not only for want of prompts.
     """
     keys = cfg.MODEL
@@ -291,6 +292,11 @@ def process_image(path, target, segment, prompts, all_turns, results):
     """Segment one image, write its pictures, and return the line to print.
 
     Args:
+        path: of the image.
+        target: path of the picture to write.
+        segment: :class:`canon_seg.apps.files.segment.Segment`.
+        prompts: of the image; empty for none.
+        all_turns: whether to segment all four turns of the image, and draw them side by side.
         results: :class:`Results` to add to, or None; so in the functions below.
     """
     start = time.perf_counter()

@@ -94,6 +94,7 @@ def plot_photos(images, captions, columns=4):
     Args:
         images: H x W x 3 uint8 RGB arrays, at least one.
         captions: a text below each.
+        columns: photographs in a row.
 
     Returns:
         matplotlib ``Figure``.

@@ -136,6 +136,7 @@ def reliability(confidence, right, num_bins=BINS):
     Args:
         confidence: (n,) probability of the likeliest pose of each image.
         right: (n,) whether that pose is the true one.
+        num_bins: how many bins.
 
     Returns:
         (error, bins): float in 0..1, and for each bin a dict of ``count``, ``accuracy`` and
@@ -176,6 +177,7 @@ def choose_mistakes(probabilities, count):
 
     Args:
         probabilities: (n, 4) array.
+        count: how many at most.
 
     Returns:
         list of up to ``count`` indices.

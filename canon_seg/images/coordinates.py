@@ -165,7 +165,7 @@ def _turn_xy(x: Array, y: Array, turn: "Turn | int", height: Any, width: Any) ->
     turn = exact_turn(turn)
     if turn.mirrored:
         x = width - x
-    turned = {
+    turned: dict[int, tuple[Array, Array]] = {
         0: (x, y),
         1: (y, width - x),
         2: (width - x, height - y),
@@ -196,5 +196,5 @@ def _columns(coords: Array, count: int) -> list[Array]:
 
 def _join(columns: Sequence[Array]) -> Array:
     if isinstance(columns[0], torch.Tensor):
-        return torch.cat(columns, dim=-1)
+        return torch.cat(list(columns), dim=-1)
     return np.concatenate(columns, axis=-1)

@@ -111,4 +111,5 @@ def _value(element: Any) -> int:
     bits: int = 8 * (
         element.element_size() if isinstance(element, torch.Tensor) else element.itemsize
     )
-    return int(element) % 2**bits
+    value: int = int(element) % 2**bits
+    return value

@@ -14,6 +14,7 @@ def network_size(height: int, width: int, input_size: int) -> tuple[int, int]:
     """Return the size at which the network sees an image of a given size.
 
     Args:
+        height, width: of the image, in pixels.
         input_size: shorter side in pixels, of the form 32 k + 1.
 
     Returns:
@@ -36,8 +37,9 @@ def resize_for_network(image: torch.Tensor, input_size: int) -> torch.Tensor:
         (3, h, w) tensor, uint8 for uint8 (rounded), else float; the input itself if it has that
         size already.
     """
-    size = network_size(*image.shape[-2:], input_size)
-    if tuple(image.shape[-2:]) == size:
+    height, width = image.shape[-2:]
+    size = network_size(height, width, input_size)
+    if (height, width) == size:
         return image
     if image.dtype in (torch.float16, torch.bfloat16) or (
         image.dtype == torch.uint8 and image.device.type != "cpu"

@@ -103,6 +103,7 @@ def _plain(value, done):
     All else raises UnpicklingError.
 
     Args:
+        value: what was unpickled.
         done: dict from id to result. What occurs many times is converted once: a small file of
             lists in lists could unfold to any size.
     """

@@ -28,11 +28,8 @@ def first_orientations(weight: torch.Tensor, order: int) -> torch.Tensor:
         (out_fields * orientations_kept(order), in_channels, k, k) tensor, a copy.
     """
     kept = orientations_kept(order)
-    return (
-        weight.unflatten(0, (-1, order))[:, :kept]
-        .flatten(0, 1)
-        .clone(memory_format=torch.contiguous_format)
-    )
+    filters = torch.unflatten(weight, 0, (-1, order))[:, :kept].flatten(0, 1)
+    return filters.clone(memory_format=torch.contiguous_format)
 
 
 def all_orientations(first: torch.Tensor, order: int, from_image: bool) -> torch.Tensor:
@@ -48,10 +45,11 @@ def all_orientations(first: torch.Tensor, order: int, from_image: bool) -> torch
     """
     kept = orientations_kept(order)
     turns = 4 * kept // order  # the smallest quarter turn in the group (4: none)
-    orientations = [first.unflatten(0, (-1, kept))]
+    orientations = [torch.unflatten(first, 0, (-1, kept))]
     for _ in range(order // kept - 1):
         before = orientations[-1]
         if not from_image:  # what comes in turns too
-            before = before.unflatten(2, (-1, order)).roll(kept, dims=3).flatten(2, 3)
+            fields = torch.unflatten(before, 2, (-1, order))
+            before = fields.roll(kept, dims=3).flatten(2, 3)
         orientations.append(turn_maps(before, turns))
     return torch.cat(orientations, dim=1).flatten(0, 1)

@@ -6,6 +6,8 @@ to rounding (the coordinates of prompts, boxes, scores) is computed as ever, in 
 
 import functools
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,12 +21,12 @@ KEYS = ("BFLOAT16", "COMPILE", "CHANNELS_LAST")
 _HEAVY_PARTS = ("sam.image_encoder", "detector.backbone", "backbone")
 
 
-def used_numerics(cfg):
+def used_numerics(cfg: Any) -> tuple[str, ...]:
     """Return those of ``KEYS`` that ``cfg.MODEL.SEGMENTER`` switches on."""
     return tuple(key for key in KEYS if cfg.MODEL.SEGMENTER[key])
 
 
-def speed_up(segmenter, keys, backend="inductor"):
+def speed_up(segmenter: Any, keys: Sequence[str], backend: str = "inductor") -> None:
     """Switch faster numerics on, in place. Names of parameters and their values stay.
 
     The same input gives the same bytes each time. An input's size decides which kernels run, so
@@ -57,7 +59,7 @@ def speed_up(segmenter, keys, backend="inductor"):
             part.compile(backend=backend, dynamic=None if hasattr(part, "img_size") else True)
 
 
-def heavy_parts(segmenter):
+def heavy_parts(segmenter: Any) -> list[Any]:
     """Return the modules of a segmenter that take most of its time."""
     parts = []
     for path in _HEAVY_PARTS:
@@ -68,11 +70,11 @@ def heavy_parts(segmenter):
     return parts
 
 
-def _channels_last(module, args):
+def _channels_last(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(value.contiguous(memory_format=torch.channels_last) for value in args)
 
 
-def _in_bfloat16(module, images):
+def _in_bfloat16(module: nn.Module, images: torch.Tensor) -> Any:
     """Wrap ``module.forward`` in autocast, its result in float32."""
     with torch.autocast(images.device.type, torch.bfloat16):
         features = type(module).forward(module, images)

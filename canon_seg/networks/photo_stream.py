@@ -33,8 +33,9 @@ def folder_weights(files: Sequence[str], power: float) -> np.ndarray:
     _, members, counts = np.unique(
         [str(Path(file).parent) for file in files], return_inverse=True, return_counts=True
     )
-    weights = counts[members] ** (power - 1.0)
-    return weights / weights.sum()
+    weights: np.ndarray = counts[members] ** (power - 1.0)
+    weights /= weights.sum()
+    return weights
 
 
 def choose_turns(files: Sequence[str], fraction: float, turns: int) -> np.ndarray:
@@ -190,7 +191,7 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
         if info:
             cv2.setNumThreads(0)  # the workers are the threads
         while True:
-            shape = self.shapes[rng.integers(len(self.shapes))]
+            shape = self.shapes[int(rng.integers(len(self.shapes)))]
             chosen = rng.choice(len(self.files), size=self.batch_size, p=self.weights)
             try:
                 batch = [self._load(index, shape, rng) for index in chosen]

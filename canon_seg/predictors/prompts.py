@@ -88,6 +88,7 @@ def as_canonicalizer_takes_it(
     Args:
         image: in the channel order ``image_format``.
         canonicalizer: a :class:`canon_seg.core.canonicalizer.Canonicalizer`.
+        image_format: "RGB" or "BGR".
     """
     if canonicalizer.image_format != image_format:
         image = image[..., ::-1]

@@ -106,6 +106,7 @@ def load_sam_weights(sam: Sam, path: str, key: str) -> None:
     """Load the weights of a `Sam`, in place, whatever wraps them in the file.
 
     Args:
+        sam: the `Sam`.
         path: as ``weights`` of :func:`load_sam`.
         key: config key or option that it came from, for messages.
 

@@ -21,6 +21,7 @@ def jitter_boxes(boxes, generator=None):
 
     Args:
         boxes: (N, 4) XYXY.
+        generator: torch.Generator; None for the global one.
 
     Returns:
         (N, 4), never inside out.
@@ -38,6 +39,7 @@ def sample_pixel(masks, generator=None):
 
     Args:
         masks: (N, H, W) bool; an empty mask gives any pixel.
+        generator: torch.Generator; None for the global one.
 
     Returns:
         (N, 2) float (x, y) pixel indices.

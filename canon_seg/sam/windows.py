@@ -52,6 +52,7 @@ def align(maps, images, windows, cells, side):
         images: (N,) int64, the map that each window looks at.
         windows: (N, 4).
         cells: of the windows, along each axis.
+        side: of the square in pixels.
 
     Returns:
         (N, C, cells, cells).

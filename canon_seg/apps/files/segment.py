@@ -170,8 +170,10 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
 
     Args:
         sam: a `Sam`.
+        count: how many at most.
         options: dict, of segment_anything's automatic mask generator.
         canonicalizer, image: see :class:`Segment`.
+        prompts: none.
     """
     points_per_batch = min(64, max(1, VALUES_PER_BATCH // (3 * image.shape[0] * image.shape[1])))
     generator = CanonicalSamAutomaticMaskGenerator(
@@ -197,8 +199,10 @@ def segment_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
 
     Args:
         prompted: :class:`PromptedSam`.
+        count: how many at most.
         min_iou: least predicted IoU.
         canonicalizer, image: see :class:`Segment`.
+        prompts: none.
     """
     frame = CanonicalFrame(
         canonicalizer, as_canonicalizer_takes_it(image, canonicalizer), votes=False
@@ -234,6 +238,8 @@ def objects_of_masks(masks, labels, size):
     """Make :class:`Objects` without scores of (H, W) bool arrays and their classes.
 
     Args:
+        masks: sequence of (H, W) bool arrays.
+        labels: class of each.
         size: (height, width) of the masks, of which there may be none.
     """
     masks = torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *size))

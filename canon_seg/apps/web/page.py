@@ -211,6 +211,7 @@ def launch(page, host, port, max_upload):
     """Serve the page, which asks nothing of other hosts, until it is interrupted.
 
     Args:
+        page: what :func:`build_page` returned.
         host, port: to listen on.
         max_upload: size of an uploaded file in megabytes.
     """

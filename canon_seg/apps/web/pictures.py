@@ -21,6 +21,7 @@ def draw_answer(image, prompt, answer, color):
     """Draw the turned photograph with the mask found and the outline of the expected one.
 
     Args:
+        image: the turned photograph, (H, W, 3) uint8 RGB.
         prompt: :class:`canon_seg.apps.web.turning.ObjectPrompt` in the frame of ``image``.
         answer: :class:`canon_seg.apps.web.turning.Answer`, or None for the photograph alone.
         color: RGB of the mask.

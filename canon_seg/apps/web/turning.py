@@ -189,6 +189,7 @@ def click(session, tool, x, y):
     """Return the session after a click on the upright photograph.
 
     Args:
+        session: :class:`Session`; not changed.
         tool: one of ``TOOLS``.
         x, y: pixel index.
 
