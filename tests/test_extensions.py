@@ -1,10 +1,10 @@
 """What a user adds from outside of the package: a canonicalizer, a scorer, an action."""
 
+import doctest
 import importlib
 import pkgutil
 import subprocess
 import sys
-from doctest import testmod
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_a_canonicalizer_from_outside_by_its_name_in_a_config():
         model.train()([{"image": photo()}])
 
 
-@pytest.mark.parametrize("key, kind", [("NAME", "canonicalizer"), ("SCORER.NAME", "scorer")])
+@pytest.mark.parametrize(("key", "kind"), [("NAME", "canonicalizer"), ("SCORER.NAME", "scorer")])
 def test_names_that_are_not_registered(key, kind):
     cfg = load_config("sam_tiny_c4.yaml", [f"MODEL.CANONICALIZER.{key}", "Nothing"])
     with pytest.raises(InputError, match=f"CANONICALIZER.{key}: 'Nothing' is not.*{kind}; known"):
@@ -148,12 +148,12 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name):
-    result = testmod(importlib.import_module(name))
+    result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 
 
 def test_there_are_examples_in_docstrings():
-    attempted = [testmod(importlib.import_module(name)).attempted for name in MODULES]
+    attempted = [doctest.testmod(importlib.import_module(name)).attempted for name in MODULES]
     assert sum(count > 0 for count in attempted) >= 5
 
 

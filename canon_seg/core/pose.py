@@ -25,8 +25,8 @@ class Pose:
         to_representative: the exact turns that take the image to the representative of its orbit,
             the one that was used first. There are several only if the image equals a turn of
             itself, and none if no representative was needed.
-        probability: of ``turn``, 0..1. Without it, it is looked up among ``probabilities``, where these begin
-            with the quarter turns in order, as those of C4 do.
+        probability: of ``turn``, 0..1. Without it, it is looked up among ``probabilities``, where
+            these begin with the quarter turns in order, as those of C4 do.
     """
 
     turn: Turn

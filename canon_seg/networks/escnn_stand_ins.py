@@ -8,8 +8,8 @@ which planar networks never build:
 
 - ``lie_learn`` asks for numpy below 2. Where it is absent, a stand-in is imported in its place,
   whose one function raises an error that names what is missing.
-- ``py3nj`` asks for a Fortran compiler. escnn does without it, by a slower method of its own, so that
-  there is no stand-in for it, which would take that away; only escnn's warning is not shown.
+- ``py3nj`` asks for a Fortran compiler. escnn does without it, by a slower method of its own, so
+  that there is no stand-in for it, which would take that away; only escnn's warning is not shown.
 
 escnn is not imported here.
 """

@@ -139,7 +139,8 @@ class PromptedSam:
         side = self.sam.image_encoder.img_size
         if image.device.type != "cpu":  # it stays where it is
             image = image.flip(0) if self.image_format == "BGR" else image
-            size = LongestSide.get_preprocess_shape(*image.shape[-2:], side)
+            height, width = image.shape[-2:]
+            size = LongestSide.get_preprocess_shape(height, width, side)
             return resize_on_device(image, *size).to(self.sam.device)
         array = image.permute(1, 2, 0).to(torch.uint8).numpy()
         if self.image_format == "BGR":
