@@ -7,7 +7,7 @@ from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 
 HASH_SIDE = 16
-NEAR = 48  # of 256 bits; two photographs of different things are about 128 apart
+NEAR = 40  # of 256 bits; photographs of different things are about 128 apart
 _BLOCK = 1024  # rows compared at once: bounds the memory
 
 
