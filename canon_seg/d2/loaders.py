@@ -10,8 +10,11 @@ from pycocotools.mask import decode
 from canon_seg.coco.masks import annotation_to_rle
 from canon_seg.d2.sam import image_size
 from canon_seg.errors import InputError
+from canon_seg.images.near_duplicates import split_by_content
 from canon_seg.images.reading import read_image
 from canon_seg.images.resize import network_size
+from canon_seg.networks.backbone import MIN_SIZE
+from canon_seg.networks.build import uses_backbone
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     build_photo_loader,
@@ -20,6 +23,7 @@ from canon_seg.networks.photo_stream import (
     folder_weights,
     list_photos,
 )
+from canon_seg.networks.pose_views import PoseStream
 from canon_seg.sam.models import LongestSide
 
 from detectron2.data import (
@@ -68,6 +72,12 @@ def split_photos(cfg):
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
+    if cfg.DATASETS.HELD_OUT == "BY_CONTENT":
+        return split_by_content(files, HOLDOUT_EVERY, cfg.DATASETS.SERIES)
+    if cfg.DATASETS.HELD_OUT != "EVERY_25TH":
+        raise InputError(
+            f"DATASETS.HELD_OUT is {cfg.DATASETS.HELD_OUT!r}; known: EVERY_25TH, BY_CONTENT"
+        )
     held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
     training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
     return training, held_out
@@ -216,13 +226,17 @@ def _build_photo_loader(cfg):
     files, _ = split_photos(cfg)
     if not 0 <= cfg.INPUT.CANVAS_FRACTION <= 1:
         raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
-    side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
-    longer = network_size(3, 4, side)
-    stream = PhotoStream(
+    if uses_backbone(cfg):
+        kind, shapes = PoseStream, _square_views(cfg)
+    else:
+        side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
+        longer = network_size(3, 4, side)
+        kind, shapes = PhotoStream, [longer, longer[::-1], (side, side)]
+    stream = kind(
         files,
         folder_weights(files, cfg.DATASETS.FOLDER_POWER),
         batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
-        shapes=[longer, longer[::-1], (side, side)],
+        shapes=shapes,
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
@@ -231,6 +245,18 @@ def _build_photo_loader(cfg):
         seed=np.random.randint(2**31),
     )
     return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _square_views(cfg):
+    sides = cfg.INPUT.VIEW_SIDES
+    if not sides or any(not isinstance(side, int) or side < MIN_SIZE for side in sides):
+        raise InputError(f"INPUT.VIEW_SIDES is {sides}; give sides of {MIN_SIZE} pixels or more")
+    if cfg.INPUT.CANVAS_FRACTION:
+        raise InputError(
+            "INPUT.CANVAS_FRACTION is for equivariant networks; set 0 with "
+            "MODEL.CANONICALIZER.SCORER.BACKBONE"
+        )
+    return [(side, side) for side in sides]
 
 
 def _is_object(annotation):

@@ -152,7 +152,8 @@ class CanonicalizedSegmenter(nn.Module):
         Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
-                ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
+                ``pose`` (optional, in training): quarter turns by which the image was turned on
+                purpose. ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
                 promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
                 a task weight.
@@ -263,7 +264,13 @@ class CanonicalizedSegmenter(nn.Module):
 
     def _losses(self, batched_inputs):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
-        logits = self.canonicalizer.logits(images)
+        # A prior of poses before the turn: the logits are turned back by it.
+        logits = torch.stack(
+            [
+                row.roll(-inputs.get("pose", 0))
+                for row, inputs in zip(self.canonicalizer.logits(images), batched_inputs)
+            ]
+        )
         losses = {
             "loss_prior": self.prior_weight * prior_loss(logits, self.prior, self.label_smoothing)
         }

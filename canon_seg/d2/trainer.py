@@ -21,6 +21,10 @@ from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
 from canon_seg.io.files import save_torch
+from canon_seg.networks.backbone import PoseNetwork
+from canon_seg.networks.backbone_weights import save_pose_network
+from canon_seg.networks.build import uses_backbone
+from canon_seg.networks.calibration import fit_temperature, representative_logits
 from canon_seg.networks.weights import save_canonicalizer
 
 from detectron2.engine import (
@@ -186,7 +190,7 @@ class Trainer(DefaultTrainer):
     def test_poses(self, files):
         """How well the trained canonicalizer finds the pose of upright photographs.
 
-        Measured on the upright photographs only: the network is equivariant, so their turned
+        Measured on the upright photographs only: the canonicalizer is equivariant, so their turned
         copies tell nothing new.
 
         Args:
@@ -195,17 +199,37 @@ class Trainer(DefaultTrainer):
             dict: ``pose_accuracy``, the fraction that is found upright, 0..1; ``pose_loss``, mean
             cross-entropy in nats.
         """
-        canonicalizer = self.trained.canonicalizer
-        was_training = canonicalizer.training
-        canonicalizer.eval()
-        try:
-            logits = torch.cat([canonicalizer.logits([self._read(file)]) for file in files])
-        finally:
-            canonicalizer.train(was_training)
+        logits = self._upright_logits(self.trained.canonicalizer, files)
         return {
             "pose_accuracy": float((logits.argmax(dim=1) == 0).float().mean()),
             "pose_loss": float(-logits.log_softmax(dim=1)[:, 0].mean()),
         }
+
+    @torch.no_grad()
+    def fit_temperatures(self):
+        """The temperature of a trained backbone for each number of passes, from held-out photographs.
+
+        Returns:
+            dict for :func:`canon_seg.networks.backbone_weights.save_pose_network`.
+        """
+        scorer, temperatures = self.trained.canonicalizer.scorer, {}
+        passes = scorer.passes
+        try:
+            for scorer.passes in (1, 0):
+                logits = self._upright_logits(scorer, self.held_out)
+                temperatures[scorer.passes] = fit_temperature(logits, [0] * len(logits))
+        finally:
+            scorer.passes = passes
+        return temperatures
+
+    def _upright_logits(self, scorer, files):
+        """(len(files), 4) logits of the photographs as they are, by way of their representatives."""
+        was_training = scorer.training
+        scorer.eval()
+        try:
+            return torch.stack([representative_logits(scorer, self._read(file)) for file in files])
+        finally:
+            scorer.train(was_training)
 
     def _read(self, file):
         image = torch.from_numpy(read_image(file, self.cfg.INPUT.FORMAT)).permute(2, 0, 1)
@@ -228,6 +252,13 @@ def _training_config(cfg):
                 "set GroupCanonicalizer, or train the segmenter itself as MODEL.META_ARCHITECTURE"
             )
         cfg.MODEL.CANONICALIZER.TRAINABLE = True
+        if uses_backbone(cfg):
+            if not trains_on_photos(cfg):
+                raise InputError(
+                    "MODEL.CANONICALIZER.SCORER.BACKBONE is trained on turned views of photographs "
+                    "alone; set MODEL.CANONICALIZER.TASK_WEIGHT to 0"
+                )
+            cfg.MODEL.CANONICALIZER.SCORER.PASSES = 1  # whatever looks at the orbit afterwards
         if trains_on_photos(cfg):
             cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""  # never run, so not even built
     cfg.freeze()
@@ -268,16 +299,19 @@ class WriteResults(HookBase):
     def after_step(self):
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
-            self._write()
+            self._write(at_end=done == self.trainer.max_iter)
 
-    def _write(self):
+    def _write(self, at_end):
         cfg, model = self.trainer.cfg, self.trainer.trained
         if hasattr(model, "canonicalizer"):
-            save_canonicalizer(
-                os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth"),
-                model.canonicalizer.network,
-                model.canonicalizer.input_size,
-            )
+            path = os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth")
+            network, size = model.canonicalizer.network, model.canonicalizer.input_size
+            if not isinstance(network, PoseNetwork):
+                save_canonicalizer(path, network, size)
+            else:
+                fits = at_end and self.trainer.held_out
+                temperatures = self.trainer.fit_temperatures() if fits else None
+                save_pose_network(path, network, size, temperatures)
         segmenter = getattr(model, "segmenter", model)
         if segmenter is not None and any(p.requires_grad for p in segmenter.parameters()):
             save_segmenter(os.path.join(cfg.OUTPUT_DIR, "segmenter.pth"), segmenter)

@@ -1,5 +1,8 @@
 """Photographs that look nearly alike, found by a hash of what is brighter than what."""
 
+import os
+import zlib
+
 import cv2
 import numpy as np
 
@@ -11,11 +14,37 @@ NEAR = 40  # of 256 bits; photographs of different things are about 128 apart
 _BLOCK = 1024  # rows compared at once: bounds the memory
 
 
+def split_by_content(files, every, series=()):
+    """Split photographs in two, those that look nearly alike on the same side.
+
+    Args:
+        files: paths.
+        every: one group of near duplicates in so many is held out, by a checksum of its first
+            photograph's file name: the same one, whatever other photographs there are before it.
+        series: names of folders of photographs in series, none of which are held out: frames of one
+            drive can look unlike and yet show the same street.
+
+    Returns:
+        (training files, held-out files), both in the given order.
+
+    Raises:
+        InputError: naming a file that cannot be read.
+    """
+    groups = group_near_duplicates(files)
+    training, held_out = [], []
+    for file, first in zip(files, groups):
+        checksum = zlib.crc32(os.path.basename(files[first]).encode())
+        in_series = os.path.basename(os.path.dirname(file)) in series
+        (training if in_series or checksum % every else held_out).append(file)
+    return training, held_out
+
+
 def difference_hash(image):
     """Hash an image by the sign of the change between neighbouring pixels of a 17 x 16 thumbnail.
 
     Args:
         image: H x W x 3 uint8.
+
     Returns:
         (256,) bool array.
     """
@@ -30,9 +59,11 @@ def group_near_duplicates(files, near=NEAR):
     Args:
         files: paths.
         near: bits of the hash in which two photographs of a group may differ.
+
     Returns:
         (len(files),) int array: the same number for photographs that are linked by a chain of near
         ones; it is the index of the first of them.
+
     Raises:
         InputError: naming a file that cannot be read.
     """

@@ -25,6 +25,7 @@ def trim_borders(image):
 
     Args:
         image: (3, H, W) tensor, values 0..255, any type.
+
     Returns:
         (3, h, w) view of it; at least a quarter of each side stays, or that side stays whole.
     """
@@ -63,6 +64,7 @@ def to_square(image, side):
     Args:
         image: (3, H, W) tensor, uint8 or float, values 0..255.
         side: pixels.
+
     Returns:
         (3, side, side) float32 tensor, values 0..255.
     """
@@ -78,6 +80,7 @@ def brighten(images):
 
     Args:
         images: (B, 3, h, w) float tensor, values 0..255.
+
     Returns:
         (B, 3, h, w) float tensor, values 0..255; well-exposed images are unchanged.
     """

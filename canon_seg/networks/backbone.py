@@ -12,6 +12,7 @@ from torch import nn
 from canon_seg.core.group import C4
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps
+from canon_seg.images.canonicalizer import GroupCanonicalizer, UncertainPoses
 from canon_seg.images.preparation import brighten, to_square, trim_borders
 
 KEY = "MODEL.CANONICALIZER.SCORER"
@@ -36,6 +37,7 @@ class PoseNetwork(nn.Module):
 
     Args:
         spec: :class:`BackboneSpec`.
+
     Raises:
         InputError: naming the config key, if timm does not know the backbone or it is of no use.
     """
@@ -60,6 +62,7 @@ class PoseNetwork(nn.Module):
 
         Args:
             images: (B, 3, h, w) float, see :meth:`normalize`.
+
         Returns:
             (B, N) logits.
         """
@@ -70,6 +73,7 @@ class PoseNetwork(nn.Module):
 
         Args:
             images: (B, 3, h, w), values 0..255.
+
         Returns:
             (B, 3, h, w) float32.
         """
@@ -83,6 +87,7 @@ class PoseNetwork(nn.Module):
         Args:
             state: dict from timm's names to tensors.
             source: where it came from, for messages.
+
         Raises:
             InputError: if they are another backbone's.
         """
@@ -111,6 +116,7 @@ class PoseNetwork(nn.Module):
 
         Args:
             count: how many stages; the stem is frozen with the first one. 0 freezes nothing.
+
         Raises:
             InputError: if the backbone has no such stages.
         """
@@ -156,6 +162,7 @@ class BackboneScorer(nn.Module):
         passes: how many turns of an image the network looks at. 1: the image as it is. 0: all of
             them; their log-probabilities, each turned back, are averaged (group averaging).
         temperature: what the logits are divided by, above 0; 1 leaves them as they are.
+
     Raises:
         InputError: naming the config key, if the network does not fit the group or a value is of no
             use.
@@ -189,11 +196,15 @@ class BackboneScorer(nn.Module):
 
         Args:
             images: sequence of (3, H, W) tensors, uint8 or float, values 0..255, any sizes. They
-                are shrunk on their own device and then go to the network's.
+                are shrunk on their own device and then go to the network's. In training mode they
+                are taken for views of :class:`~canon_seg.networks.pose_views.PoseStream`: squares
+                of one size that go to the network as they are.
+
         Returns:
             (len(images), 4) tensor whose log-softmax are the log-probabilities.
         """
-        inputs = torch.stack([self.prepare(image) for image in images])
+        prepared = images if self.training else [self.prepare(image) for image in images]
+        inputs = torch.stack(list(prepared))
         return self.logits_of_inputs(inputs.to(next(self.network.parameters()).device))
 
     forward = logits
@@ -203,6 +214,7 @@ class BackboneScorer(nn.Module):
 
         Args:
             image: (3, H, W) tensor, uint8 or float, values 0..255.
+
         Returns:
             (3, input_size, input_size) float32 tensor, values 0..255.
         """
@@ -213,6 +225,7 @@ class BackboneScorer(nn.Module):
 
         Args:
             inputs: (B, 3, side, side) tensor, values 0..255, on the network's device.
+
         Returns:
             (B, 4) logits.
         """
@@ -232,9 +245,32 @@ def average_over_turns(log_probabilities):
 
     Args:
         log_probabilities: (4, B, 4) tensor; entry (k, b, p) is about pose p of image b turned by k.
+
     Returns:
         (B, 4) tensor. Turning an image permutes its row.
     """
     return torch.stack(
         [row.roll(-turns, dims=1) for turns, row in enumerate(log_probabilities)]
     ).mean(dim=0)
+
+
+class BackboneCanonicalizer(GroupCanonicalizer):
+    """Predicts the pose with a :class:`BackboneScorer`, exactly equivariantly.
+
+    Args:
+        scorer: :class:`BackboneScorer`.
+        uncertain: see :class:`~canon_seg.images.canonicalizer.GroupCanonicalizer`.
+    """
+
+    def __init__(self, scorer, uncertain=UncertainPoses()):
+        super().__init__(
+            scorer.network,
+            input_size=scorer.input_size,
+            image_format=scorer.image_format,
+            uncertain=uncertain,
+        )
+        self.scorer = scorer
+
+    def logits(self, images):
+        """Score poses, see :meth:`BackboneScorer.logits`."""
+        return self.scorer.logits(images)

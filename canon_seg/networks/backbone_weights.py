@@ -17,7 +17,7 @@ _WEIGHTS = "MODEL.CANONICALIZER.WEIGHTS"
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def save_pose_network(path, network, input_size, temperatures):
+def save_pose_network(path, network, input_size, temperatures=None):
     """Write a trained network to a weights file.
 
     Args:
@@ -25,7 +25,8 @@ def save_pose_network(path, network, input_size, temperatures):
         network: :class:`PoseNetwork`, in any mode.
         input_size: side in pixels of the square that it was trained for.
         temperatures: dict from the number of passes, 1 and 0 (all), to what the logits are divided
-            by.
+            by; None before they are fitted.
+
     Raises:
         InputError: naming the file, if it cannot be written.
     """
@@ -42,7 +43,7 @@ def save_pose_network(path, network, input_size, temperatures):
             "group": GROUP,
             "backbone": network.spec.backbone,
             "input_size": int(input_size),
-            "temperatures": {int(k): float(v) for k, v in temperatures.items()},
+            "temperatures": {int(k): float(v) for k, v in (temperatures or {}).items()},
             "state": state,
         },
     )
@@ -54,9 +55,11 @@ def load_pose_network(path, backbone=""):
     Args:
         path: file written by :func:`save_pose_network`.
         backbone: the backbone that the config names; "" takes the file's.
+
     Returns:
         (network, input_size, temperatures): the network in eval mode, on the CPU, float32; the
         others as they were saved.
+
     Raises:
         InputError: naming the file, if it is missing, damaged or of another kind, of another
             backbone than the config's, or for another group.
@@ -83,6 +86,7 @@ def load_backbone_scorer(path, *, image_format, passes=1, backbone=""):
     Args:
         path, backbone: see :func:`load_pose_network`.
         image_format, passes: see :class:`BackboneScorer`.
+
     Raises:
         InputError: as :func:`load_pose_network` and :class:`BackboneScorer`.
     """

@@ -9,7 +9,15 @@ from canon_seg.images.canonicalizer import (
     UncertainPoses,
 )
 from canon_seg.images.resize import STRIDE
+from canon_seg.networks.backbone import (
+    BackboneCanonicalizer,
+    BackboneScorer,
+    BackboneSpec,
+    PoseNetwork,
+)
+from canon_seg.networks.backbone_weights import is_pose_network, load_pose_network
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
+from canon_seg.networks.imagenet import read_pretrained
 from canon_seg.networks.weights import load_canonicalizer
 
 
@@ -28,6 +36,9 @@ def build_canonicalizer(cfg):
             "IdentityCanonicalizer"
         )
     _check_order(keys.GROUP_ORDER, "")
+    uncertain = UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES)
+    if uses_backbone(cfg):
+        return BackboneCanonicalizer(build_backbone_scorer(cfg), uncertain)
     if keys.WEIGHTS:
         network, input_size = load_canonicalizer(
             resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
@@ -51,7 +62,55 @@ def build_canonicalizer(cfg):
         network,
         input_size=input_size,
         image_format=cfg.INPUT.FORMAT,
-        uncertain=UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES),
+        uncertain=uncertain,
+    )
+
+
+def uses_backbone(cfg):
+    """Tell whether the config's network is a pretrained backbone in place of an equivariant one.
+
+    Raises:
+        InputError: naming the weights file, if it is missing or damaged.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    if keys.NAME != "GroupCanonicalizer":
+        return False
+    if keys.WEIGHTS:
+        return is_pose_network(resolve_asset(keys.WEIGHTS))
+    return bool(keys.SCORER.BACKBONE)
+
+
+def build_backbone_scorer(cfg):
+    """Build the :class:`BackboneScorer` that ``cfg.MODEL.CANONICALIZER`` describes.
+
+    Raises:
+        InputError: naming the key that cannot be used.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    if keys.WEIGHTS:
+        network, input_size, temperatures = load_pose_network(
+            resolve_asset(keys.WEIGHTS), keys.SCORER.BACKBONE
+        )
+    elif keys.TRAINABLE:
+        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, C4.order))
+        input_size, temperatures = keys.INPUT_SIZE, {}
+        if keys.SCORER.PRETRAINED:
+            source = keys.SCORER.PRETRAINED
+            network.load_pretrained(read_pretrained(source), source)
+    else:
+        raise InputError(
+            "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
+            "MODEL.CANONICALIZER.TRAINABLE True to train MODEL.CANONICALIZER.SCORER.BACKBONE"
+        )
+    if keys.TRAINABLE:
+        network.freeze_stages(keys.SCORER.FREEZE_STAGES)
+        temperatures = {}
+    return BackboneScorer(
+        network,
+        input_size=input_size,
+        image_format=cfg.INPUT.FORMAT,
+        passes=keys.SCORER.PASSES,
+        temperature=temperatures.get(keys.SCORER.PASSES, 1.0),
     )
 
 

