@@ -54,6 +54,12 @@ class PoseNetwork(nn.Module):
         self.body = timm.create_model(
             spec.backbone, pretrained=False, num_classes=spec.num_poses
         ).to(memory_format=torch.channels_last)
+        # All poses equally likely at first: some models' own start is so sure of itself that it
+        # would shake the pretrained weights.
+        with torch.no_grad():
+            for name, value in self.body.named_parameters():
+                if name in self._classifier_entries():
+                    value.mul_(0) if name.endswith("bias") else value.normal_(std=0.01)
         # What the backbone's pretrained weights were made for, of values 0..1.
         self.mean, self.std = (self.body.pretrained_cfg[name] for name in ("mean", "std"))
 

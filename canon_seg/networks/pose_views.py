@@ -166,7 +166,8 @@ def compress(view, quality):
 
 def _trimmed(image):
     # As the network will see it.
-    return trim_borders(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return trim_borders(pixels).permute(1, 2, 0).numpy()
 
 
 def _resize(view, size):
