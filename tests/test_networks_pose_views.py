@@ -98,7 +98,8 @@ def test_photos_that_are_not_upright_count_by_their_turn(files, monkeypatch):
     for batch in islice(lying, 4):
         for example in batch:
             view = example["image"].permute(1, 2, 0).numpy()
-            assert brightest_side(view) == (example["pose"] + 1) % 4
+            lies = (brightest_side(view) - example["pose"]) % 4
+            assert lies in (1, 3)  # on its left side, mirrored on its right one
 
 
 def test_crops():

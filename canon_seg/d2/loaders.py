@@ -83,8 +83,12 @@ def split_photos(cfg):
     return training, held_out
 
 
-def build_train_loader(cfg):
+def build_train_loader(cfg, photos=None):
     """The loader for what the config trains: photographs alone, or annotated images.
+
+    Args:
+        cfg: config.
+        photos: the training files of :func:`split_photos`, where these are known already.
 
     Raises:
         InputError: if no training data are named, or some that cannot be used.
@@ -100,7 +104,7 @@ def build_train_loader(cfg):
                 "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
                 "DATASETS.TRAIN to registered COCO-format sets"
             )
-        return _build_photo_loader(cfg)
+        return _build_photo_loader(cfg, photos or split_photos(cfg)[0])
     if not cfg.DATASETS.TRAIN:
         raise InputError(
             "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
@@ -222,8 +226,7 @@ def _load_examples(names, filter_empty):
     return examples
 
 
-def _build_photo_loader(cfg):
-    files, _ = split_photos(cfg)
+def _build_photo_loader(cfg, files):
     if not 0 <= cfg.INPUT.CANVAS_FRACTION <= 1:
         raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
     if uses_backbone(cfg):

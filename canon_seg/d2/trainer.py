@@ -70,8 +70,8 @@ class Trainer(DefaultTrainer):
             cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg)
-        self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
+        photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
+        loader = self.build_train_loader(cfg, photos)
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         # The prompts drawn by a process may leave parts of SAM unused, others in each process:
         # without this flag the processes would wait for each other's gradients for ever.
@@ -90,8 +90,8 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @classmethod
-    def build_train_loader(cls, cfg):
-        return build_train_loader(cfg)
+    def build_train_loader(cls, cfg, photos=None):
+        return build_train_loader(cfg, photos)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
@@ -223,10 +223,12 @@ class Trainer(DefaultTrainer):
         return temperatures
 
     def _upright_logits(self, scorer, files):
-        """(len(files), 4) logits of the photographs as they are, by way of their representatives."""
+        """(len(files), 4) logits of the photographs as they are."""
         was_training = scorer.training
         scorer.eval()
         try:
+            if not isinstance(scorer.network, PoseNetwork):  # an equivariant one needs no more
+                return torch.cat([scorer.logits([self._read(file)]) for file in files])
             return torch.stack([representative_logits(scorer, self._read(file)) for file in files])
         finally:
             scorer.train(was_training)
