@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional import need
 from test_d2_loaders import write_photos
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from torch import nn
@@ -22,9 +23,11 @@ from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged
 from canon_seg.errors import InputError
+from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
 
 needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
@@ -406,6 +409,80 @@ def test_poses_of_upright_photos(tmp_path, photos):
     result = trainer.test_poses(trainer.held_out * 3)
     assert result["pose_accuracy"] == 0 and result["pose_loss"] == pytest.approx(9, abs=0.01)
     assert canonicalizer.training
+
+
+def backbone_config(folder, photos, *options):
+    """timm's smallest network in place of an equivariant one."""
+    scorer = "MODEL.CANONICALIZER.SCORER"
+    return config(
+        folder,
+        *["DATASETS.PHOTOS", f"['{photos}']", "MODEL.CANONICALIZER.INPUT_SIZE", "64"],
+        *["INPUT.VIEW_SIDES", "[32, 64]", "SOLVER.OPTIMIZER", "ADAMW"],
+        *[f"{scorer}.BACKBONE", "test_efficientnet", f"{scorer}.FREEZE_STAGES", "1"],
+        *["SOLVER.EMA_DECAY", "0.5", "MODEL.CANONICALIZER.LABEL_SMOOTHING", "0.1"],
+        *options,
+    )
+
+
+def test_training_a_backbone(tmp_path, photos):
+    need("timm")
+    cfg = backbone_config(
+        tmp_path,
+        photos,
+        *["MODEL.CANONICALIZER.SCORER.PASSES", "0", "TEST.EVAL_PERIOD", "1"],
+        *["DATASETS.HELD_OUT", "BY_CONTENT", "SOLVER.IMS_PER_BATCH", "4"],
+    )
+    trainer = Trainer(cfg)
+    assert trainer.held_out and trainer.model.canonicalizer.scorer.passes == 1
+    before = copy.deepcopy(trainer.model.canonicalizer.scorer.network.state_dict())
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    after = trainer.model.canonicalizer.scorer.network.state_dict()
+    assert torch.equal(before["body.conv_stem.weight"], after["body.conv_stem.weight"])
+    assert not torch.equal(before["body.conv_head.weight"], after["body.conv_head.weight"])
+    logged = metrics(tmp_path)
+    for name in ("total_loss", "canonicalizer/identity_rate", "held_out/pose_accuracy"):
+        assert np.isfinite(logged[name])
+    network, input_size, temperatures = load_pose_network(str(tmp_path / "canonicalizer.pth"))
+    assert input_size == 64 and temperatures.keys() == {0, 1}
+    averaged = trainer.averaged.module.canonicalizer.network
+    for name, value in averaged.named_parameters():
+        assert torch.equal(network.get_parameter(name), value.half().float())
+
+
+def test_poses_turn_the_prior_along(tmp_path, photos):
+    """The loss is small exactly where the network says by how much each view was turned."""
+    need("timm")
+    model = Trainer(backbone_config(tmp_path, photos)).model
+    views = [{"image": torch.zeros(3, 32, 32), "pose": pose} for pose in (3, 0, 2)]
+    for shift, low in ((0, True), (1, False)):
+        said = torch.stack([20 * torch.eye(4)[(v["pose"] + shift) % 4] for v in views])
+        model.canonicalizer.scorer.logits = lambda images, said=said: said
+        with EventStorage() as storage:
+            loss = float(model(views)["loss_prior"])
+            assert storage.latest()["canonicalizer/identity_rate"][0] == float(low)
+        assert (loss < 2) == low
+
+
+def test_a_backbone_does_not_train_through_the_segmenter(tmp_path, photos, toy):
+    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "1.0", "DATASETS.TRAIN", f"('{toy}',)"]
+    with pytest.raises(InputError, match="SCORER.BACKBONE is trained on turned views"):
+        Trainer(backbone_config(tmp_path, photos, *options))
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("INPUT.VIEW_SIDES", "[8]", "INPUT.VIEW_SIDES is .8.; give sides of 32 pixels or more"),
+        ("INPUT.VIEW_SIDES", "[]", "INPUT.VIEW_SIDES is ..; give"),
+        ("INPUT.CANVAS_FRACTION", "0.5", "INPUT.CANVAS_FRACTION is for equivariant networks"),
+        ("DATASETS.HELD_OUT", "SOME", "DATASETS.HELD_OUT is 'SOME'; known: EVERY_25TH, BY_CONTENT"),
+    ],
+)
+def test_bad_keys_of_backbone_training(tmp_path, photos, key, value, message):
+    need("timm")
+    with pytest.raises(InputError, match=message):
+        Trainer(backbone_config(tmp_path, photos, key, value))
 
 
 @needs_escnn

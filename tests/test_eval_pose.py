@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from optional import need
 from PIL import Image
 from tiny_models import random_image
 
 from canon_seg.cli import eval_pose
 from canon_seg.errors import run_main
+from canon_seg.evaluation.stress import KINDS
+from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.networks.backbone_weights import save_pose_network
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
 
@@ -177,3 +181,38 @@ def test_the_embedded_canonicalizer(evaluate, tmp_path):
     result = json.loads((tmp_path / "pose.json").read_text())
     assert result["accuracy"] > 0.7 and result["ece"] < 0.2
     assert result["turned"] == {"photos": 8, "agreeing": 8}
+
+
+def test_stress(evaluate, toy):
+    arguments = ["--images", "photos", "--output", "stress.json"]
+    status, output, _ = evaluate(*arguments, "--stress")
+    assert status == 0
+    stress = json.loads((toy / "stress.json").read_text())["stress"]
+    assert list(stress) == list(KINDS)
+    for kind, row in stress.items():
+        assert 0 <= row["accuracy"] <= 1 and 0 <= row["ece"] <= 1
+        line = next(line for line in output.splitlines() if line.startswith(kind))
+        assert float(line.split()[1]) == pytest.approx(row["accuracy"], abs=5e-4)
+    evaluate(*arguments)
+    assert "stress" not in json.loads((toy / "stress.json").read_text())
+
+
+def test_a_pretrained_backbone(evaluate, toy):
+    need("timm")
+    network = PoseNetwork(BackboneSpec("test_efficientnet"))
+    save_pose_network(toy / "backbone.pth", network, 64, {1: 2.0, 0: 1.0})
+    status, _, _ = evaluate(
+        *["--images", "photos", "--output", "backbone.json"],
+        *["MODEL.CANONICALIZER.SCORER.PASSES", "0"],
+        weights="backbone.pth",
+    )
+    assert status == 0
+    measured = json.loads((toy / "backbone.json").read_text())
+    assert measured["network"] == {
+        "name": "test_efficientnet",
+        "input_size": 64,
+        "passes": 0,
+        "temperature": 1.0,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+    assert measured["turned"]["agreeing"] == measured["turned"]["photos"]

@@ -25,10 +25,12 @@ from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.evaluation.stress import KINDS
 from canon_seg.images.folders import list_photos
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
+from canon_seg.networks.backbone_scorer import BackboneScorer
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.weights import count_free_parameters
 
@@ -55,6 +57,11 @@ def parse_arguments():
         default=0.0,
         metavar="DEGREES",
         help="rotate each photograph by this first, -45 to 45; default: 0",
+    )
+    parser.add_argument(
+        "--stress",
+        action="store_true",
+        help="measure the photographs with borders, under-exposed, tiny and as panoramas, too",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
     parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
@@ -102,6 +109,10 @@ def main():
             "not get poses that turn along: the confusion does not hold",
             file=sys.stderr,
         )
+    stressed = {}
+    for kind in KINDS if args.stress else ():
+        found, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, stress=kind)
+        stressed[kind] = {k: measure_poses(found, prior)[k] for k in ("accuracy", "ece")}
     names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
     pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
     save_figure(pictures[0], plot_poses(measured, args.images))
@@ -129,11 +140,14 @@ def main():
         {
             **measured,
             "turned": {"photos": turned, "agreeing": agreeing},
+            **({"stress": stressed} if args.stress else {}),
             "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
             "config": describe(args, cfg),
         },
     )
     print(format_measures(measured))
+    if stressed:
+        print(format_stress(measured, stressed))
     print("written:", output, *pictures, *([details] if details else []))
 
 
@@ -153,14 +167,24 @@ def check_outputs(output, details):
 
 def describe_network(canonicalizer, weights):
     """Describe what was evaluated: ``parameters`` are the trained ones, as papers count them."""
-    spec = canonicalizer.scorer.network.spec
+    scorer = canonicalizer.scorer
+    count = sum(parameter.numel() for parameter in scorer.parameters())
+    if isinstance(scorer, BackboneScorer):
+        return {
+            "name": scorer.network.spec.backbone,
+            "input_size": scorer.input_size,
+            "passes": scorer.passes,
+            "temperature": scorer.temperature,
+            "parameters": count,
+        }
+    spec = scorer.network.spec
     return {
         "name": spec.name,
         "fields": list(spec.fields),
         "depth": spec.depth,
         "input_size": canonicalizer.scorer.input_size,
         "parameters": count_free_parameters(weights),
-        "exported_parameters": sum(p.numel() for p in canonicalizer.scorer.network.parameters()),
+        "exported_parameters": count,
     }
 
 
@@ -171,12 +195,22 @@ def describe(args, cfg):
         "options": args.options,
         "images": args.images,
         "angle": args.angle,
+        "stress": args.stress,
         "limit": args.limit,
         "canonicalizer_weights": cfg.MODEL.CANONICALIZER.WEIGHTS,
         "prior": list(cfg.MODEL.CANONICALIZER.PRIOR),
         "device": cfg.MODEL.DEVICE,
         "versions": {"canon_seg": canon_seg.__version__, "torch": torch.__version__},
     }
+
+
+def format_stress(measured, stressed):
+    """A table of the kinds of stress, one line each: accuracy and its change, calibration error."""
+    lines = [f"{'':15}accuracy  change    ECE"]
+    for name, row in {"as they are": measured, **stressed}.items():
+        change = row["accuracy"] - measured["accuracy"]
+        lines.append(f"{name:15}{row['accuracy']:8.3f}{change:+8.3f}{row['ece']:8.4f}")
+    return "\n".join(lines)
 
 
 def format_measures(measured):

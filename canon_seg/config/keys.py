@@ -51,6 +51,17 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.SCORER = CN()
     # "NetworkScorer": the equivariant network of WEIGHTS or NETWORK; or one that was registered.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+    # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
+    # none. A weights file brings its own; a name beside it must be the same.
+    cfg.MODEL.CANONICALIZER.SCORER.BACKBONE = ""
+    # Its weights from ImageNet, to train from: a file, or package://NAME/PATH for a file of an
+    # installed Python package; "" starts from random weights.
+    cfg.MODEL.CANONICALIZER.SCORER.PRETRAINED = ""
+    # Its first stages that keep these weights: most of the time of training goes into them.
+    cfg.MODEL.CANONICALIZER.SCORER.FREEZE_STAGES = 0
+    # Turns of an image that it looks at: 1, or 0 for all of the group, whose log-probabilities are
+    # averaged.
+    cfg.MODEL.CANONICALIZER.SCORER.PASSES = 1
 
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
@@ -128,6 +139,11 @@ def add_canon_seg_config(cfg):
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
     # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75
+    # Which photographs are kept out of training to watch it, one in 25. "EVERY_25TH": by place in
+    # the list. "BY_CONTENT": by name, photographs that look nearly alike on the same side.
+    cfg.DATASETS.HELD_OUT = "EVERY_25TH"
+    # Subfolders of photographs in series, as of a drive: with BY_CONTENT all of them are trained on.
+    cfg.DATASETS.SERIES = []
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0
     # For studies: this fraction of the training photographs is turned, always the same ones.
@@ -136,6 +152,9 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.TURNED_BY = 0
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
+    # Sides in pixels of the square views that a SCORER.BACKBONE is trained on, one drawn for each
+    # batch.
+    cfg.INPUT.VIEW_SIDES = [128, 160, 192]
     # Share of the photographs for the prior loss that are shown tilted by up to 42 degrees with
     # plain corners, so that poses are found off the quarter turns too.
     cfg.INPUT.CANVAS_FRACTION = 0.0

@@ -7,13 +7,17 @@ from canon_seg.d2.catalog import check_registered, load_examples
 from canon_seg.d2.mapped_loader import build_mapped_loader
 from canon_seg.errors import InputError
 from canon_seg.images.folders import list_photos
+from canon_seg.images.near_duplicates import split_by_content
 from canon_seg.images.resize import network_size
+from canon_seg.networks.backbone import MIN_SIZE
+from canon_seg.networks.build import uses_backbone
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     build_photo_loader,
     choose_turns,
     folder_weights,
 )
+from canon_seg.networks.pose_views import PoseStream
 
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data import transforms as T
@@ -44,15 +48,25 @@ def split_photos(cfg):
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
+    if cfg.DATASETS.HELD_OUT == "BY_CONTENT":
+        return split_by_content(files, HOLDOUT_EVERY, cfg.DATASETS.SERIES)
+    if cfg.DATASETS.HELD_OUT != "EVERY_25TH":
+        raise InputError(
+            f"DATASETS.HELD_OUT is {cfg.DATASETS.HELD_OUT!r}; known: EVERY_25TH, BY_CONTENT"
+        )
     held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
     training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
     return training, held_out
 
 
-def build_train_loader(cfg):
+def build_train_loader(cfg, photos=None):
     """Build the loader for what the config trains: photographs alone, or annotated images.
 
     A meta-architecture may bring a loader of its own (see :mod:`canon_seg.d2.capabilities`).
+
+    Args:
+        cfg: config.
+        photos: the training files of :func:`split_photos`, where these are known already.
 
     Raises:
         InputError: if no training data are named, or some that cannot be used.
@@ -68,7 +82,7 @@ def build_train_loader(cfg):
                 "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
                 "DATASETS.TRAIN to registered COCO-format sets"
             )
-        return _build_photo_loader(cfg)
+        return _build_photo_loader(cfg, photos or split_photos(cfg)[0])
     if not cfg.DATASETS.TRAIN:
         raise InputError(
             "no training data: a segmenter's losses need annotated images, set DATASETS.TRAIN to "
@@ -119,17 +133,20 @@ def _detection_mapper(cfg):
     return DatasetMapper(**{**options, "augmentations": options["augmentations"] + added})
 
 
-def _build_photo_loader(cfg):
-    files, _ = split_photos(cfg)
+def _build_photo_loader(cfg, files):
     if not 0 <= cfg.INPUT.CANVAS_FRACTION <= 1:
         raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
-    side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
-    longer = network_size(3, 4, side)
-    stream = PhotoStream(
+    if uses_backbone(cfg):
+        kind, shapes = PoseStream, _square_views(cfg)
+    else:
+        side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
+        longer = network_size(3, 4, side)
+        kind, shapes = PhotoStream, [longer, longer[::-1], (side, side)]
+    stream = kind(
         files,
         folder_weights(files, cfg.DATASETS.FOLDER_POWER),
         batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
-        shapes=[longer, longer[::-1], (side, side)],
+        shapes=shapes,
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
@@ -138,3 +155,15 @@ def _build_photo_loader(cfg):
         seed=np.random.randint(2**31),
     )
     return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _square_views(cfg):
+    sides = cfg.INPUT.VIEW_SIDES
+    if not sides or any(not isinstance(side, int) or side < MIN_SIZE for side in sides):
+        raise InputError(f"INPUT.VIEW_SIDES is {sides}; give sides of {MIN_SIZE} pixels or more")
+    if cfg.INPUT.CANVAS_FRACTION:
+        raise InputError(
+            "INPUT.CANVAS_FRACTION is for equivariant networks; set 0 with "
+            "MODEL.CANONICALIZER.SCORER.BACKBONE"
+        )
+    return [(side, side) for side in sides]

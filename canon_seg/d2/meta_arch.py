@@ -5,6 +5,7 @@ from torch import nn
 
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.prior import alignment, check_label_smoothing, check_prior, prior_loss
+from canon_seg.core.scorer import GridDistribution
 from canon_seg.core.turn import inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
@@ -152,7 +153,8 @@ class CanonicalizedSegmenter(nn.Module):
         Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
-                ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
+                ``pose`` (optional, in training): quarter turns by which the image was turned on
+                purpose. ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
                 promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
                 a task weight.
@@ -258,6 +260,14 @@ class CanonicalizedSegmenter(nn.Module):
     def _losses(self, batched_inputs):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         found = self.canonicalizer.scores(images)
+        if any("pose" in inputs for inputs in batched_inputs):
+            # Views that were turned: what is said of them is turned back, for one prior of all.
+            group = found.group
+            rows = [
+                one.act(group.inverse(inputs.get("pose", 0))).logits
+                for one, inputs in zip(found, batched_inputs, strict=True)
+            ]
+            found = GridDistribution(group, torch.cat(rows))
         logits = found.logits
         losses = {
             "loss_prior": self.prior_weight * prior_loss(logits, self.prior, self.label_smoothing)

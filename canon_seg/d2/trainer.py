@@ -22,6 +22,9 @@ from canon_seg.errors import InputError
 from canon_seg.images.reading import read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
+from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.networks.build import uses_backbone
+from canon_seg.networks.calibration import fit_temperature, representative_logits
 
 from detectron2.engine import (
     AMPTrainer,
@@ -68,8 +71,8 @@ class Trainer(DefaultTrainer):
             cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.scorer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg)
-        self.held_out = split_photos(cfg)[1] if trains_on_photos(cfg) else []
+        photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
+        loader = self.build_train_loader(cfg, photos)
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         # Without this flag the processes would wait for ever for gradients of unused parameters.
         unused = capabilities(segmenter_class(cfg)).leaves_parameters_unused
@@ -88,9 +91,9 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @classmethod
-    def build_train_loader(cls, cfg):
+    def build_train_loader(cls, cfg, photos=None):
         """Build the loader of training data."""
-        return build_train_loader(cfg)
+        return build_train_loader(cfg, photos)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
@@ -196,7 +199,7 @@ class Trainer(DefaultTrainer):
     def test_poses(self, files):
         """Measure how well the trained canonicalizer finds the pose of upright photographs.
 
-        Measured on the upright photographs only: the network is equivariant, so their turned
+        Measured on the upright photographs only: the canonicalizer is equivariant, so their turned
         copies tell nothing new.
 
         Args:
@@ -206,17 +209,40 @@ class Trainer(DefaultTrainer):
             dict: ``pose_accuracy``, the fraction that is found upright, 0..1; ``pose_loss``, mean
             cross-entropy in nats.
         """
-        canonicalizer = self.trained.canonicalizer
-        was_training = canonicalizer.training
-        canonicalizer.eval()
-        try:
-            logits = torch.cat([canonicalizer.scores([self._read(file)]).logits for file in files])
-        finally:
-            canonicalizer.train(was_training)
+        logits = self._upright_logits(self.trained.canonicalizer, files)
         return {
             "pose_accuracy": float((logits.argmax(dim=1) == 0).float().mean()),
             "pose_loss": float(-logits.log_softmax(dim=1)[:, 0].mean()),
         }
+
+    @torch.no_grad()
+    def fit_temperatures(self):
+        """Fit the temperatures of a trained backbone on held-out photographs, in place."""
+        scorer = self.trained.canonicalizer.scorer
+        if not isinstance(scorer, BackboneScorer):
+            return
+        fitted, passes = {}, scorer.passes
+        try:
+            for scorer.passes in (1, 0):
+                logits = self._upright_logits(self.trained.canonicalizer, self.held_out)
+                fitted[scorer.passes] = fit_temperature(logits, [0] * len(logits))
+        finally:
+            scorer.passes = passes
+        scorer.temperatures = fitted
+
+    def _upright_logits(self, canonicalizer, files):
+        """Return (len(files), 4) logits of the photographs as they are."""
+        was_training = canonicalizer.training
+        canonicalizer.eval()
+        try:
+            if not isinstance(canonicalizer.scorer, BackboneScorer):
+                # An equivariant network needs no representative to be measured.
+                scores = canonicalizer.scores
+                return torch.cat([scores([self._read(file)]).logits for file in files])
+            scorer = canonicalizer.scorer
+            return torch.stack([representative_logits(scorer, self._read(file)) for file in files])
+        finally:
+            canonicalizer.train(was_training)
 
     def _read(self, file):
         return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
@@ -238,6 +264,13 @@ def _training_config(cfg):
                 "set GroupCanonicalizer, or train the segmenter itself as MODEL.META_ARCHITECTURE"
             )
         cfg.MODEL.CANONICALIZER.TRAINABLE = True
+        if uses_backbone(cfg):
+            if not trains_on_photos(cfg):
+                raise InputError(
+                    "MODEL.CANONICALIZER.SCORER.BACKBONE is trained on turned views of photographs "
+                    "alone; set MODEL.CANONICALIZER.TASK_WEIGHT to 0"
+                )
+            cfg.MODEL.CANONICALIZER.SCORER.PASSES = 1  # whatever looks at the orbit afterwards
         if trains_on_photos(cfg):
             cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""  # never run, so not even built
     cfg.freeze()
@@ -282,11 +315,13 @@ class WriteResults(HookBase):
         """Write the weights where a checkpoint is due."""
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
-            self._write()
+            self._write(at_end=done == self.trainer.max_iter)
 
-    def _write(self):
+    def _write(self, at_end):
         cfg, model = self.trainer.cfg, self.trainer.trained
         if hasattr(model, "canonicalizer"):
+            if at_end and self.trainer.held_out:
+                self.trainer.fit_temperatures()
             model.canonicalizer.save(os.path.join(cfg.OUTPUT_DIR, "canonicalizer.pth"))
         segmenter = getattr(model, "segmenter", model)
         if segmenter is not None and any(p.requires_grad for p in segmenter.parameters()):

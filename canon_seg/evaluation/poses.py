@@ -15,6 +15,7 @@ from tqdm import tqdm
 from canon_seg.core.group import C4, permutation
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError
+from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.representative import representative_turns
@@ -24,7 +25,9 @@ from canon_seg.images.tilt import rotate_image
 BINS = 15  # of confidence, as in Guo et al. 2017
 
 
-def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, progress=True):
+def find_poses(
+    canonicalizer, files, image_format, *, angle=0.0, num_turned=0, stress=None, progress=True
+):
     """Find the pose distributions of photographs, read one by one.
 
     Args:
@@ -34,6 +37,8 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
         angle: degrees counterclockwise by which each is rotated first, onto a larger canvas.
         num_turned: that many photographs, spread over ``files``, are really turned, to see whether
             their poses turn along.
+        stress: a kind of :mod:`canon_seg.evaluation.stress` that each photograph meets first; None
+            for none.
         progress: whether to show a progress bar.
 
     Returns:
@@ -49,6 +54,7 @@ def find_poses(canonicalizer, files, image_format, *, angle=0.0, num_turned=0, p
     for index, file in enumerate(tqdm(files, unit="photo", disable=not progress)):
         try:
             image = rotate_image(read_image(file, image_format), angle)
+            image = stress_image(image, stress) if stress else image
         except InputError as error:
             unreadable.append(str(error))
             continue

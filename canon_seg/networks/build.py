@@ -4,10 +4,15 @@ from typing import Any
 
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
+from canon_seg.core.group import C4
 from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
+from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.networks.backbone_weights import is_pose_network, load_pose_network
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
+from canon_seg.networks.imagenet import read_pretrained
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
 
@@ -26,13 +31,17 @@ def build_canonicalizer(cfg: Any) -> Canonicalizer:
 
 @SCORERS.register("NetworkScorer")
 def build_network_scorer(cfg: Any) -> Scorer:
-    """Build the scorer whose equivariant network is in a weights file, or is to be trained.
+    """Build the scorer whose network is in a weights file, or is to be trained.
+
+    The file, or SCORER.BACKBONE, tells a backbone from an equivariant network.
 
     Raises:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER
     _check_order(keys.GROUP_ORDER, keys.GROUP_ORDER, "")
+    if uses_backbone(cfg):
+        return build_backbone_scorer(cfg)
     if keys.WEIGHTS:
         network, input_size = load_canonicalizer(
             resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
@@ -49,6 +58,54 @@ def build_network_scorer(cfg: Any) -> Scorer:
     _check_order(network.spec.group_order, keys.GROUP_ORDER, origin)
     with of_key(f"MODEL.CANONICALIZER.INPUT_SIZE{origin}"):
         return NetworkScorer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
+
+
+def uses_backbone(cfg: Any) -> bool:
+    """Tell whether the config's network is a pretrained backbone in place of an equivariant one.
+
+    Raises:
+        InputError: naming the weights file, if it is missing or damaged.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    if keys.NAME != "GroupCanonicalizer":
+        return False
+    if keys.WEIGHTS:
+        return is_pose_network(resolve_asset(keys.WEIGHTS))
+    return bool(keys.SCORER.BACKBONE)
+
+
+def build_backbone_scorer(cfg: Any) -> BackboneScorer:
+    """Build the :class:`BackboneScorer` that ``cfg.MODEL.CANONICALIZER`` describes.
+
+    Raises:
+        InputError: naming the key that cannot be used.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    if keys.WEIGHTS:
+        network, input_size, temperatures = load_pose_network(
+            resolve_asset(keys.WEIGHTS), keys.SCORER.BACKBONE
+        )
+    elif keys.TRAINABLE:
+        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, C4.order))
+        input_size, temperatures = keys.INPUT_SIZE, {}
+        if keys.SCORER.PRETRAINED:
+            source = keys.SCORER.PRETRAINED
+            network.load_pretrained(read_pretrained(source), source)
+    else:
+        raise InputError(
+            "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
+            "MODEL.CANONICALIZER.TRAINABLE True to train MODEL.CANONICALIZER.SCORER.BACKBONE"
+        )
+    if keys.TRAINABLE:
+        network.freeze_stages(keys.SCORER.FREEZE_STAGES)
+        temperatures = {}
+    return BackboneScorer(
+        network,
+        input_size=input_size,
+        image_format=cfg.INPUT.FORMAT,
+        passes=keys.SCORER.PASSES,
+        temperatures=temperatures,
+    )
 
 
 def network_spec(cfg: Any) -> NetworkSpec:

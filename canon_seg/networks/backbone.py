@@ -1,0 +1,155 @@
+"""Any network as judge of the pose: timm's image models with one output per pose.
+
+Nothing in such a network is equivariant. The canonicalizer is nonetheless: the network is shown the
+representative of an image's orbit, which is the same whichever way the image was turned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from canon_seg.core.group import C4
+from canon_seg.errors import InputError
+
+KEY = "MODEL.CANONICALIZER.SCORER"
+MIN_SIZE = 32  # pixels: the stride of most backbones
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What it takes to build a :class:`PoseNetwork`.
+
+    Attributes:
+        backbone: name of a timm model.
+        num_poses: elements of the group, one output each.
+    """
+
+    backbone: str
+    num_poses: int = len(C4.elements or ())
+
+
+class PoseNetwork(nn.Module):
+    """A timm model, pooled globally, with a linear layer from its features to pose logits.
+
+    Args:
+        spec: :class:`BackboneSpec`.
+
+    Raises:
+        InputError: naming the config key, if timm does not know the backbone or it is of no use.
+    """
+
+    def __init__(self, spec):
+        super().__init__()
+        timm = _import_timm()
+        if not timm.is_model(spec.backbone):
+            raise InputError(
+                f"{KEY}.BACKBONE is {spec.backbone!r}, which timm {timm.__version__} does not know; "
+                "timm.list_models() lists the names"
+            )
+        self.spec = spec
+        self.body = timm.create_model(
+            spec.backbone, pretrained=False, num_classes=spec.num_poses
+        ).to(memory_format=torch.channels_last)
+        # All poses equally likely at first: some models' own start is so sure of itself that it
+        # would shake the pretrained weights.
+        with torch.no_grad():
+            for name, value in self.body.named_parameters():
+                if name in self._classifier_entries():
+                    value.mul_(0) if name.endswith("bias") else value.normal_(std=0.01)
+        # What the backbone's pretrained weights were made for, of values 0..1.
+        self.mean, self.std = (self.body.pretrained_cfg[name] for name in ("mean", "std"))
+
+    def forward(self, images):
+        """Score the poses of images.
+
+        Args:
+            images: (B, 3, h, w) float, see :meth:`normalize`.
+
+        Returns:
+            (B, N) logits.
+        """
+        return self.body(images.contiguous(memory_format=torch.channels_last))
+
+    def normalize(self, images):
+        """Scale RGB images to what the backbone takes.
+
+        Args:
+            images: (B, 3, h, w), values 0..255.
+
+        Returns:
+            (B, 3, h, w) float32.
+        """
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
+        return (images.float() - mean) / std
+
+    def load_pretrained(self, state, source):
+        """Take over the weights of a pretrained backbone, all but its classifier.
+
+        Args:
+            state: dict from timm's names to tensors.
+            source: where it came from, for messages.
+
+        Raises:
+            InputError: if they are another backbone's.
+        """
+        classifier = self._classifier_entries()
+        own = {name: v for name, v in self.body.state_dict().items() if name not in classifier}
+        wrong = [n for n, v in own.items() if n not in state or state[n].shape != v.shape]
+        unknown = [n for n in state if n not in own and n not in classifier]
+        if wrong or unknown:
+            raise InputError(
+                f"{source} ({KEY}.PRETRAINED) holds weights of another backbone than "
+                f"{KEY}.BACKBONE {self.spec.backbone!r} (see {(wrong + unknown)[0]}); give those "
+                "that belong to it"
+            )
+        self.body.load_state_dict({name: state[name] for name in own}, strict=False)
+
+    def _classifier_entries(self):
+        names = self.body.pretrained_cfg["classifier"]
+        names = (names,) if isinstance(names, str) else names
+        return {f"{name}.{entry}" for name in names for entry in ("weight", "bias")}
+
+    def freeze_stages(self, count):
+        """Keep the first stages as they were pretrained, batch statistics included.
+
+        They see the finest maps, so that most of the time of training goes into them, and know
+        what they need to know: edges and textures.
+
+        Args:
+            count: how many stages; the stem is frozen with the first one. 0 freezes nothing.
+
+        Raises:
+            InputError: if the backbone has no such stages.
+        """
+        self.frozen = []
+        if count:
+            stages = getattr(self.body, "blocks", None)
+            if not hasattr(self.body, "conv_stem") or stages is None or len(stages) < count:
+                raise InputError(
+                    f"{KEY}.FREEZE_STAGES is {count}, but {self.spec.backbone!r} has no such "
+                    "stages; set 0"
+                )
+            self.frozen = [self.body.conv_stem, self.body.bn1, *stages[:count]]
+            for module in self.frozen:
+                module.requires_grad_(False)
+        self.train(self.training)
+
+    frozen = ()
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+
+def _import_timm():
+    try:
+        import timm  # noqa: PLC0415 - only such networks need it
+    except ImportError as error:
+        raise InputError(
+            f"{KEY}.BACKBONE needs the package timm; install it: pip install timm"
+        ) from error
+    return timm

@@ -1,0 +1,111 @@
+"""The file that a trained :class:`~canon_seg.networks.backbone.PoseNetwork` lives in.
+
+Half precision, with all that its scorer needs: the group, the backbone, the size of its input, and
+one temperature for each number of passes.
+"""
+
+from canon_seg.core.group import C4
+from canon_seg.errors import InputError
+from canon_seg.io.checkpoint import load_state, load_torch_file
+from canon_seg.io.files import save_torch
+from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
+
+FORMAT = "canon_seg.pose_network"
+VERSION = 1
+GROUP = "C4"
+_WEIGHTS = "MODEL.CANONICALIZER.WEIGHTS"
+_BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def save_pose_network(path, network, input_size, temperatures=None):
+    """Write a trained network to a weights file.
+
+    Args:
+        path: the file; replaced at once when it is complete.
+        network: :class:`PoseNetwork`, in any mode.
+        input_size: side in pixels of the square that it was trained for.
+        temperatures: dict from the number of passes, 1 and 0 (all), to what the logits are divided
+            by; None before they are fitted.
+
+    Raises:
+        InputError: naming the file, if it cannot be written.
+    """
+    state = {
+        # Variances may leave the range of half precision, and their bytes are few.
+        name: (value if name.endswith(_BATCH_STATISTICS) else value.half()).cpu()
+        for name, value in network.state_dict().items()
+    }
+    save_torch(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "group": GROUP,
+            "backbone": network.spec.backbone,
+            "input_size": int(input_size),
+            "temperatures": {int(k): float(v) for k, v in (temperatures or {}).items()},
+            "state": state,
+        },
+    )
+
+
+def load_pose_network(path, backbone=""):
+    """Build a network from a weights file.
+
+    Args:
+        path: file written by :func:`save_pose_network`.
+        backbone: the backbone that the config names; "" takes the file's.
+
+    Returns:
+        (network, input_size, temperatures): the network in eval mode, on the CPU, float32; the
+        others as they were saved.
+
+    Raises:
+        InputError: naming the file, if it is missing, damaged or of another kind, of another
+            backbone than the config's, or for another group.
+    """
+    contents = _read(path)
+    if backbone and backbone != contents["backbone"]:
+        raise InputError(
+            f"{path} ({_WEIGHTS}) holds weights of the backbone {contents['backbone']!r}, but "
+            f"{KEY}.BACKBONE is {backbone!r}; make them one, or set it to '' to take the file's"
+        )
+    if contents["group"] != GROUP:
+        raise InputError(
+            f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {GROUP} is "
+            "supported"
+        )
+    network = PoseNetwork(BackboneSpec(contents["backbone"], len(C4.elements or ())))
+    load_state(network, contents["state"], path, _WEIGHTS)
+    return network.eval(), contents["input_size"], contents["temperatures"]
+
+
+def is_pose_network(path):
+    """Tell whether a weights file is one of :func:`save_pose_network`.
+
+    Raises:
+        InputError: naming the file, if it is missing or damaged.
+    """
+    contents = load_torch_file(path, _WEIGHTS)
+    return isinstance(contents, dict) and contents.get("format") == FORMAT
+
+
+_TYPES = {"group": str, "backbone": str, "input_size": int, "temperatures": dict, "state": dict}
+
+
+def _read(path):
+    contents = load_torch_file(path, _WEIGHTS)
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is no pose network's weights file ({_WEIGHTS}); give one that "
+            "tools/train_net.py wrote with MODEL.CANONICALIZER.SCORER.BACKBONE set"
+        )
+    if contents.get("version") != VERSION:
+        raise InputError(
+            f"{path} ({_WEIGHTS}) has version {contents.get('version')} of its format, this "
+            f"program reads {VERSION}; get a newer canon_seg"
+        )
+    for name, kind in _TYPES.items():
+        if not isinstance(contents.get(name), kind):
+            raise InputError(f"{path} ({_WEIGHTS}) is damaged: its {name} is not what it should be")
+    return contents
