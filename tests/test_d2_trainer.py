@@ -445,7 +445,7 @@ def test_training_a_backbone(tmp_path, photos):
         assert np.isfinite(logged[name])
     network, input_size, temperatures = load_pose_network(str(tmp_path / "canonicalizer.pth"))
     assert input_size == 64 and temperatures.keys() == {0, 1}
-    averaged = trainer.averaged.module.canonicalizer.network
+    averaged = trainer.averaged.module.canonicalizer.scorer.network
     for name, value in averaged.named_parameters():
         assert torch.equal(network.get_parameter(name), value.half().float())
 
