@@ -4,6 +4,7 @@ Nothing in such a network is equivariant. The canonicalizer is nonetheless: the 
 representative of an image's orbit, which is the same whichever way the image was turned.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,13 +43,13 @@ class PoseNetwork(nn.Module):
         InputError: naming the config key, if timm does not know the backbone or it is of no use.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         timm = _import_timm()
         if not timm.is_model(spec.backbone):
             raise InputError(
-                f"{KEY}.BACKBONE is {spec.backbone!r}, which timm {timm.__version__} does not know; "
-                "timm.list_models() lists the names"
+                f"{KEY}.BACKBONE is {spec.backbone!r}, which timm {timm.__version__} does not "
+                "know; timm.list_models() lists the names"
             )
         self.spec = spec
         self.body = timm.create_model(
@@ -63,7 +64,7 @@ class PoseNetwork(nn.Module):
         # What the backbone's pretrained weights were made for, of values 0..1.
         self.mean, self.std = (self.body.pretrained_cfg[name] for name in ("mean", "std"))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score the poses of images.
 
         Args:
@@ -74,7 +75,7 @@ class PoseNetwork(nn.Module):
         """
         return self.body(images.contiguous(memory_format=torch.channels_last))
 
-    def normalize(self, images):
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Scale RGB images to what the backbone takes.
 
         Args:
@@ -87,7 +88,7 @@ class PoseNetwork(nn.Module):
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
         return (images.float() - mean) / std
 
-    def load_pretrained(self, state, source):
+    def load_pretrained(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """Take over the weights of a pretrained backbone, all but its classifier.
 
         Args:
@@ -114,7 +115,7 @@ class PoseNetwork(nn.Module):
         names = (names,) if isinstance(names, str) else names
         return {f"{name}.{entry}" for name in names for entry in ("weight", "bias")}
 
-    def freeze_stages(self, count):
+    def freeze_stages(self, count: int) -> None:
         """Keep the first stages as they were pretrained, batch statistics included.
 
         They see the finest maps, so that most of the time of training goes into them, and know
@@ -139,9 +140,10 @@ class PoseNetwork(nn.Module):
                 module.requires_grad_(False)
         self.train(self.training)
 
-    frozen = ()
+    frozen: Sequence[nn.Module] = ()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "PoseNetwork":
+        """Set the mode as nn.Module does; frozen stages stay in eval mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -176,7 +178,15 @@ class BackboneScorer(nn.Module):
 
     group = C4
 
-    def __init__(self, network, *, input_size, image_format, passes=1, temperature=1.0):
+    def __init__(
+        self,
+        network: PoseNetwork,
+        *,
+        input_size: int,
+        image_format: str,
+        passes: int = 1,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
         if network.spec.num_poses != self.group.order:
             raise InputError(
@@ -197,7 +207,7 @@ class BackboneScorer(nn.Module):
         self.passes = passes
         self.temperature = temperature
 
-    def logits(self, images):
+    def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Score the poses of images as they are; differentiable with respect to the network.
 
         Args:
@@ -215,7 +225,7 @@ class BackboneScorer(nn.Module):
 
     forward = logits
 
-    def prepare(self, image):
+    def prepare(self, image: torch.Tensor) -> torch.Tensor:
         """Make the network's input of an image, but for the normalisation.
 
         Args:
@@ -226,7 +236,7 @@ class BackboneScorer(nn.Module):
         """
         return to_square(trim_borders(image), self.input_size)
 
-    def logits_of_inputs(self, inputs):
+    def logits_of_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Score the poses of squares from :meth:`prepare`, or of training views like them.
 
         Args:
@@ -246,7 +256,7 @@ class BackboneScorer(nn.Module):
         return average_over_turns(logits.log_softmax(dim=2)) / self.temperature
 
 
-def average_over_turns(log_probabilities):
+def average_over_turns(log_probabilities: torch.Tensor) -> torch.Tensor:
     """Average what is said of the turns of an image, as said of the image.
 
     Args:
@@ -268,15 +278,15 @@ class BackboneCanonicalizer(GroupCanonicalizer):
         uncertain: see :class:`~canon_seg.images.canonicalizer.GroupCanonicalizer`.
     """
 
-    def __init__(self, scorer, uncertain=UncertainPoses()):
+    def __init__(self, scorer: BackboneScorer, uncertain: UncertainPoses | None = None) -> None:
         super().__init__(
             scorer.network,
             input_size=scorer.input_size,
             image_format=scorer.image_format,
-            uncertain=uncertain,
+            uncertain=uncertain or UncertainPoses(),
         )
         self.scorer = scorer
 
-    def logits(self, images):
+    def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Score poses, see :meth:`BackboneScorer.logits`."""
         return self.scorer.logits(images)
