@@ -471,7 +471,7 @@ def test_a_backbone_does_not_train_through_the_segmenter(tmp_path, photos, toy):
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
+    ("key", "value", "message"),
     [
         ("INPUT.VIEW_SIDES", "[8]", "INPUT.VIEW_SIDES is .8.; give sides of 32 pixels or more"),
         ("INPUT.VIEW_SIDES", "[]", "INPUT.VIEW_SIDES is ..; give"),

@@ -31,7 +31,7 @@ def test_kinds(photo, kind):
 
 
 @pytest.mark.parametrize(
-    "kind, place",
+    ("kind", "place"),
     [
         ("letterbox", np.s_[15:75]),
         ("pillarbox", np.s_[:, 22:112]),

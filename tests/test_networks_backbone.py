@@ -163,7 +163,7 @@ def test_temperature(network):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"passes": 2}, f"{KEY}.PASSES is 2; give 1, or 0"),
         ({"input_size": 16}, "MODEL.CANONICALIZER.INPUT_SIZE is 16; give at least 32"),

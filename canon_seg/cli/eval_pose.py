@@ -205,7 +205,7 @@ def describe(args, cfg):
 
 
 def format_stress(measured, stressed):
-    """A table of the kinds of stress, one line each: accuracy and its change, calibration error."""
+    """Format a table of the kinds of stress: accuracy, its change, and the calibration error."""
     lines = [f"{'':15}accuracy  change    ECE"]
     for name, row in {"as they are": measured, **stressed}.items():
         change = row["accuracy"] - measured["accuracy"]

@@ -142,7 +142,7 @@ def add_canon_seg_config(cfg):
     # Which photographs are kept out of training to watch it, one in 25. "EVERY_25TH": by place in
     # the list. "BY_CONTENT": by name, photographs that look nearly alike on the same side.
     cfg.DATASETS.HELD_OUT = "EVERY_25TH"
-    # Subfolders of photographs in series, as of a drive: with BY_CONTENT all of them are trained on.
+    # Subfolders of photographs in series, as of a drive: BY_CONTENT trains on all of these.
     cfg.DATASETS.SERIES = []
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0

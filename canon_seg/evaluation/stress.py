@@ -17,25 +17,25 @@ FEW_PIXELS = 32  # px, shorter side
 PANORAMA = 6.0  # width over height
 
 
-def letterbox(image):
+def letterbox(image: np.ndarray) -> np.ndarray:
     """Add black bars above and below, each a quarter of the height."""
     bar = round(BAR * image.shape[0])
     return _with_border(image, bar, bar, 0, 0, 0)
 
 
-def pillarbox(image):
+def pillarbox(image: np.ndarray) -> np.ndarray:
     """Add black bars at the left and the right, each a quarter of the width."""
     bar = round(BAR * image.shape[1])
     return _with_border(image, 0, 0, bar, bar, 0)
 
 
-def wide_frame(image):
+def wide_frame(image: np.ndarray) -> np.ndarray:
     """Add a white frame, a quarter of the shorter side wide."""
     width = round(FRAME * min(image.shape[:2]))
     return _with_border(image, width, width, width, width, 255)
 
 
-def phone_bars(image):
+def phone_bars(image: np.ndarray) -> np.ndarray:
     """Add a phone's bars: a black one above with white signs, a white one below with black keys."""
     height, width = image.shape[:2]
     above, below = (max(3, round(share * height)) for share in PHONE_BARS)
@@ -51,12 +51,12 @@ def phone_bars(image):
     return image
 
 
-def under_exposed(image):
+def under_exposed(image: np.ndarray) -> np.ndarray:
     """Darken to 0.15 of the brightness, in whole steps of 8 bits."""
     return (image * EXPOSURE).astype(np.uint8)
 
 
-def few_pixels(image):
+def few_pixels(image: np.ndarray) -> np.ndarray:
     """Shrink to a shorter side of 32 px; smaller images stay as they are."""
     height, width = image.shape[:2]
     scale = min(1.0, FEW_PIXELS / min(height, width))
@@ -64,7 +64,7 @@ def few_pixels(image):
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def panorama(image):
+def panorama(image: np.ndarray) -> np.ndarray:
     """Cut a strip out of the middle that is six times as wide as it is high."""
     height, width = image.shape[:2]
     high = max(1, min(height, round(width / PANORAMA)))
@@ -83,7 +83,7 @@ KINDS = {
 }
 
 
-def stress_image(image, kind):
+def stress_image(image: np.ndarray, kind: str) -> np.ndarray:
     """Do to an upright photograph what a kind of stress does.
 
     Args:

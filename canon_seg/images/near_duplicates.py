@@ -1,7 +1,8 @@
 """Photographs that look nearly alike, found by a hash of what is brighter than what."""
 
-import os
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ NEAR = 40  # of 256 bits; photographs of different things are about 128 apart
 _BLOCK = 1024  # rows compared at once: bounds the memory
 
 
-def split_by_content(files, every, series=()):
+def split_by_content(
+    files: Sequence[str], every: int, series: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Split photographs in two, those that look nearly alike on the same side.
 
     Args:
@@ -31,15 +34,16 @@ def split_by_content(files, every, series=()):
         InputError: naming a file that cannot be read.
     """
     groups = group_near_duplicates(files)
-    training, held_out = [], []
-    for file, first in zip(files, groups):
-        checksum = zlib.crc32(os.path.basename(files[first]).encode())
-        in_series = os.path.basename(os.path.dirname(file)) in series
+    training: list[str] = []
+    held_out: list[str] = []
+    for file, first in zip(files, groups, strict=True):
+        checksum = zlib.crc32(Path(files[first]).name.encode())
+        in_series = Path(file).parent.name in series
         (training if in_series or checksum % every else held_out).append(file)
     return training, held_out
 
 
-def difference_hash(image):
+def difference_hash(image: np.ndarray) -> np.ndarray:
     """Hash an image by the sign of the change between neighbouring pixels of a 17 x 16 thumbnail.
 
     Args:
@@ -53,7 +57,7 @@ def difference_hash(image):
     return (small[:, 1:] > small[:, :-1]).ravel()
 
 
-def group_near_duplicates(files, near=NEAR):
+def group_near_duplicates(files: Sequence[str], near: int = NEAR) -> np.ndarray:
     """Put photographs that look nearly alike, turned copies and mirror images included, together.
 
     Args:
@@ -78,7 +82,7 @@ def group_near_duplicates(files, near=NEAR):
         views.append([difference_hash(v) for view in turned for v in (view, view[:, ::-1])])
     # Bits as signs: a product of two hashes counts the bits that agree less those that do not.
     signs = np.array(hashes, np.float32) * 2 - 1
-    views = np.array(views, np.float32).transpose(1, 0, 2) * 2 - 1
+    turned_signs = np.array(views, np.float32).transpose(1, 0, 2) * 2 - 1
 
     def root(index):
         while parent[index] != index:
@@ -87,10 +91,10 @@ def group_near_duplicates(files, near=NEAR):
         return index
 
     least = signs.shape[1] - 2 * near
-    for turned in views:
+    for turned in turned_signs:
         for start in range(0, len(files), _BLOCK):
             agreement = turned[start : start + _BLOCK] @ signs.T
-            for row, column in zip(*np.nonzero(agreement >= least)):
+            for row, column in np.argwhere(agreement >= least):
                 first, second = sorted((root(start + row), root(column)))
                 parent[second] = first
     return np.array([root(index) for index in range(len(files))])

@@ -18,7 +18,7 @@ MAX_GAIN = 10.0
 _SAMPLES = 256  # pixels of a line that are looked at
 
 
-def trim_borders(image):
+def trim_borders(image: torch.Tensor) -> torch.Tensor:
     """Cut plain borders off an image: letterboxes, pillarboxes, frames.
 
     A line of pixels belongs to the border if it is of one colour, the same as the outermost line's.
@@ -58,7 +58,7 @@ def _trim_rows(image):
     return image[:, top : height - bottom]
 
 
-def to_square(image, side):
+def to_square(image: torch.Tensor, side: int) -> torch.Tensor:
     """Squash an image to a square, with anti-aliasing.
 
     Args:
@@ -75,7 +75,7 @@ def to_square(image, side):
     )[0].float()
 
 
-def brighten(images):
+def brighten(images: torch.Tensor) -> torch.Tensor:
     """Scale the brightness of dark images so that their brightest places are bright.
 
     Args:

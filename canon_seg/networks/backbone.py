@@ -1,9 +1,6 @@
-"""Any network as judge of the pose: timm's image models with one output per pose.
+"""Build pose networks of timm's image models: a pretrained backbone with one output per pose."""
 
-Nothing in such a network is equivariant. The canonicalizer is nonetheless: the network is shown the
-representative of an image's orbit, which is the same whichever way the image was turned.
-"""
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +15,7 @@ MIN_SIZE = 32  # pixels: the stride of most backbones
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What it takes to build a :class:`PoseNetwork`.
+    """Hold what it takes to build a :class:`PoseNetwork`.
 
     Attributes:
         backbone: name of a timm model.
@@ -30,7 +27,7 @@ class BackboneSpec:
 
 
 class PoseNetwork(nn.Module):
-    """A timm model, pooled globally, with a linear layer from its features to pose logits.
+    """Wrap a timm model, pooled globally, with a linear layer from its features to pose logits.
 
     Args:
         spec: :class:`BackboneSpec`.
@@ -39,13 +36,13 @@ class PoseNetwork(nn.Module):
         InputError: naming the config key, if timm does not know the backbone or it is of no use.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         timm = _import_timm()
         if not timm.is_model(spec.backbone):
             raise InputError(
-                f"{KEY}.BACKBONE is {spec.backbone!r}, which timm {timm.__version__} does not know; "
-                "timm.list_models() lists the names"
+                f"{KEY}.BACKBONE is {spec.backbone!r}, which timm {timm.__version__} does not "
+                "know; timm.list_models() lists the names"
             )
         self.spec = spec
         self.body = timm.create_model(
@@ -60,7 +57,7 @@ class PoseNetwork(nn.Module):
         # What the backbone's pretrained weights were made for, of values 0..1.
         self.mean, self.std = (self.body.pretrained_cfg[name] for name in ("mean", "std"))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score the poses of images.
 
         Args:
@@ -71,7 +68,7 @@ class PoseNetwork(nn.Module):
         """
         return self.body(images.contiguous(memory_format=torch.channels_last))
 
-    def normalize(self, images):
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Scale RGB images to what the backbone takes.
 
         Args:
@@ -84,7 +81,7 @@ class PoseNetwork(nn.Module):
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
         return (images.float() - mean) / std
 
-    def load_pretrained(self, state, source):
+    def load_pretrained(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """Take over the weights of a pretrained backbone, all but its classifier.
 
         Args:
@@ -111,7 +108,7 @@ class PoseNetwork(nn.Module):
         names = (names,) if isinstance(names, str) else names
         return {f"{name}.{entry}" for name in names for entry in ("weight", "bias")}
 
-    def freeze_stages(self, count):
+    def freeze_stages(self, count: int) -> None:
         """Keep the first stages as they were pretrained, batch statistics included.
 
         They see the finest maps, so that most of the time of training goes into them, and know
@@ -136,9 +133,10 @@ class PoseNetwork(nn.Module):
                 module.requires_grad_(False)
         self.train(self.training)
 
-    frozen = ()
+    frozen: Sequence[nn.Module] = ()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "PoseNetwork":
+        """Set the mode as nn.Module does; frozen stages stay in eval mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -147,7 +145,7 @@ class PoseNetwork(nn.Module):
 
 def _import_timm():
     try:
-        import timm  # noqa: PLC0415 - only such networks need it
+        import timm
     except ImportError as error:
         raise InputError(
             f"{KEY}.BACKBONE needs the package timm; install it: pip install timm"

@@ -4,6 +4,9 @@ Nothing in such a network is equivariant. The canonicalizer is nonetheless: the 
 representative of an image's orbit, which is the same whichever way the image was turned.
 """
 
+import os
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import nn
 
@@ -12,7 +15,7 @@ from canon_seg.core.scorer import GridDistribution
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.preparation import brighten, to_square, trim_borders
-from canon_seg.networks.backbone import KEY, MIN_SIZE
+from canon_seg.networks.backbone import KEY, MIN_SIZE, PoseNetwork
 from canon_seg.networks.backbone_weights import load_pose_network, save_pose_network
 
 
@@ -34,13 +37,22 @@ class BackboneScorer(nn.Module):
     """
 
     group = C4
+    elements = C4.elements or ()
 
-    def __init__(self, network, *, input_size, image_format, passes=1, temperatures=None):
+    def __init__(
+        self,
+        network: PoseNetwork,
+        *,
+        input_size: int,
+        image_format: str,
+        passes: int = 1,
+        temperatures: Mapping[int, float] | None = None,
+    ) -> None:
         super().__init__()
-        if network.spec.num_poses != len(self.group.elements):
+        if network.spec.num_poses != len(self.elements):
             raise InputError(
                 f"{KEY}: the network has {network.spec.num_poses} outputs, the group "
-                f"{len(self.group.elements)} elements; give weights that were trained for this group"
+                f"{len(self.elements)} elements; give weights that were trained for this group"
             )
         if passes not in (0, 1):
             raise InputError(f"{KEY}.PASSES is {passes}; give 1, or 0 for all turns of the image")
@@ -58,15 +70,15 @@ class BackboneScorer(nn.Module):
         self.temperatures = dict(temperatures or {})
 
     @property
-    def temperature(self):
+    def temperature(self) -> float:
         """Return what the logits are divided by."""
         return self.temperatures.get(self.passes, 1.0)
 
-    def forward(self, images):
+    def forward(self, images: Sequence[torch.Tensor]) -> GridDistribution:
         """Return the distribution over the poses of each image, see :meth:`logits`."""
         return GridDistribution(self.group, self.logits(images))
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a weights file, see :mod:`canon_seg.networks.backbone_weights`.
 
         Raises:
@@ -74,7 +86,7 @@ class BackboneScorer(nn.Module):
         """
         save_pose_network(path, self.network, self.input_size, self.temperatures)
 
-    def logits(self, images):
+    def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Score the poses of images as they are; differentiable with respect to the network.
 
         Args:
@@ -90,7 +102,7 @@ class BackboneScorer(nn.Module):
         inputs = torch.stack(list(prepared))
         return self.logits_of_inputs(inputs.to(next(self.network.parameters()).device))
 
-    def prepare(self, image):
+    def prepare(self, image: torch.Tensor) -> torch.Tensor:
         """Make the network's input of an image, but for the normalisation.
 
         Args:
@@ -101,7 +113,7 @@ class BackboneScorer(nn.Module):
         """
         return to_square(trim_borders(image), self.input_size)
 
-    def logits_of_inputs(self, inputs):
+    def logits_of_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Score the poses of squares from :meth:`prepare`, or of training views like them.
 
         Args:
@@ -116,12 +128,12 @@ class BackboneScorer(nn.Module):
         inputs = self.network.normalize(inputs)
         if self.passes == 1:
             return self.network(inputs).float() / self.temperature
-        turned = torch.cat([turn_maps(inputs, turns) for turns in self.group.elements])
-        logits = self.network(turned).float().view(len(self.group.elements), len(inputs), -1)
+        turned = torch.cat([turn_maps(inputs, turn) for turn in self.elements])
+        logits = self.network(turned).float().view(len(self.elements), len(inputs), -1)
         return average_over_turns(logits.log_softmax(dim=2)) / self.temperature
 
 
-def average_over_turns(log_probabilities):
+def average_over_turns(log_probabilities: torch.Tensor) -> torch.Tensor:
     """Average what is said of the turns of an image, as said of the image.
 
     Args:
@@ -135,12 +147,19 @@ def average_over_turns(log_probabilities):
     ).mean(dim=0)
 
 
-def load_backbone_scorer(path, *, image_format, passes=1, backbone=""):
+def load_backbone_scorer(
+    path: str | os.PathLike[str], *, image_format: str, passes: int = 1, backbone: str = ""
+) -> BackboneScorer:
     """Build a :class:`BackboneScorer` from a weights file.
 
     Args:
-        path, backbone: see :func:`load_pose_network`.
-        image_format, passes: see :class:`BackboneScorer`.
+        path: see :func:`load_pose_network`.
+        image_format: "RGB" or "BGR", the channel order of the images that will be given.
+        passes: how many turns of an image it looks at, 1 or 0 for all; takes its temperature.
+        backbone: see :func:`load_pose_network`.
+
+    Returns:
+        the scorer in eval mode, on the CPU.
 
     Raises:
         InputError: as :func:`load_pose_network` and :class:`BackboneScorer`.

@@ -4,6 +4,9 @@ Half precision, with all that its scorer needs: the group, the backbone, the siz
 one temperature for each number of passes.
 """
 
+import os
+from collections.abc import Mapping
+
 from canon_seg.core.group import C4
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
@@ -17,7 +20,12 @@ _WEIGHTS = "MODEL.CANONICALIZER.WEIGHTS"
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def save_pose_network(path, network, input_size, temperatures=None):
+def save_pose_network(
+    path: str | os.PathLike[str],
+    network: PoseNetwork,
+    input_size: int,
+    temperatures: Mapping[int, float] | None = None,
+) -> None:
     """Write a trained network to a weights file.
 
     Args:
@@ -49,7 +57,9 @@ def save_pose_network(path, network, input_size, temperatures=None):
     )
 
 
-def load_pose_network(path, backbone=""):
+def load_pose_network(
+    path: str | os.PathLike[str], backbone: str = ""
+) -> tuple[PoseNetwork, int, dict[int, float]]:
     """Build a network from a weights file.
 
     Args:
@@ -80,7 +90,7 @@ def load_pose_network(path, backbone=""):
     return network.eval(), contents["input_size"], contents["temperatures"]
 
 
-def is_pose_network(path):
+def is_pose_network(path: str | os.PathLike[str]) -> bool:
     """Tell whether a weights file is one of :func:`save_pose_network`.
 
     Raises:

