@@ -1,4 +1,4 @@
-"""What photographs meet on their way to a program: borders, darkness, few pixels, odd shapes.
+"""Imitate what photographs meet before a program: borders, darkness, few pixels, odd shapes.
 
 Each kind takes an upright photograph to another upright image, always the same one, so that the
 poses found can be compared with those of the photograph as it is.
@@ -52,12 +52,12 @@ def phone_bars(image: np.ndarray) -> np.ndarray:
 
 
 def under_exposed(image: np.ndarray) -> np.ndarray:
-    """Darken to 0.15 of the brightness, in whole steps of 8 bits."""
+    """Darken an image to 0.15 of the brightness, in whole steps of 8 bits."""
     return (image * EXPOSURE).astype(np.uint8)
 
 
 def few_pixels(image: np.ndarray) -> np.ndarray:
-    """Shrink to a shorter side of 32 px; smaller images stay as they are."""
+    """Shrink an image to a shorter side of 32 px; smaller images stay as they are."""
     height, width = image.shape[:2]
     scale = min(1.0, FEW_PIXELS / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -65,7 +65,7 @@ def few_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def panorama(image: np.ndarray) -> np.ndarray:
-    """Cut a strip out of the middle that is six times as wide as it is high."""
+    """Cut a strip, six times as wide as it is high, out of the middle of an image."""
     height, width = image.shape[:2]
     high = max(1, min(height, round(width / PANORAMA)))
     top = (height - high) // 2
@@ -84,7 +84,7 @@ KINDS = {
 
 
 def stress_image(image: np.ndarray, kind: str) -> np.ndarray:
-    """Do to an upright photograph what a kind of stress does.
+    """Apply a kind of stress to an upright photograph.
 
     Args:
         image: H x W x 3 uint8.

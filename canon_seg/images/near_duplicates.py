@@ -1,4 +1,4 @@
-"""Photographs that look nearly alike, found by a hash of what is brighter than what."""
+"""Find photographs that look nearly alike, by a hash of what is brighter than what."""
 
 import zlib
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def group_near_duplicates(files: Sequence[str], near: int = NEAR) -> np.ndarray:
     signs = np.array(hashes, np.float32) * 2 - 1
     turned_signs = np.array(views, np.float32).transpose(1, 0, 2) * 2 - 1
 
-    def root(index):
+    def root(index: int) -> int:
         while parent[index] != index:
             parent[index] = parent[parent[index]]
             index = parent[index]

@@ -1,4 +1,4 @@
-"""From an image as read to the square that a pose network which is not equivariant looks at.
+"""Prepare images as read for pose networks that are not equivariant, which look at squares.
 
 Black bars, frames and darkness say nothing about the pose and mislead a network: plain borders are
 trimmed, and dark images are made brighter. The image is the representative of its orbit (see
@@ -38,7 +38,7 @@ def trim_borders(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def _trim_rows(image):
+def _trim_rows(image: torch.Tensor) -> torch.Tensor:
     height, width = image.shape[1:]
     lines = image[:, :, :: max(1, width // _SAMPLES)]
     low, high = lines.amin(dim=2).float(), lines.amax(dim=2).float()
@@ -47,7 +47,7 @@ def _trim_rows(image):
         return image
     middle = (low + high) / 2
 
-    def border(order):
+    def border(order: torch.Tensor) -> int:
         same = ((middle - middle[:, order[:1]]).abs() <= BORDER_TOLERANCE).all(dim=0) & plain
         return int(same[order].cumprod(dim=0).sum())
 

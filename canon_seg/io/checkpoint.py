@@ -14,6 +14,7 @@ import torch
 from iopath.common.file_io import HTTPURLHandler, PathManager
 
 from canon_seg.errors import InputError
+from canon_seg.io.files import AnyPath
 
 
 class _PickledArray:
@@ -143,7 +144,7 @@ def load_pickle_file(path, key):
         raise _not_loaded(path, key, error) from error
 
 
-def load_torch_file(path: str, key: str) -> Any:
+def load_torch_file(path: AnyPath, key: str) -> Any:
     """Read a PyTorch file as weights only, onto the CPU.
 
     Args, returns and raises: as :func:`load_pickle_file`, with tensors in place of arrays.
@@ -217,7 +218,7 @@ def not_fetched(path, key, error):
     return InputError(f"{key}: {path} could not be fetched ({error}); give the path of a file")
 
 
-def load_state(module: torch.nn.Module, state: dict[str, Any], path: str, key: str) -> None:
+def load_state(module: torch.nn.Module, state: dict[str, Any], path: AnyPath, key: str) -> None:
     """Load a state dict that has to fit exactly.
 
     Args:
@@ -267,7 +268,7 @@ def check_fit(path, key, *, missing, unknown, shapes):
         )
 
 
-def check_is_file(path: str, key: str) -> None:
+def check_is_file(path: AnyPath, key: str) -> None:
     """Raise an :class:`InputError` that names both, if there is no such file."""
     if not Path(path).is_file():
         raise InputError(f"{key}: there is no file {path}; give the path of a weights file")

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, elements_of
 from canon_seg.errors import InputError
 
 KEY = "MODEL.CANONICALIZER.SCORER"
@@ -23,7 +24,7 @@ class BackboneSpec:
     """
 
     backbone: str
-    num_poses: int = len(C4.elements or ())
+    num_poses: int = len(elements_of(C4))
 
 
 class PoseNetwork(nn.Module):
@@ -66,7 +67,9 @@ class PoseNetwork(nn.Module):
         Returns:
             (B, N) logits.
         """
-        return self.body(images.contiguous(memory_format=torch.channels_last))
+        inputs = images.contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = self.body(inputs)
+        return logits
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Scale RGB images to what the backbone takes.
@@ -103,7 +106,7 @@ class PoseNetwork(nn.Module):
             )
         self.body.load_state_dict({name: state[name] for name in own}, strict=False)
 
-    def _classifier_entries(self):
+    def _classifier_entries(self) -> set[str]:
         names = self.body.pretrained_cfg["classifier"]
         names = (names,) if isinstance(names, str) else names
         return {f"{name}.{entry}" for name in names for entry in ("weight", "bias")}
@@ -143,11 +146,12 @@ class PoseNetwork(nn.Module):
         return self
 
 
-def _import_timm():
+def _import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
         raise InputError(
             f"{KEY}.BACKBONE needs the package timm; install it: pip install timm"
         ) from error
-    return timm
+    module: ModuleType = timm
+    return module

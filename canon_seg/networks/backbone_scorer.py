@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, elements_of
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps
@@ -20,7 +20,7 @@ from canon_seg.networks.backbone_weights import load_pose_network, save_pose_net
 
 
 class BackboneScorer(nn.Module):
-    """Scores the poses of images with a :class:`PoseNetwork`.
+    """Score the poses of images with a :class:`PoseNetwork`.
 
     Args:
         network: :class:`PoseNetwork`.
@@ -37,7 +37,7 @@ class BackboneScorer(nn.Module):
     """
 
     group = C4
-    elements = C4.elements or ()
+    elements = elements_of(C4)
 
     def __init__(
         self,
@@ -127,14 +127,15 @@ class BackboneScorer(nn.Module):
             inputs = inputs.flip(1)
         inputs = self.network.normalize(inputs)
         if self.passes == 1:
-            return self.network(inputs).float() / self.temperature
+            logits: torch.Tensor = self.network(inputs).float()
+            return logits / self.temperature
         turned = torch.cat([turn_maps(inputs, turn) for turn in self.elements])
         logits = self.network(turned).float().view(len(self.elements), len(inputs), -1)
         return average_over_turns(logits.log_softmax(dim=2)) / self.temperature
 
 
 def average_over_turns(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Average what is said of the turns of an image, as said of the image.
+    """Average the log-probabilities of all turns of an image, each turned back first.
 
     Args:
         log_probabilities: (4, B, 4) tensor; entry (k, b, p) is about pose p of image b turned by k.

@@ -1,13 +1,13 @@
-"""The file that a trained :class:`~canon_seg.networks.backbone.PoseNetwork` lives in.
+"""Read and write the weights file of a trained :class:`~canon_seg.networks.backbone.PoseNetwork`.
 
-Half precision, with all that its scorer needs: the group, the backbone, the size of its input, and
-one temperature for each number of passes.
+The file holds the weights in half precision, and all that the network's scorer needs: the group,
+the backbone, the size of its input, and one temperature for each number of passes.
 """
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from canon_seg.core.group import C4
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
@@ -85,7 +85,7 @@ def load_pose_network(
             f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {GROUP} is "
             "supported"
         )
-    network = PoseNetwork(BackboneSpec(contents["backbone"], len(C4.elements or ())))
+    network = PoseNetwork(BackboneSpec(contents["backbone"]))
     load_state(network, contents["state"], path, _WEIGHTS)
     return network.eval(), contents["input_size"], contents["temperatures"]
 
@@ -103,7 +103,7 @@ def is_pose_network(path: str | os.PathLike[str]) -> bool:
 _TYPES = {"group": str, "backbone": str, "input_size": int, "temperatures": dict, "state": dict}
 
 
-def _read(path):
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     contents = load_torch_file(path, _WEIGHTS)
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise InputError(

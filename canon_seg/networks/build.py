@@ -4,7 +4,6 @@ from typing import Any
 
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
-from canon_seg.core.group import C4
 from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
@@ -86,7 +85,7 @@ def build_backbone_scorer(cfg: Any) -> BackboneScorer:
             resolve_asset(keys.WEIGHTS), keys.SCORER.BACKBONE
         )
     elif keys.TRAINABLE:
-        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, C4.order))
+        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE))
         input_size, temperatures = keys.INPUT_SIZE, {}
         if keys.SCORER.PRETRAINED:
             source = keys.SCORER.PRETRAINED

@@ -1,4 +1,4 @@
-"""Temperatures: how sure a trained scorer may be of its poses.
+"""Fit the temperature at which a trained scorer is as sure of its poses as it is right.
 
 Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks" (ICML 2017): one number
 that the logits are divided by, fitted on photographs that were not trained on.
@@ -6,11 +6,11 @@ that the logits are divided by, fitted on photographs that were not trained on.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
+from canon_seg.core.scorer import Scorer
 from canon_seg.images.arrays import turned_copy
 from canon_seg.images.representative import representative_turns
 
@@ -18,16 +18,8 @@ RANGE = 0.05, 20.0  # of temperatures
 _STEPS = 60  # each shortens the interval to 0.62 of its length
 
 
-class ScoresImages(Protocol):
-    """Anything that scores the poses of images."""
-
-    def logits(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return (len(images), 4) pose logits."""
-        ...
-
-
 @torch.no_grad()
-def representative_logits(scorer: ScoresImages, image: torch.Tensor) -> torch.Tensor:
+def representative_logits(scorer: Scorer, image: torch.Tensor) -> torch.Tensor:
     """Score an image as the canonicalizer does: by way of the representative of its orbit.
 
     Args:
@@ -54,7 +46,7 @@ def fit_temperature(logits: torch.Tensor, poses: torch.Tensor | Sequence[int]) -
     """
     logits, poses = torch.as_tensor(logits).double(), torch.as_tensor(poses)
 
-    def loss(log_temperature):
+    def loss(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), poses))
 
     low, high = (math.log(value) for value in RANGE)

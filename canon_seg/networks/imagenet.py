@@ -1,4 +1,4 @@
-"""Weights that a backbone was pretrained with on ImageNet, from a file or an installed package."""
+"""Read the weights of backbones pretrained on ImageNet, from files or installed packages."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def read_pretrained(source: str) -> dict[str, torch.Tensor]:
     return from_efficientnet_lite(state) if "_conv_stem.weight" in state else state
 
 
-def _resolve(source):
+def _resolve(source: str) -> str:
     if not source.startswith(PREFIX):
         return source
     name, _, path = source[len(PREFIX) :].partition("/")
@@ -104,5 +104,5 @@ _SEPARABLE = {
 }
 
 
-def _block_layer(layer, expands):
+def _block_layer(layer: str, expands: bool) -> str:
     return (_INVERTED if expands else _SEPARABLE)[layer]

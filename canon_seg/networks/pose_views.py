@@ -1,4 +1,4 @@
-"""Training views for networks that are not equivariant: photographs turned, the pose turning along.
+"""Draw views of turned photographs, to train networks that are not equivariant.
 
 Trained on upright views alone, such a network would learn to say "upright" of everything. So each
 view is first made upright and then turned by a random element of the group, which is its label.
@@ -9,12 +9,13 @@ frames, darkness, few pixels, hard compression.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, elements_of
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.preparation import trim_borders
 from canon_seg.images.reading import read_image
@@ -36,7 +37,7 @@ class PoseStream(PhotoStream):
         See :class:`~canon_seg.networks.photo_stream.PhotoStream`; ``shapes`` are squares.
     """
 
-    def _load(self, index, shape, rng):
+    def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file = self.files[index]
         image = turn_image(read_image(file, self.image_format), int(self.turns[index]))
         view, pose = draw_view(image, shape[0], rng, self.min_scale)
@@ -85,7 +86,7 @@ def draw_view(
         view = add_border(view, border, rng)
     if rng.random() < COMPRESSED:
         view = compress(view, int(rng.integers(20, 90)))
-    pose = int(rng.integers(C4.order))
+    pose = int(rng.integers(len(elements_of(C4))))
     return turn_image(view, pose), pose
 
 
@@ -168,13 +169,13 @@ def compress(view: np.ndarray, quality: int) -> np.ndarray:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def _trimmed(image):
+def _trimmed(image: np.ndarray) -> np.ndarray:
     # As the network will see it.
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     return trim_borders(pixels).permute(1, 2, 0).numpy()
 
 
-def _resize(view, size):
+def _resize(view: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     shrinks = view.shape[0] > size[0] or view.shape[1] > size[1]
     return cv2.resize(
         np.ascontiguousarray(view),
@@ -183,7 +184,7 @@ def _resize(view, size):
     )
 
 
-def _tilt(view, degrees):
+def _tilt(view: np.ndarray, degrees: float) -> np.ndarray:
     """Tilt a view as a camera that is not held quite level; mirrored borders fill the corners."""
     height, width = view.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
