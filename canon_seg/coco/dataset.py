@@ -24,8 +24,7 @@ def load_coco(annotations_path, images_dir):
     are dropped, and the rest ends in a KeyError that names no file.
 
     Completed where something is absent: ``iscrowd`` is 0, ``area`` is the number of pixels of the
-    rasterised mask. If an annotation has the id 0, which COCO's evaluation takes for "no match",
-    all annotations are numbered again from 1.
+    rasterised mask. Ids are kept, whatever integers they are.
 
     Args:
         annotations_path: str or path of the JSON file.
@@ -60,9 +59,6 @@ def load_coco(annotations_path, images_dir):
     dataset["annotations"] = [
         _completed(entry, images_by_id[entry["image_id"]]) for entry in annotations
     ]
-    if any(entry["id"] == 0 for entry in annotations):
-        for number, entry in enumerate(dataset["annotations"], start=1):
-            entry["id"] = number
     return dataset
 
 

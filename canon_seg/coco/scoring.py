@@ -28,7 +28,9 @@ class Scorer:
             ground_truth: dict as returned by :func:`canon_seg.coco.dataset.load_coco`, its masks
                 as RLE with str counts; not changed.
         """
-        self._ground_truth = COCO(ground_truth)
+        self._image_ids = _numbered(ground_truth["images"])
+        self._category_ids = _numbered(ground_truth["categories"])
+        self._ground_truth = COCO(self._with_own_ids(ground_truth))
         self._names = [
             category["name"]
             for category in sorted(ground_truth["categories"], key=lambda entry: entry["id"])
@@ -60,12 +62,65 @@ class Scorer:
     def _run(self, results, task):
         evaluation = COCOeval_faster(
             self._ground_truth,
-            COCO({**self._ground_truth.dataset, "annotations": _detections(results, task)}),
+            COCO({**self._ground_truth.dataset, "annotations": self._detections(results, task)}),
             task,
             rle_iou_max_workers=torch.get_num_threads(),
         )
         evaluation.run()
         return evaluation
+
+    def _with_own_ids(self, dataset):
+        """Return the data set numbered from 1: 0 means "no match" there, and no large id fits."""
+        annotations = [
+            {**self._renumbered(entry), "id": number}
+            for number, entry in enumerate(dataset["annotations"], start=1)
+        ]
+        return {
+            **dataset,
+            "images": [
+                {**entry, "id": self._image_ids[entry["id"]]} for entry in dataset["images"]
+            ],
+            "categories": [
+                {**entry, "id": self._category_ids[entry["id"]]} for entry in dataset["categories"]
+            ],
+            "annotations": annotations,
+        }
+
+    def _renumbered(self, entry):
+        return {
+            **entry,
+            "image_id": self._image_ids[entry["image_id"]],
+            "category_id": self._category_ids[entry["category_id"]],
+        }
+
+    def _detections(self, results, task):
+        """Return COCO results as annotations, sized by their mask in "segm", else by their box.
+
+        What ``COCO.loadRes`` does, but that goes through the masks one by one, and twice.
+        """
+        key = _KEYS_OF_TASKS[task]
+        if task == "segm":
+            areas = areas_of_rles([entry[key] for entry in results])
+        else:
+            areas = [entry[key][2] * entry[key][3] for entry in results]
+        return [
+            {
+                "id": number,
+                "image_id": self._image_ids[entry["image_id"]],
+                "category_id": self._category_ids[entry["category_id"]],
+                "score": entry["score"],
+                "area": area,
+                "iscrowd": 0,
+                key: entry[key],
+            }
+            for number, (entry, area) in enumerate(zip(results, areas, strict=True), start=1)
+        ]
+
+
+def _numbered(entries):
+    """Return a dict from id to 1, 2, ... in ascending order, the order that ties are broken in."""
+    ids = sorted(entry["id"] for entry in entries)
+    return {own: number for number, own in enumerate(ids, start=1)}
 
 
 def only_scored_keys(dataset: dict[str, Any]) -> dict[str, Any]:
@@ -91,27 +146,3 @@ def _by_class(evaluation, names):
         values = values[values > -1]
         by_class[f"AP-{name}"] = 100 * float(np.mean(values)) if values.size else float("nan")
     return by_class
-
-
-def _detections(results, task):
-    """Return COCO results as annotations, sized by their mask in "segm", else by their box.
-
-    What ``COCO.loadRes`` does, but that goes through the masks one by one, and twice.
-    """
-    key = _KEYS_OF_TASKS[task]
-    if task == "segm":
-        areas = areas_of_rles([entry[key] for entry in results])
-    else:
-        areas = [entry[key][2] * entry[key][3] for entry in results]
-    return [
-        {
-            "id": number,
-            "image_id": entry["image_id"],
-            "category_id": entry["category_id"],
-            "score": entry["score"],
-            "area": area,
-            "iscrowd": 0,
-            key: entry[key],
-        }
-        for number, (entry, area) in enumerate(zip(results, areas, strict=True), start=1)
-    ]
