@@ -184,3 +184,32 @@ def plain_scores(folder):
     evaluator = RotatedCOCOEvaluator(dataset, View(90))
     evaluator.extend(detections(turned))
     return evaluator.evaluate()
+
+
+@pytest.mark.parametrize("angle", [0, 90, 180, 30])
+def test_empty_masks_are_left_out_at_all_angles(tmp_path, angle):
+    """Objects outside the image, and of no area, change no figure; they are named."""
+    dataset = load_coco(*write_toy_coco(tmp_path))
+    rotated, _ = View(angle).dataset(
+        {
+            **dataset,
+            "annotations": [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]],
+        }
+    )
+    results = detections(rotated)
+    first = dataset["annotations"][0]
+    outside = [[500.0, 500.0, 520.0, 500.0, 520.0, 520.0]]
+    flat = [[5.0, 5.0, 20.0, 5.0, 12.0, 5.0]]
+    more = [
+        {**first, "id": 100 + number, "segmentation": polygon, "area": 200.0}
+        for number, polygon in enumerate((outside, flat))
+    ]
+    plain = RotatedCOCOEvaluator(dataset, View(angle))
+    with_empty = RotatedCOCOEvaluator(
+        {**dataset, "annotations": [*more, *dataset["annotations"]]}, View(angle)
+    )
+    for evaluator in (plain, with_empty):
+        evaluator.extend(results)
+    assert str(with_empty.evaluate()) == str(plain.evaluate())
+    assert with_empty.instances_empty == [100, 101] and plain.instances_empty == []
+    assert with_empty.instances_cut == plain.instances_cut == 0 and with_empty.cut == []

@@ -102,6 +102,27 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
         )
 
 
+def without_empty_masks(dataset):
+    """Leave out the annotations whose mask has no pixel: outside the image, or of no area.
+
+    Nothing can find these, and whether a turn keeps them would depend on the angle.
+
+    Args:
+        dataset: dict as returned by :func:`load_coco`; not changed.
+
+    Returns:
+        (dict of the same form, list of the ids of the annotations that are left out).
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
+    kept, empty = [], []
+    for entry in dataset["annotations"]:
+        if _mask_area(entry["segmentation"], *sizes[entry["image_id"]]):
+            kept.append(entry)
+        else:
+            empty.append(entry["id"])
+    return {**dataset, "annotations": kept}, empty
+
+
 def contiguous_ids(dataset):
     """Assign class indices to category ids: in ascending order these become 0, 1, 2, ...
 
@@ -261,14 +282,17 @@ def _rle_problem(rle, image_size):
 def _completed(entry, image):
     entry = {"iscrowd": 0, **entry}
     if "area" not in entry:
-        height, width = image["height"], image["width"]
-        rle = entry["segmentation"]
-        if not isinstance(rle, dict) or isinstance(rle["counts"], list):
-            rle = mask_util.frPyObjects(rle, height, width)
-        if isinstance(rle, list):
-            rle = mask_util.merge(rle)
-        entry["area"] = int(mask_util.area(rle))
+        entry["area"] = _mask_area(entry["segmentation"], image["height"], image["width"])
     return entry
+
+
+def _mask_area(segmentation, height, width):
+    rle = segmentation
+    if not isinstance(rle, dict) or isinstance(rle["counts"], list):
+        rle = mask_util.frPyObjects(rle, height, width)
+    if isinstance(rle, list):
+        rle = mask_util.merge(rle)
+    return int(mask_util.area(rle))
 
 
 def _size_problem(path, size, entry):

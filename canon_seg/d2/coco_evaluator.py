@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 
-from canon_seg.coco.dataset import contiguous_ids, load_coco
+from canon_seg.coco.dataset import contiguous_ids, load_coco, without_empty_masks
 from canon_seg.coco.rotation import rotate_coco
 from canon_seg.coco.scoring import Scorer, only_scored_keys
 from canon_seg.d2 import compat  # noqa: F401 - before detectron2
@@ -81,7 +81,15 @@ class UprightCocoEvaluator(CocoEvaluator):
         """
         self._output_dir = check_output_dir(output_dir)
         dataset, category_ids = _load(name, output_dir)
-        upright, _ = rotate_coco(only_scored_keys(dataset), 0)
+        dataset, empty = without_empty_masks(only_scored_keys(dataset))
+        if empty:
+            logging.getLogger(__name__).warning(
+                "%d annotations of %s have masks without a pixel and are left out: ids %s",
+                len(empty),
+                name,
+                empty[:10],
+            )
+        upright, _ = rotate_coco(dataset, 0)
         super().__init__(upright, category_ids)
 
     def evaluate(self):

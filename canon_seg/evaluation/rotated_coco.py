@@ -1,6 +1,6 @@
 """Evaluate COCO on ground truth that was turned with the images."""
 
-from canon_seg.coco.dataset import contiguous_ids
+from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
 from canon_seg.coco.scoring import METRICS, only_scored_keys
 from canon_seg.d2.coco_evaluator import CocoEvaluator
 
@@ -15,7 +15,9 @@ class RotatedCOCOEvaluator(CocoEvaluator):
     pycocotools, and so of detectron2's ``COCOEvaluator``.
 
     Attributes:
-        instances_cut: number of annotations that the view cuts away wholly.
+        instances_empty: ids of annotations whose upright mask has no pixel, left out in any view.
+        cut: ids of the other annotations that the view cuts away wholly.
+        instances_cut: their number.
     """
 
     def __init__(self, dataset, view):
@@ -25,5 +27,8 @@ class RotatedCOCOEvaluator(CocoEvaluator):
             dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.
             view: :class:`canon_seg.evaluation.views.View` of the images that will be processed.
         """
-        rotated, self.instances_cut = view.dataset(only_scored_keys(dataset))
+        upright, self.instances_empty = without_empty_masks(only_scored_keys(dataset))
+        rotated, self.instances_cut = view.dataset(upright)
+        left = {entry["id"] for entry in rotated["annotations"]}
+        self.cut = [entry["id"] for entry in upright["annotations"] if entry["id"] not in left]
         super().__init__(rotated, list(contiguous_ids(dataset)))
