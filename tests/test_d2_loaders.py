@@ -16,6 +16,7 @@ from canon_seg.d2.loaders import (
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
+from canon_seg.images.coordinates import PIXEL_STEP
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, BoxMode
@@ -199,7 +200,9 @@ def test_test_images_come_as_read_with_prompts(toy):
         boxes = BoxMode.convert(
             torch.tensor([a["bbox"] for a in annotations]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS
         )
-        torch.testing.assert_close(inputs["prompts"].boxes, boxes, atol=1e-4, rtol=0)
+        given = inputs["prompts"].boxes  # on the grid of a canonicalizer, as in a sweep
+        assert torch.equal(given, torch.round(given / PIXEL_STEP) * PIXEL_STEP)
+        torch.testing.assert_close(given, boxes, atol=PIXEL_STEP / 2 + 1e-4, rtol=0)
         assert inputs["prompts"].classes.tolist() == [a["category_id"] for a in annotations]
 
 

@@ -134,6 +134,8 @@ def test_a_sweep_from_files(toy):
         "num_images",
         "modes",
         "instances_cut",
+        "instances_cut_ids",
+        "instances_empty",
         "pose",
         "cache",
         "seconds",

@@ -131,3 +131,85 @@ def test_models_without_masks_have_no_mask_scores(tmp_path):
     )
     scores = evaluator.evaluate()
     assert list(scores) == ["bbox"] and scores["bbox"]["AP"] > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "category"),
+    [
+        (lambda n: n, lambda n: -n, lambda n: n),
+        (lambda n: n - 11, lambda n: n - 1, lambda n: n - 3),  # from 0
+        (lambda n: 2**53 + n, lambda n: 2**53 + n, lambda n: 2**53 + n),
+        (lambda n: 10**17 + n, lambda n: -(10**17) - n, lambda n: n - 10**17),
+        (lambda n: 10**20 + n, lambda n: 10**20 + n, lambda n: 10**20 + n),
+    ],
+    ids=["negative", "from 0", "2^53", "10^17", "10^20"],
+)
+def test_ids_change_no_figure(tmp_path, image, annotation, category):
+    dataset = load_coco(*write_toy_coco(tmp_path))
+    turned = turn_coco(
+        {
+            **dataset,
+            "annotations": [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]],
+        },
+        1,
+    )
+    results = detections(turned)
+    other = copy.deepcopy(dataset)
+    for section, function in (("images", image), ("categories", category)):
+        for entry in other[section]:
+            entry["id"] = function(entry["id"])
+    for entry in [*other["annotations"], *results]:
+        entry["image_id"] = image(entry["image_id"])
+        entry["category_id"] = category(entry["category_id"])
+    for entry in other["annotations"]:
+        entry["id"] = annotation(entry["id"])
+    given = copy.deepcopy(results)
+    evaluator = RotatedCOCOEvaluator(other, View(90))
+    evaluator.extend(results)
+    scores = evaluator.evaluate()
+    assert str(scores) == str(plain_scores(tmp_path / "plain"))
+    assert results == given and scores["segm"]["AP"] > 5
+
+
+def plain_scores(folder):
+    """The figures at 90 degrees of the toy data set with its own ids."""
+    dataset = load_coco(*write_toy_coco(folder))
+    turned = turn_coco(
+        {
+            **dataset,
+            "annotations": [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]],
+        },
+        1,
+    )
+    evaluator = RotatedCOCOEvaluator(dataset, View(90))
+    evaluator.extend(detections(turned))
+    return evaluator.evaluate()
+
+
+@pytest.mark.parametrize("angle", [0, 90, 180, 30])
+def test_empty_masks_are_left_out_at_all_angles(tmp_path, angle):
+    """Objects outside the image, and of no area, change no figure; they are named."""
+    dataset = load_coco(*write_toy_coco(tmp_path))
+    rotated, _ = View(angle).dataset(
+        {
+            **dataset,
+            "annotations": [{key: entry[key] for key in KEYS} for entry in dataset["annotations"]],
+        }
+    )
+    results = detections(rotated)
+    first = dataset["annotations"][0]
+    outside = [[500.0, 500.0, 520.0, 500.0, 520.0, 520.0]]
+    flat = [[5.0, 5.0, 20.0, 5.0, 12.0, 5.0]]
+    more = [
+        {**first, "id": 100 + number, "segmentation": polygon, "area": 200.0}
+        for number, polygon in enumerate((outside, flat))
+    ]
+    plain = RotatedCOCOEvaluator(dataset, View(angle))
+    with_empty = RotatedCOCOEvaluator(
+        {**dataset, "annotations": [*more, *dataset["annotations"]]}, View(angle)
+    )
+    for evaluator in (plain, with_empty):
+        evaluator.extend(results)
+    assert str(with_empty.evaluate()) == str(plain.evaluate())
+    assert with_empty.instances_empty == [100, 101] and plain.instances_empty == []
+    assert with_empty.instances_cut == plain.instances_cut == 0 and with_empty.cut == []

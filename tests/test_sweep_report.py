@@ -98,6 +98,10 @@ def test_table_and_summary():
     assert rows[1] == ["segm", "vanilla", "22.5", "40.00"] and len(rows) == 8
     assert "instances cut away wholly: 4 at 22.5°" in format_summary(result)
     assert "instances" not in format_summary(sweep([0]))
+    result.update(instances_cut_ids={"0": [], "22.5": [9, 3, 5, 7]}, instances_empty=[8, 2])
+    summary = format_summary(result)
+    assert "4 at 22.5° (annotations 3, 5, 7, 9)" in summary
+    assert "empty masks, left out: 2 (annotations 8, 2)" in summary
 
 
 def test_a_report_of_many_angles_is_written(tmp_path):

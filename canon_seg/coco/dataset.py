@@ -24,8 +24,7 @@ def load_coco(annotations_path, images_dir):
     are dropped, and the rest ends in a KeyError that names no file.
 
     Completed where something is absent: ``iscrowd`` is 0, ``area`` is the number of pixels of the
-    rasterised mask. If an annotation has the id 0, which COCO's evaluation takes for "no match",
-    all annotations are numbered again from 1.
+    rasterised mask. Ids are kept, whatever integers they are.
 
     Args:
         annotations_path: str or path of the JSON file.
@@ -60,9 +59,6 @@ def load_coco(annotations_path, images_dir):
     dataset["annotations"] = [
         _completed(entry, images_by_id[entry["image_id"]]) for entry in annotations
     ]
-    if any(entry["id"] == 0 for entry in annotations):
-        for number, entry in enumerate(dataset["annotations"], start=1):
-            entry["id"] = number
     return dataset
 
 
@@ -104,6 +100,27 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
             f"{images_dir}: {len(problems)} of {len(dataset['images'])} images cannot be used:"
             + _listed(problems)
         )
+
+
+def without_empty_masks(dataset):
+    """Leave out the annotations whose mask has no pixel: outside the image, or of no area.
+
+    Nothing can find these, and whether a turn keeps them would depend on the angle.
+
+    Args:
+        dataset: dict as returned by :func:`load_coco`; not changed.
+
+    Returns:
+        (dict of the same form, list of the ids of the annotations that are left out).
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
+    kept, empty = [], []
+    for entry in dataset["annotations"]:
+        if _mask_area(entry["segmentation"], *sizes[entry["image_id"]]):
+            kept.append(entry)
+        else:
+            empty.append(entry["id"])
+    return {**dataset, "annotations": kept}, empty
 
 
 def contiguous_ids(dataset):
@@ -265,14 +282,17 @@ def _rle_problem(rle, image_size):
 def _completed(entry, image):
     entry = {"iscrowd": 0, **entry}
     if "area" not in entry:
-        height, width = image["height"], image["width"]
-        rle = entry["segmentation"]
-        if not isinstance(rle, dict) or isinstance(rle["counts"], list):
-            rle = mask_util.frPyObjects(rle, height, width)
-        if isinstance(rle, list):
-            rle = mask_util.merge(rle)
-        entry["area"] = int(mask_util.area(rle))
+        entry["area"] = _mask_area(entry["segmentation"], image["height"], image["width"])
     return entry
+
+
+def _mask_area(segmentation, height, width):
+    rle = segmentation
+    if not isinstance(rle, dict) or isinstance(rle["counts"], list):
+        rle = mask_util.frPyObjects(rle, height, width)
+    if isinstance(rle, list):
+        rle = mask_util.merge(rle)
+    return int(mask_util.area(rle))
 
 
 def _size_problem(path, size, entry):

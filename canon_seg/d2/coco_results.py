@@ -5,11 +5,8 @@ import torch
 from canon_seg.d2 import compat  # noqa: F401 - before detectron2
 from canon_seg.errors import InputError
 
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-
-__all__ = ["DatasetEvaluator", "coco_results"]
 
 
 def coco_results(output, image_id, category_ids):

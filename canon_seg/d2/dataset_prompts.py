@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from canon_seg.coco.dataset import contiguous_ids
+from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
 from canon_seg.errors import InputError
 from canon_seg.images.coordinates import ANNOTATION_STEP, PIXEL_STEP, snap, turn_boxes_xywh
 from canon_seg.sam.prompts import Prompts
@@ -55,8 +55,8 @@ def load_box_prompts(source, dataset, ignored_image_ids=()):
     """Load the box prompts of every image of a data set.
 
     Args:
-        source: "boxes" for the boxes of the ground truth, crowds left out; else the path of a COCO
-            results file, whose boxes are those of the upright images.
+        source: "boxes" for the boxes of the ground truth, without crowds and empty masks; else the
+            path of a COCO results file, whose boxes are those of the upright images.
         dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`.
         ignored_image_ids: ids that a results file may name although ``dataset`` lacks them.
 
@@ -68,7 +68,8 @@ def load_box_prompts(source, dataset, ignored_image_ids=()):
     """
     image_ids = [image["id"] for image in dataset["images"]]
     if source == "boxes":
-        entries = [entry for entry in dataset["annotations"] if not entry["iscrowd"]]
+        kept, _ = without_empty_masks(dataset)
+        entries = [entry for entry in kept["annotations"] if not entry["iscrowd"]]
     else:
         entries = _read_results(source, dataset, {*image_ids, *ignored_image_ids})
     by_image = {image_id: [] for image_id in image_ids}

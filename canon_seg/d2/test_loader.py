@@ -13,6 +13,7 @@ from canon_seg.d2.catalog import check_registered
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.images.reading import read_image
 from canon_seg.images.tensors import segmenter_inputs
+from canon_seg.networks.build import canonicalizer_class
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 
@@ -34,6 +35,8 @@ def build_test_loader(cfg, name):
     dataset = load_coco(metadata.json_file, metadata.image_root)
     check_images(dataset, metadata.image_root, progress=False, decode=False)
     prompts = None
+    # Rounded while they are exact, as a sweep does: in float32 a tie could have moved.
+    snapped = model == CANONICALIZED and canonicalizer_class(cfg).snaps
     if prompted_from_outside(cfg):
         prompts = load_box_prompts(cfg.MODEL.SAM.PROMPTS, dataset)
 
@@ -43,7 +46,7 @@ def build_test_loader(cfg, name):
         inputs = segmenter_inputs(image, image_id=entry["id"], file_name=str(path))
         if prompts is not None:
             boxes = prompts[entry["id"]]
-            inputs["prompts"] = boxes.turned(0, *image.shape[:2], snapped=False)
+            inputs["prompts"] = boxes.turned(0, *image.shape[:2], snapped)
         return inputs
 
     return build_detection_test_loader(

@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from canon_seg.d2.capabilities import capabilities, segmenter_class
 from canon_seg.d2.checkpointer import SafeCheckpointer
+from canon_seg.d2.coco_evaluator import UprightCocoEvaluator
 from canon_seg.d2.loaders import (
     build_train_loader,
     split_photos,
@@ -35,7 +36,6 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import COCOEvaluator
 from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -102,9 +102,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
-        """Build the COCO evaluator of a data set, which writes below OUTPUT_DIR."""
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
+        """Build the evaluator of a data set, which scores as a sweep does at 0 degrees.
+
+        It writes below OUTPUT_DIR.
+        """
+        return UprightCocoEvaluator(
+            dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        )
 
     @classmethod
     def build_optimizer(cls, cfg, model):

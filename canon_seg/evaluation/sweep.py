@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg.coco.dataset import contiguous_ids
+from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
 from canon_seg.core.group import C4
 from canon_seg.d2.coco_results import coco_results
 from canon_seg.d2.distributed import SharedCounter, comm
@@ -80,6 +80,9 @@ def run_sweep(
           without masks). Beside the degrees ``AVERAGE``, the mean over the four quarter turns,
           where all four ran;
         - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
+        - ``instances_cut_ids``: degrees -> their ids;
+        - ``instances_empty``: ids of the annotations whose upright mask has no pixel, which are
+          left out at all angles;
         - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by the pose
           nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
           pose was found, 0..1; ``accuracy_by_angle``: the same by degrees; ``policies``: how often
@@ -107,6 +110,7 @@ def run_sweep(
                 records=records,
             )
     progress = progress and comm.is_main_process()
+    dataset, empty = without_empty_masks(dataset)
     _segment(models, dataset, images_dir, views, image_format, prompts, progress, records)
     finished = records.finished()
     missing = {image["id"] for image in dataset["images"]} - set(finished)
@@ -127,7 +131,9 @@ def run_sweep(
             )
             for mode in models
         },
-        "instances_cut": {view.label: cut[index] for index, view in enumerate(views)},
+        "instances_cut": {view.label: len(cut[index]) for index, view in enumerate(views)},
+        "instances_cut_ids": {view.label: cut[index] for index, view in enumerate(views)},
+        "instances_empty": empty,
         "pose": _pose_summary(facts, views) if "canonical" in models else None,
         "cache": _cache_summary(facts),
         "seconds": {mode: _time_summary(facts, mode, views) for mode in models},
@@ -215,7 +221,7 @@ def _cache_counts(models):
 
 
 def _score(dataset, modes, views, records, finished, progress):
-    """Score by (index of the view, mode); return also the number of annotations cut away by index.
+    """Score by (index of the view, mode); return also the ids of annotations cut away by index.
 
     Of use in the main process only.
     """
@@ -223,7 +229,7 @@ def _score(dataset, modes, views, records, finished, progress):
     own = range(comm.get_rank(), len(views), comm.get_world_size())
     for index in tqdm(own, desc="scoring", unit="angle", disable=not progress):
         evaluator = RotatedCOCOEvaluator(dataset, views[index])
-        cut[index] = evaluator.instances_cut
+        cut[index] = evaluator.cut
         for number, mode in enumerate(modes):
             evaluator.reset()
             for results in records.view(finished, number * len(views) + index):

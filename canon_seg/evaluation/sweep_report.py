@@ -55,13 +55,24 @@ def format_summary(result):
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
-        lines.append(f"instances cut away wholly: {counts}")
+        named = {number for ids in result.get("instances_cut_ids", {}).values() for number in ids}
+        lines.append(f"instances cut away wholly: {counts}{_named(sorted(named))}")
+    empty = result.get("instances_empty", [])
+    if empty:
+        lines.append(f"instances of empty masks, left out: {len(empty)}{_named(empty)}")
     for mode, seconds in result["seconds"].items():
         lines.append(
             f"{mode}: {1000 * seconds['per_image']:.0f} ms for each image, "
             f"{seconds['total']:.1f} s in all"
         )
     return "\n".join(lines)
+
+
+def _named(ids):
+    """Return the first annotation ids in brackets, or nothing where there are none."""
+    if not ids:
+        return ""
+    return f" (annotations {', '.join(map(str, ids[:10]))}{', ...' if len(ids) > 10 else ''})"
 
 
 def write_report(result, folder, config, dataset):

@@ -22,10 +22,18 @@ def build_canonicalizer(cfg: Any) -> Canonicalizer:
     Raises:
         InputError: naming the key that cannot be used.
     """
-    with of_key("MODEL.CANONICALIZER.NAME"):
-        kind = CANONICALIZERS.get(cfg.MODEL.CANONICALIZER.NAME)
-    built: Canonicalizer = kind.from_config(cfg)
+    built: Canonicalizer = canonicalizer_class(cfg).from_config(cfg)
     return built
+
+
+def canonicalizer_class(cfg: Any) -> Any:
+    """Return the registered class that ``MODEL.CANONICALIZER.NAME`` names.
+
+    Raises:
+        InputError: if there is none.
+    """
+    with of_key("MODEL.CANONICALIZER.NAME"):
+        return CANONICALIZERS.get(cfg.MODEL.CANONICALIZER.NAME)
 
 
 @SCORERS.register("NetworkScorer")

@@ -14,8 +14,8 @@ import torch
 from benchmarking.peers import Equiadapt
 from benchmarking.ways import Settings, box_prompts, build, picture, turned_inputs
 from canon_seg.d2.capabilities import capabilities
+from canon_seg.d2.coco_results import coco_results
 from canon_seg.d2.models import models_by_mode
-from canon_seg.evaluation.rotated_coco import coco_results
 
 LARGE = {"height": 3000, "width": 4000, "masks": 100}
 
