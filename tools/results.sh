@@ -104,6 +104,16 @@ poses() {
             pose "coco_val182_${network}_$angle" coco_val182 --angle $angle $weights
         done
     done
+    weights="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth"
+    for passes in 1 0; do
+        network=pretrained$([ $passes = 1 ] || echo _orbit)
+        own="$weights MODEL.CANONICALIZER.SCORER.PASSES $passes"
+        pose "coco_val182_$network" coco_val182 $own
+        pose "pennfudan_$network" pennfudan_train $own
+        for angle in 15 30; do
+            pose "coco_val182_${network}_$angle" coco_val182 --angle $angle $own
+        done
+    done
 }
 
 pose() {  # pose NAME FOLDER ARGUMENTS...
