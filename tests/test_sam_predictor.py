@@ -480,3 +480,22 @@ def test_tensors_that_want_gradients_are_taken_as_they_are(sam):
     points = torch.tensor([[[10.0, 12.0]]], requires_grad=True)
     masks, scores, _ = predictor.predict_torch(points, torch.tensor([[1]]))
     assert not scores.requires_grad and masks.dtype == torch.bool
+
+
+def test_boxes_end_where_the_image_ends(sam):
+    """As in the demo and on the page; behind the identity a box stays as it was given."""
+    image = picture(40, 61)
+    beyond, inside = np.array([-5.0, -3.0, 70.0, 45.0]), np.array([0.0, 0.0, 61.0, 40.0])
+    predictor = CanonicalSamPredictor(sam, random_canonicalizer())
+    predictor.set_image(image)
+    for ours, theirs in zip(
+        predictor.predict(box=beyond), predictor.predict(box=inside), strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+    with pytest.raises(InputError, match="outside the image"):
+        predictor.predict(box=np.array([62.0, 3.0, 70.0, 20.0]))
+    plain, official = CanonicalSamPredictor(sam, IdentityCanonicalizer()), SamPredictor(sam)
+    plain.set_image(image)
+    official.set_image(image)
+    for ours, theirs in zip(plain.predict(box=beyond), official.predict(box=beyond), strict=True):
+        assert np.array_equal(ours, theirs)
