@@ -127,7 +127,7 @@ def rotate_coco(dataset, degrees, canvas="expand", progress=False):
 
 
 def _rotate_mask(segmentation, name, turns, tilt, height, width, canvas):
-    """Make an annotation of a mask off the quarter turns, or return None if nothing is left."""
+    """Return an annotation's mask, box and area off the quarter turns; None if nothing is left."""
     frame = tilted_size(height, width, tilt, canvas)
     try:
         if isinstance(segmentation, dict):

@@ -21,7 +21,7 @@ class RotatedCOCOEvaluator(CocoEvaluator):
     """
 
     def __init__(self, dataset, view):
-        """Turn the ground truth as the images will be turned.
+        """Hold the ground truth, turned as the images will be.
 
         Args:
             dataset: dict as returned by :func:`canon_seg.coco.dataset.load_coco`; not changed.

@@ -145,7 +145,7 @@ def _their_step(peer, batch, settings):
 
 
 def _encoder(settings):
-    """Time SAM ViT-B's image encoder, forward alone, without gradients: the least it can cost."""
+    """Return SAM ViT-B's image encoder, without gradients, and its input: the least it can cost."""
     sam = build("sam_vit_b", settings)[0].segmenter.sam
     side = sam.image_encoder.img_size
     pixels = torch.zeros(1, 3, side, side, device=settings.device)
