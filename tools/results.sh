@@ -105,9 +105,9 @@ poses() {
         done
     done
     weights="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth"
-    for passes in 1 0; do
-        network=pretrained$([ $passes = 1 ] || echo _orbit)
-        own="$weights MODEL.CANONICALIZER.SCORER.PASSES $passes"
+    for network in pretrained pretrained_orbit; do
+        own=$weights
+        if [ $network = pretrained_orbit ]; then own="$weights MODEL.CANONICALIZER.SCORER.PASSES 0"; fi
         pose "coco_val182_$network" coco_val182 $own
         pose "pennfudan_$network" pennfudan_train $own
         for angle in 15 30; do
