@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.coco.rotation import rotate_annotation, rotate_coco, rotate_rle
+from canon_seg.core.turn import split_angle
 from canon_seg.errors import InputError
 from canon_seg.geometry import (
     C4,
@@ -35,7 +36,6 @@ from canon_seg.images.tilt import (
     rotate_points,
     rotate_polygons,
     rotated_size,
-    split_angle,
 )
 
 from detectron2.data.transforms import RotationTransform

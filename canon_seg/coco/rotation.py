@@ -22,6 +22,7 @@ from canon_seg.coco.masks import (
     turn_rle,
     with_str_counts,
 )
+from canon_seg.core.turn import split_angle
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps, turned_size
 from canon_seg.images.coordinates import turn_boxes_xywh
@@ -29,7 +30,6 @@ from canon_seg.images.tilt import (
     clip_boxes,
     rotate_boxes,
     rotated_size,
-    split_angle,
     tilt_points,
     tilted_size,
     warp,

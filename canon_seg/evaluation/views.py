@@ -10,15 +10,14 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 from canon_seg.coco.rotation import rotate_annotation, rotate_coco
+from canon_seg.core.turn import normalise_angle, split_angle
 from canon_seg.errors import InputError
 from canon_seg.images.tilt import (
     CANVASES,
     clip_boxes,
-    normalise_angle,
     rotate_boxes,
     rotate_image,
     rotated_size,
-    split_angle,
 )
 
 MAX_ANGLES = 720

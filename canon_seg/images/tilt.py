@@ -1,12 +1,12 @@
 """Rotate images by any angle, and the boxes, polygons and masks that belong to them.
 
 Angles are in degrees, counterclockwise as seen on screen, of any sign and size. An angle is split
-into a *tilt* of at most 45 degrees and the nearest quarter turn (:func:`split_angle`). The tilt
-comes first and goes by coordinates, about the centre (W/2, H/2) of the continuous frame, onto a
-canvas with a centre of its own; the quarter turn comes last and goes by index, as everywhere in
-:mod:`canon_seg.geometry`. Two things follow, both to the last bit: multiples of 90 degrees are the
-quarter turns of that package, and what is rotated by 15, 105, 195 and 285 degrees are the four
-turns of one tilted thing.
+into a *tilt* of at most 45 degrees and the nearest quarter turn
+(:func:`canon_seg.core.turn.split_angle`). The tilt comes first and goes by coordinates, about the
+centre (W/2, H/2) of the continuous frame, onto a canvas with a centre of its own; the quarter turn
+comes last and goes by index, as everywhere in :mod:`canon_seg.images`. Two things follow, both to
+the last bit: multiples of 90 degrees are the quarter turns of that package, and what is rotated by
+15, 105, 195 and 285 degrees are the four turns of one tilted thing.
 
 Canvas
     ``"expand"`` is just large enough to hold the whole picture, in whole pixels. ``"crop"`` is as
@@ -24,6 +24,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
+from canon_seg.core.turn import split_angle
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.coordinates import ANNOTATION_STEP, snap, turn_boxes, turn_points
@@ -40,31 +41,6 @@ black would draw an edge around the picture."""
 
 # In pixels: a canvas does not grow by a row for less than this.
 _SIZE_TOLERANCE = 1e-3
-
-
-def normalise_angle(degrees: float) -> float:
-    """Return the same angle as a float in [0, 360).
-
-    Raises:
-        ValueError: if it is not finite.
-    """
-    if not math.isfinite(degrees):
-        raise ValueError(f"an angle must be a finite number of degrees, got {degrees}")
-    return float(degrees) % 360 % 360  # the modulo of a tiny negative rounds to 360
-
-
-def split_angle(degrees: float) -> tuple[int, float]:
-    """Return the nearest quarter turn, and what is left to it.
-
-    Returns:
-        (turns, tilt) with ``90 * turns + tilt`` equal to ``degrees`` modulo 360: ``turns`` in
-        0..3, ``tilt`` in (-45, 45] degrees. Halfway between two quarter turns the one before
-        counts, so that 45, 135, 225 and 315 all have the tilt 45.
-    """
-    # Rounded, so that 112.1 has the tilt of 22.1 to the last bit.
-    degrees = round(normalise_angle(degrees), 9)
-    steps = math.ceil((degrees - 45) / 90)
-    return steps % 4, round(degrees - 90 * steps, 9)
 
 
 def rotated_size(

@@ -12,8 +12,9 @@ import numpy as np
 from canon_seg.coco.masks import decode_rle, encode_mask
 from canon_seg.coco.rotation import rotate_rle
 from canon_seg.core.canonicalizer import IdentityCanonicalizer
+from canon_seg.core.turn import normalise_angle
 from canon_seg.errors import InputError
-from canon_seg.images.tilt import normalise_angle, rotate_boxes, rotate_image, rotate_points
+from canon_seg.images.tilt import rotate_boxes, rotate_image, rotate_points
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
 
