@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_SAM_YAML
 from PIL import Image
 from pycocotools.coco import COCO
 from tiny_models import (
@@ -69,13 +70,7 @@ MODEL:
   SEGMENTER:
     META_ARCHITECTURE: "SamSegmenter"
     WEIGHTS: "{sam}"
-  SAM:
-    SIZE: "tiny"
-    TINY:
-      IMAGE_SIZE: 64
-      CHANNELS: [8, 8, 16, 64]
-      BLOCKS: [1, 1, 1, 1]
-      EMBED_DIM: 32
+  SAM: {tiny_sam}
 INPUT:
   FORMAT: "RGB"
 VERSION: 2
@@ -107,7 +102,11 @@ def config(tmp_path_factory):
     # Weights with which several masks are left of everything.
     torch.save(tiny_segmenter("sam", seed=4).sam.state_dict(), folder / "sam.pth")
     path = folder / "config.yaml"
-    path.write_text(CONFIG.format(weights=folder / "canonicalizer.pth", sam=folder / "sam.pth"))
+    path.write_text(
+        CONFIG.format(
+            tiny_sam=TINY_SAM_YAML, weights=folder / "canonicalizer.pth", sam=folder / "sam.pth"
+        )
+    )
     return path
 
 

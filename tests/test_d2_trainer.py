@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_sam_options
 from optional import need
 from test_d2_loaders import write_photos
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
@@ -63,16 +64,7 @@ def config(folder, *options):
             "1",
             "MODEL.CANONICALIZER.PRIOR_WEIGHT",
             "1.0",
-            "MODEL.SAM.SIZE",
-            "tiny",
-            "MODEL.SAM.TINY.IMAGE_SIZE",
-            "64",
-            "MODEL.SAM.TINY.CHANNELS",
-            "[8, 8, 16, 64]",
-            "MODEL.SAM.TINY.BLOCKS",
-            "[1, 1, 1, 1]",
-            "MODEL.SAM.TINY.EMBED_DIM",
-            "32",
+            *tiny_sam_options(),
             "INPUT.FORMAT",
             "RGB",
             "INPUT.MIN_SIZE_TRAIN",

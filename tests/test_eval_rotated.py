@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_SAM_YAML
 from PIL import Image
 from toy_coco import SIZES, write_toy_coco
 
@@ -31,13 +32,7 @@ MODEL:
     WEIGHTS: "{weights}"
   SEGMENTER:
     META_ARCHITECTURE: "SamSegmenter"
-  SAM:
-    SIZE: "tiny"
-    TINY:
-      IMAGE_SIZE: 64
-      CHANNELS: [8, 8, 16, 64]
-      BLOCKS: [1, 1, 1, 1]
-      EMBED_DIM: 32
+  SAM: {tiny_sam}
 INPUT:
   FORMAT: "RGB"
 DATASETS:
@@ -66,7 +61,12 @@ def toy(tmp_path_factory):
         folder / "canonicalizer.pth",
     )
     (folder / "config.yaml").write_text(
-        CONFIG.format(weights=folder / "canonicalizer.pth", annotations=annotations, images=images)
+        CONFIG.format(
+            tiny_sam=TINY_SAM_YAML,
+            weights=folder / "canonicalizer.pth",
+            annotations=annotations,
+            images=images,
+        )
     )
     return folder
 

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_sam_options
 from tiny_models import random_image, random_prompts, tiny_config
 
 from canon_seg import CanonicalPredictor, load_config
@@ -16,16 +17,7 @@ from detectron2.utils.visualizer import Visualizer
 
 SIZE = 40, 61
 SAM = [
-    "MODEL.SAM.SIZE",
-    "tiny",
-    "MODEL.SAM.TINY.IMAGE_SIZE",
-    "64",
-    "MODEL.SAM.TINY.CHANNELS",
-    "[8, 8, 16, 64]",
-    "MODEL.SAM.TINY.BLOCKS",
-    "[1, 1, 1, 1]",
-    "MODEL.SAM.TINY.EMBED_DIM",
-    "32",
+    *tiny_sam_options(),
     "INPUT.FORMAT",
     "RGB",
 ]

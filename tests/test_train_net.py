@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny_sam_options
 from test_d2_loaders import write_photos
 from tiny_models import tiny_segmenter
 from toy_coco import write_toy_coco
@@ -33,18 +34,6 @@ TINY_CANONICALIZER = [
     "[2, 2]",
     "MODEL.CANONICALIZER.NETWORK.DEPTH",
     "1",
-]
-TINY_SAM = [
-    "MODEL.SAM.SIZE",
-    "tiny",
-    "MODEL.SAM.TINY.IMAGE_SIZE",
-    "64",
-    "MODEL.SAM.TINY.CHANNELS",
-    "[8, 8, 16, 64]",
-    "MODEL.SAM.TINY.BLOCKS",
-    "[1, 1, 1, 1]",
-    "MODEL.SAM.TINY.EMBED_DIM",
-    "32",
 ]
 
 
@@ -146,7 +135,7 @@ def test_eval_only(tmp_path):
     torch.save(tiny_segmenter("sam").sam.state_dict(), weights)
     status, log = run(
         "--eval-only",
-        *TINY_SAM,
+        *tiny_sam_options(),
         "MODEL.SEGMENTER.WEIGHTS",
         str(weights),
         "DATASETS.COCO",
@@ -210,7 +199,7 @@ def test_two_processes_train_sam(tmp_path):
         "2",
         "--threads",
         "1",
-        *TINY_SAM,
+        *tiny_sam_options(),
         "MODEL.META_ARCHITECTURE",
         "SamSegmenter",
         "SOLVER.IMS_PER_BATCH",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from conftest import TINY_SAM
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.keys import add_canon_seg_config
@@ -63,8 +64,7 @@ def tiny_segmenter(kind, seed=3):
     torch.manual_seed(seed)
     if kind == "sam":
         return SamSegmenter(
-            # 64 channels at last: two heads of attention, as torch's fused layers want them.
-            sam=build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 1), 32),
+            sam=build_tiny_sam(*TINY_SAM["TINY"].values()),
             image_format="RGB",
         ).eval()
     return build_model(tiny_config(kind)).eval()
