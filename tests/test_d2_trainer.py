@@ -363,7 +363,6 @@ def test_weights_are_a_start(tmp_path, photos):
         assert torch.equal(ours, theirs.half().float()), name  # what the file holds
 
 
-@needs_escnn
 def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, photos):
     cfg = load_config(
         "configs/sam_c4.yaml",
@@ -384,7 +383,7 @@ def test_the_config_for_sam_trains_on_photos_without_its_checkpoint(tmp_path, ph
     )
     assert not os.path.exists(cfg.MODEL.SEGMENTER.WEIGHTS)
     trainer = Trainer(cfg)
-    embedded, _ = load_canonicalizer(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS), trainable=True)
+    embedded, *_ = load_pose_network(resolve_asset(cfg.MODEL.CANONICALIZER.WEIGHTS))
     ours = dict(trainer.model.canonicalizer.scorer.network.named_parameters())
     for name, value in embedded.named_parameters():
         assert torch.equal(ours[name], value), name
@@ -456,10 +455,19 @@ def test_poses_turn_the_prior_along(tmp_path, photos):
         assert (loss < 2) == low
 
 
-def test_a_backbone_does_not_train_through_the_segmenter(tmp_path, photos, toy):
-    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "1.0", "DATASETS.TRAIN", f"('{toy}',)"]
-    with pytest.raises(InputError, match="SCORER.BACKBONE is trained on turned views"):
-        Trainer(backbone_config(tmp_path, photos, *options))
+def test_a_backbone_trains_through_the_segmenter(tmp_path, photos, toy):
+    need("timm")
+    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "0.1", "DATASETS.TRAIN", f"('{toy}',)"]
+    trainer = Trainer(backbone_config(tmp_path, photos, *options, "SOLVER.EMA_DECAY", "0.0"))
+    segmenter = copy.deepcopy(trainer.model.segmenter.state_dict())
+    before = copy.deepcopy(trainer.model.canonicalizer.scorer.network.state_dict())
+    trainer.train()
+    for name, value in trainer.model.segmenter.state_dict().items():
+        assert torch.equal(value, segmenter[name]), name
+    after = trainer.model.canonicalizer.scorer.network.state_dict()
+    assert not torch.equal(before["body.conv_head.weight"], after["body.conv_head.weight"])
+    assert {"loss_prior", "loss_mask", "loss_dice", "loss_iou"} <= metrics(tmp_path).keys()
+    assert load_pose_network(str(tmp_path / "canonicalizer.pth"))[1] == 64
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from canon_seg.d2.config import load_config
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
@@ -55,6 +57,9 @@ def test_sweeps_are_those_of_the_commands(commands):
         assert config["options"] == command[len(command) - len(config["options"]) :], path
         pairs = [word for word in command if word.isupper() or word.startswith("MODEL.")]
         assert all(word in config["options"] for word in pairs), path
+        keys = load_config(config["config_file"], config["options"]).MODEL.CANONICALIZER
+        if "canonical" in config["modes"]:  # else it has none, whatever the config says
+            assert config["canonicalizer_weights"] == keys.WEIGHTS, path
         if "--modes" in command:
             assert set(config["modes"]) <= set(command[command.index("--modes") :]), path
 

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from optional import need
 from torch import nn
 
 from canon_seg.core.canonicalizer import (
@@ -17,6 +18,8 @@ from canon_seg.core.turn import Turn
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer, straight_through
+from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.networks.backbone_scorer import BackboneScorer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.prompts import Prompts
@@ -53,10 +56,35 @@ def random_network():
     return build_plain_network(NetworkSpec("GCNN", 4, (2, 4, 4), 1))
 
 
-NETWORKS = [random_network, NotEquivariant, NearTie, Tie]
+def residual_network():
+    torch.manual_seed(0)
+    return build_plain_network(NetworkSpec("GWRN", 4, (2, 4, 4), 1))
+
+
+def backbone(passes):
+    need("timm")
+    torch.manual_seed(0)
+    network = PoseNetwork(BackboneSpec("test_efficientnet"))
+    with torch.no_grad():
+        network(torch.randn(8, 3, 32, 32))  # sets the batch statistics
+        network.body.classifier.weight.normal_()  # sure enough of something
+    return BackboneScorer(network, input_size=32, image_format="RGB", passes=passes)
+
+
+def one_look():
+    return backbone(1)
+
+
+def four_looks():
+    return backbone(0)
+
+
+NETWORKS = [random_network, residual_network, NotEquivariant, NearTie, Tie, one_look, four_looks]
 
 
 def canonicalizer_of(network, image_format="RGB"):
+    if isinstance(network, BackboneScorer):
+        return GroupCanonicalizer(network).eval()
     return GroupCanonicalizer(
         NetworkScorer(network, input_size=33, image_format=image_format, group=CORE_C4)
     ).eval()

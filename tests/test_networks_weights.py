@@ -236,7 +236,7 @@ def config(**changes):
         UNCERTAIN="argmax",
         UNCERTAIN_BELOW=0.5,
         VOTE_POSES=2,
-        SCORER=SimpleNamespace(NAME="NetworkScorer", BACKBONE="", PASSES=1),
+        SCORER=SimpleNamespace(NAME="NetworkScorer", BACKBONE="", PASSES=0),
     )
     return SimpleNamespace(
         MODEL=SimpleNamespace(CANONICALIZER=SimpleNamespace(**{**keys, **changes})),

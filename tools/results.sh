@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every evaluation behind the documents' tables, from the embedded weights: an hour on two cores. One
+# Every evaluation behind the documents' tables, from the embedded weights: two hours on two cores. One
 # part (turned) trains the small SAM on for a quarter of it.
 #
 #     make results                    all parts, then the tables of the documents
@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco turned pedestrians gwrn baselines angles uncertain numerics poses jpegtran"
+PARTS="scenes coco turned pedestrians gcnn gwrn baselines angles uncertain numerics poses jpegtran"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -20,7 +20,7 @@ COCO="--annotations $DATA/coco_val182/annotations/instances_val.json --images $D
 PEDESTRIANS="--annotations output/pennfudan/held_out.json --images $DATA/pennfudan_train/images"
 SAM=configs/sam_tiny_c4.yaml
 DETECTOR=configs/mask_rcnn_pedestrian_c4.yaml
-GWRN="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_gwrn.pth"
+WEIGHTS="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer"
 CACHE="MODEL.CANONICALIZER.CACHE 256"
 
 sweep() {  # sweep FOLDER CONFIG "FLAGS" [KEY VALUE...]: resumes where it was interrupted
@@ -61,10 +61,18 @@ pedestrians() {
         MODEL.SEGMENTER.WEIGHTS $RESULTS/pedestrians_turned/segmenter.pth
 }
 
+gcnn() {
+    equivariant gcnn
+}
+
 gwrn() {
-    sweep coco_val182_gwrn $SAM "$COCO --modes canonical" $GWRN $CACHE
+    equivariant gwrn
+}
+
+equivariant() {
+    sweep coco_val182_$1 $SAM "$COCO --modes canonical" ${WEIGHTS}_$1.pth $CACHE
     split
-    sweep pedestrians_gwrn $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $GWRN
+    sweep pedestrians_$1 $DETECTOR "$PEDESTRIANS --modes vanilla canonical" ${WEIGHTS}_$1.pth
 }
 
 baselines() {
@@ -96,23 +104,20 @@ numerics() {
 }
 
 poses() {
-    for network in gcnn gwrn; do
-        weights="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_$network.pth"
-        pose "coco_val182_$network" coco_val182 $weights
-        pose "pennfudan_$network" pennfudan_train $weights
-        for angle in 15 30; do
-            pose "coco_val182_${network}_$angle" coco_val182 --angle $angle $weights
-        done
-    done
-    weights="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth"
-    for network in pretrained pretrained_orbit; do
-        own=$weights
-        if [ $network = pretrained_orbit ]; then own="$weights MODEL.CANONICALIZER.SCORER.PASSES 0"; fi
-        pose "coco_val182_$network" coco_val182 $own
-        pose "pennfudan_$network" pennfudan_train $own
-        for angle in 15 30; do
-            pose "coco_val182_${network}_$angle" coco_val182 --angle $angle $own
-        done
+    local passes=MODEL.CANONICALIZER.SCORER.PASSES
+    poses_of gcnn ${WEIGHTS}_gcnn.pth
+    poses_of gwrn ${WEIGHTS}_gwrn.pth
+    poses_of pretrained ${WEIGHTS}_pretrained.pth $passes 1
+    poses_of pretrained_orbit ${WEIGHTS}_pretrained.pth $passes 0
+}
+
+poses_of() {  # poses_of NAME KEY VALUE...
+    local name=$1
+    shift
+    pose "coco_val182_$name" coco_val182 "$@"
+    pose "pennfudan_$name" pennfudan_train "$@"
+    for angle in 15 30; do
+        pose "coco_val182_${name}_$angle" coco_val182 --angle $angle "$@"
     done
 }
 

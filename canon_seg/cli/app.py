@@ -15,10 +15,7 @@ from canon_seg.apps.web.samples import Limits, load_samples
 from canon_seg.apps.web.turning import Turner
 from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
-from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.networks.scorer import NetworkScorer
-from canon_seg.networks.weights import load_canonicalizer
-from canon_seg.predictors.defaults import load_default_canonicalizer
+from canon_seg.predictors.defaults import CANONICALIZER, load_default_canonicalizer
 from canon_seg.sam.loading import load_sam
 from canon_seg.sam.models import OFFICIAL_SIZES
 
@@ -37,7 +34,8 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--canonicalizer",
         metavar="FILE",
-        help="a canonicalizer.pth that tools/train_net.py wrote; default: the embedded one",
+        help="a canonicalizer.pth that tools/train_net.py wrote, or canon_seg://canonicalizer_gcnn.pth "
+        "for the embedded fast one; default: the embedded one that finds most poses",
     )
     parser.add_argument(
         "--device",
@@ -119,13 +117,9 @@ def build_turner(args):
         if args.sam_checkpoint
         else load_sam()
     )
-    if args.canonicalizer:
-        network, input_size = load_canonicalizer(args.canonicalizer)
-        canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=input_size))
-    else:
-        canonicalizer = load_default_canonicalizer()
+    canonicalizer = load_default_canonicalizer(weights=args.canonicalizer or CANONICALIZER)
     return Turner(
         sam.to(args.device),
-        canonicalizer.eval().to(args.device),
+        canonicalizer.to(args.device),
         multimask=bool(args.sam_checkpoint),
     )

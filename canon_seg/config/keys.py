@@ -12,14 +12,16 @@ def add_canon_seg_config(cfg):
     # "GroupCanonicalizer" (a trained network) or "IdentityCanonicalizer" (the plain segmenter).
     cfg.MODEL.CANONICALIZER.NAME = "GroupCanonicalizer"
     # Weights file written by tools/train_net.py; "" starts from random weights (training only).
-    # "canon_seg://NAME" is a file that comes with the package.
+    # "canon_seg://NAME" is a file that comes with the package: canonicalizer_pretrained.pth, which
+    # the config files take, or canonicalizer_gcnn.pth, which is faster and finds fewer poses.
     cfg.MODEL.CANONICALIZER.WEIGHTS = ""
-    # Keep escnn's free parameters, for training. False: plain exported convolutions, no escnn.
+    # Build the network to be trained: an equivariant one with escnn's free parameters. False: plain
+    # exported convolutions, no escnn.
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
     # Order N of the group of rotations C_N. Only 4 (quarter turns) is there.
     cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
-    # Shorter side in pixels at which the network sees an image, of the form 32 k + 1. A weights
-    # file brings its own and wins.
+    # Shorter side in pixels at which the equivariant NETWORK sees an image, of the form 32 k + 1, or
+    # side of the square that a SCORER.BACKBONE sees. A weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.INPUT_SIZE = 97
     # Probability of each pose (quarter turns counterclockwise) in the data that the segmenter was
     # trained on.
@@ -49,7 +51,8 @@ def add_canon_seg_config(cfg):
 
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
-    # "NetworkScorer": the equivariant network of WEIGHTS or NETWORK; or one that was registered.
+    # "NetworkScorer": the network of WEIGHTS, or the BACKBONE or NETWORK below to be trained; or one
+    # that was registered.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
@@ -59,9 +62,9 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.SCORER.PRETRAINED = ""
     # Its first stages that keep these weights: most of the time of training goes into them.
     cfg.MODEL.CANONICALIZER.SCORER.FREEZE_STAGES = 0
-    # Turns of an image that it looks at: 1, or 0 for all of the group, whose log-probabilities are
-    # averaged.
-    cfg.MODEL.CANONICALIZER.SCORER.PASSES = 1
+    # Turns of an image that the backbone looks at: 0 for all of the group, whose log-probabilities
+    # are averaged, or 1. An equivariant network looks once and knows of all of them.
+    cfg.MODEL.CANONICALIZER.SCORER.PASSES = 0
 
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()

@@ -33,6 +33,7 @@ class Canonicalizer(nn.Module):
         image_format: "RGB" or "BGR", the channel order of the images that it takes.
         uncertain: what to do with uncertain poses, also of a whole clip.
         finds_poses: whether it looks at images at all.
+        needs_turned_views: whether it is trained on views turned at random.
 
     Args:
         image_format: see the attribute.
@@ -45,6 +46,7 @@ class Canonicalizer(nn.Module):
     snaps: bool = True
     uncertain: UncertainPoses = UncertainPoses()
     finds_poses: bool = True
+    needs_turned_views: bool = False
 
     def __init__(self, image_format: str = "RGB") -> None:
         super().__init__()
@@ -76,6 +78,10 @@ class Canonicalizer(nn.Module):
             f"{type(self).__name__} looks at no image, so that there is nothing to train or to "
             "measure; take GroupCanonicalizer"
         )
+
+    def training_input(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`scores` takes of a (3, H, W) image of any size in training mode."""
+        return image
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the pose scores of one (3, H, W) image as it is: (N,) logits, for export."""

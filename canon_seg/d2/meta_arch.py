@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.group import elements_of
 from canon_seg.core.prior import alignment, check_label_smoothing, check_prior, prior_loss
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.core.turn import inverse, turned_size
@@ -153,8 +154,8 @@ class CanonicalizedSegmenter(nn.Module):
         Args:
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
-                ``pose`` (optional, in training): quarter turns by which the image was turned on
-                purpose. ``height``, ``width`` (optional): size of the results. ``prompts``
+                ``pose`` (optional, in training): turn by which the image was turned on purpose; an
+                integer stands for quarter turns. ``height``, ``width`` (optional): size of the results. ``prompts``
                 (optional): :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
                 promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
                 a task weight.
@@ -258,8 +259,14 @@ class CanonicalizedSegmenter(nn.Module):
         }
 
     def _losses(self, batched_inputs):
+        if self.task_weight != 0 and self.canonicalizer.needs_turned_views:
+            group = self.canonicalizer.group
+            batched_inputs = [_turned_at_random(inputs, group) for inputs in batched_inputs]
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
-        found = self.canonicalizer.scores(images)
+        seen = images
+        if self.task_weight != 0:  # photographs of any size; otherwise views made for the scorer
+            seen = [self.canonicalizer.training_input(image) for image in images]
+        found = self.canonicalizer.scores(seen)
         if any("pose" in inputs for inputs in batched_inputs):
             # Views that were turned: what is said of them is turned back, for one prior of all.
             group = found.group
@@ -358,6 +365,15 @@ def _without_ground_truth(inputs):
             "of an image that was resized before; let the segmenter make its own"
         )
     return {key: value for key, value in inputs.items() if key not in ("instances", "sem_seg")}
+
+
+def _turned_at_random(inputs, group):
+    """Return the inputs of training, ground truth too, turned by a random element of a group."""
+    if "pose" in inputs:
+        return inputs
+    turn = elements_of(group)[int(torch.randint(len(elements_of(group)), ()))]
+    image = turn_maps(inputs["image"], turn).contiguous()
+    return {**inputs, **_turned_ground_truth(inputs, turn), "image": image, "pose": turn}
 
 
 def _turned_ground_truth(inputs, turns):

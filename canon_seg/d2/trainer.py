@@ -269,11 +269,6 @@ def _training_config(cfg):
             )
         cfg.MODEL.CANONICALIZER.TRAINABLE = True
         if uses_backbone(cfg):
-            if not trains_on_photos(cfg):
-                raise InputError(
-                    "MODEL.CANONICALIZER.SCORER.BACKBONE is trained on turned views of photographs "
-                    "alone; set MODEL.CANONICALIZER.TASK_WEIGHT to 0"
-                )
             cfg.MODEL.CANONICALIZER.SCORER.PASSES = 1  # whatever looks at the orbit afterwards
         if trains_on_photos(cfg):
             cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""  # never run, so not even built

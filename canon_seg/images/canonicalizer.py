@@ -83,6 +83,21 @@ class GroupCanonicalizer(Canonicalizer):
         """Return the scorer's distribution for images as they are."""
         return self.scorer(images)
 
+    @property
+    def needs_turned_views(self) -> bool:
+        """Tell whether the scorer is to be trained on views turned at random."""
+        return bool(getattr(self.scorer, "needs_turned_views", False))
+
+    def training_input(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`scores` takes of an image in training mode.
+
+        Args:
+            image: (3, H, W) tensor, values 0..255, of any size.
+        """
+        prepare = getattr(self.scorer, "prepare", None)
+        prepared: torch.Tensor = image if prepare is None else prepare(image)
+        return prepared
+
     @torch.no_grad()
     def pose(self, image: torch.Tensor, prompt_key: "PromptKey | None" = None) -> Pose:
         """Find the pose of one image.

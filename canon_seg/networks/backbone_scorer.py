@@ -22,12 +22,17 @@ from canon_seg.networks.backbone_weights import load_pose_network, save_pose_net
 class BackboneScorer(nn.Module):
     """Score the poses of images with a :class:`PoseNetwork`.
 
+    Attributes:
+        needs_turned_views: that it is trained on turned views; upright ones alone would teach it to
+            say the same of every image.
+
     Args:
         network: :class:`PoseNetwork`.
         input_size: side in pixels of the square that the network looks at.
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
-        passes: how many turns of an image the network looks at. 1: the image as it is. 0: all of
-            them; their log-probabilities, each turned back, are averaged (group averaging).
+        passes: how many turns of an image the network looks at. 0: all of them; their
+            log-probabilities, each turned back, are averaged (group averaging). 1: the image as it
+            is, as in training.
         temperatures: what the logits are divided by, by the number of passes, each above 0; 1,
             where there is none, leaves them as they are.
 
@@ -36,6 +41,7 @@ class BackboneScorer(nn.Module):
             use.
     """
 
+    needs_turned_views = True
     group = C4
     elements = elements_of(C4)
 
@@ -45,7 +51,7 @@ class BackboneScorer(nn.Module):
         *,
         input_size: int,
         image_format: str,
-        passes: int = 1,
+        passes: int = 0,
         temperatures: Mapping[int, float] | None = None,
     ) -> None:
         super().__init__()
@@ -126,7 +132,7 @@ class BackboneScorer(nn.Module):
         if self.image_format == "BGR":
             inputs = inputs.flip(1)
         inputs = self.network.normalize(inputs)
-        if self.passes == 1:
+        if self.passes == 1 or self.training:
             logits: torch.Tensor = self.network(inputs).float()
             return logits / self.temperature
         turned = torch.cat([turn_maps(inputs, turn) for turn in self.elements])
@@ -149,14 +155,14 @@ def average_over_turns(log_probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def load_backbone_scorer(
-    path: str | os.PathLike[str], *, image_format: str, passes: int = 1, backbone: str = ""
+    path: str | os.PathLike[str], *, image_format: str, passes: int = 0, backbone: str = ""
 ) -> BackboneScorer:
     """Build a :class:`BackboneScorer` from a weights file.
 
     Args:
         path: see :func:`load_pose_network`.
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
-        passes: how many turns of an image it looks at, 1 or 0 for all; takes its temperature.
+        passes: how many turns of an image it looks at, 0 for all or 1; takes its temperature.
         backbone: see :func:`load_pose_network`.
 
     Returns:

@@ -1,5 +1,6 @@
 """Build canonicalizers and scorers from a config."""
 
+import os
 from typing import Any
 
 from canon_seg.config.assets import resolve_asset
@@ -8,7 +9,7 @@ from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
 from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
-from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.networks.backbone_scorer import BackboneScorer, load_backbone_scorer
 from canon_seg.networks.backbone_weights import is_pose_network, load_pose_network
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
 from canon_seg.networks.imagenet import read_pretrained
@@ -50,6 +51,12 @@ def build_network_scorer(cfg: Any) -> Scorer:
     if uses_backbone(cfg):
         return build_backbone_scorer(cfg)
     if keys.WEIGHTS:
+        if keys.SCORER.BACKBONE:
+            raise InputError(
+                f"{keys.WEIGHTS} (MODEL.CANONICALIZER.WEIGHTS) holds an equivariant network, but "
+                f"MODEL.CANONICALIZER.SCORER.BACKBONE is {keys.SCORER.BACKBONE!r}; set WEIGHTS to "
+                "that backbone's file, or BACKBONE to ''"
+            )
         network, input_size = load_canonicalizer(
             resolve_asset(keys.WEIGHTS), trainable=keys.TRAINABLE
         )
@@ -74,7 +81,7 @@ def uses_backbone(cfg: Any) -> bool:
         InputError: naming the weights file, if it is missing or damaged.
     """
     keys = cfg.MODEL.CANONICALIZER
-    if keys.NAME != "GroupCanonicalizer":
+    if keys.NAME != "GroupCanonicalizer" or keys.SCORER.NAME != "NetworkScorer":
         return False
     if keys.WEIGHTS:
         return is_pose_network(resolve_asset(keys.WEIGHTS))
@@ -113,6 +120,29 @@ def build_backbone_scorer(cfg: Any) -> BackboneScorer:
         passes=keys.SCORER.PASSES,
         temperatures=temperatures,
     )
+
+
+def load_scorer(
+    path: str | os.PathLike[str], *, image_format: str = "RGB", passes: int = 0
+) -> NetworkScorer | BackboneScorer:
+    """Build the scorer of a weights file of either kind.
+
+    Args:
+        path: file that tools/train_net.py wrote, or "canon_seg://NAME".
+        image_format: "RGB" or "BGR", the channel order of the images that will be given.
+        passes: turns of an image that a backbone looks at, 0 for all or 1.
+
+    Returns:
+        the scorer in eval mode, on the CPU.
+
+    Raises:
+        InputError: naming the file, if it is missing, damaged or of another kind.
+    """
+    path = resolve_asset(os.fspath(path))
+    if is_pose_network(path):
+        return load_backbone_scorer(path, image_format=image_format, passes=passes)
+    network, input_size = load_canonicalizer(path)
+    return NetworkScorer(network, input_size=input_size, image_format=image_format).eval()
 
 
 def network_spec(cfg: Any) -> NetworkSpec:

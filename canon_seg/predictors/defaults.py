@@ -1,27 +1,29 @@
 """Load the models that come with the package, in one call each, without detectron2."""
 
-from canon_seg.config.assets import resolve_asset
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.networks.scorer import NetworkScorer
-from canon_seg.networks.weights import load_canonicalizer
+from canon_seg.networks.build import load_scorer
 from canon_seg.sam.loading import load_sam
 
-CANONICALIZER = "canon_seg://canonicalizer_gcnn.pth"
+CANONICALIZER = "canon_seg://canonicalizer_pretrained.pth"
 
 
-def load_default_canonicalizer(image_format="RGB"):
-    """Load the embedded canonicalizer.
+def load_default_canonicalizer(image_format="RGB", weights=CANONICALIZER, passes=0):
+    """Load an embedded canonicalizer, or that of a weights file.
 
     Args:
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
+        weights: a file that tools/train_net.py wrote, or "canon_seg://NAME":
+            canonicalizer_gcnn.pth is faster and finds fewer poses than the default.
+        passes: turns of an image that a pretrained network looks at, 0 for all or 1.
 
     Returns:
         :class:`canon_seg.images.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
+
+    Raises:
+        InputError: naming the file, if it cannot be used.
     """
-    network, input_size = load_canonicalizer(resolve_asset(CANONICALIZER))
-    return GroupCanonicalizer(
-        NetworkScorer(network, input_size=input_size, image_format=image_format)
-    ).eval()
+    scorer = load_scorer(weights, image_format=image_format, passes=passes)
+    return GroupCanonicalizer(scorer).eval()
 
 
 def load_default_sam():

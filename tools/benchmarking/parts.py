@@ -16,9 +16,11 @@ from canon_seg.core.group import C4
 from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.resize import normalize, resize_for_network
+from canon_seg.networks.backbone_scorer import BackboneScorer
 
 MEGAPIXELS = {1: (1000, 1000), 4: (2000, 2000), 12: (3000, 4000)}
 MASKS = (1, 20, 100)
+FAST = ["MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"]
 TRAINED_SIZE = 97
 """Input size of our network of 1.9 M parameters; that of equiadapt is 128."""
 
@@ -35,6 +37,7 @@ def time_canonicalizers(settings, peer=None):
     default = build("sam_tiny", settings)[0].canonicalizer
     ours = {
         "default": default,
+        "fast": build("sam_tiny", settings, FAST)[0].canonicalizer,
         "1_9m": larger_canonicalizer(settings, TRAINED_SIZE),
         "1_9m_at_129": larger_canonicalizer(settings, 129),
     }
@@ -52,7 +55,12 @@ def time_canonicalizers(settings, peer=None):
     for name in ours:
         times[name] /= len(C4.elements)
     key = "equiadapt_over_ours_canonicalize"
-    names = {key: "default", f"{key}_1_9m": "1_9m", f"{key}_1_9m_at_129": "1_9m_at_129"}
+    names = {
+        key: "fast",
+        f"{key}_default": "default",
+        f"{key}_1_9m": "1_9m",
+        f"{key}_1_9m_at_129": "1_9m_at_129",
+    }
     facts = {
         "image": list(image.shape[-2:]),
         "parameters_as_plain_convolutions": {
@@ -75,16 +83,16 @@ def time_parts(settings):
     for megapixels, (height, width) in sizes.items():
         image = picture(height, width)
         copy = turned_copy(image, 1)
-        small = resize_for_network(copy, canonicalizer.scorer.input_size)
-        network, batch = canonicalizer.scorer.network, normalize(small[None]).to(settings.device)
+        shrink, run = _steps(canonicalizer.scorer)
+        batch = shrink(copy)[None].to(settings.device)
         rows = image.permute(1, 2, 0)
         times = measure(
             {
                 "pose": lambda: canonicalizer.pose(image),
                 "pose: representative": lambda: representative_turns(rows),
                 "pose: copy of it": lambda: turned_copy(image, 1),
-                "pose: shrink": lambda: resize_for_network(copy, canonicalizer.scorer.input_size),
-                "pose: network": lambda: network(batch),
+                "pose: shrink": lambda: shrink(copy),
+                "pose: network": lambda: run(batch),
                 "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
             },
             3 * settings.rounds,
@@ -97,6 +105,16 @@ def time_parts(settings):
             name: summary(values) for name, values in times.items()
         }
     return results
+
+
+def _steps(scorer):
+    """Return what a scorer does to an image, and to the batch of what comes out."""
+    if isinstance(scorer, BackboneScorer):
+        return scorer.prepare, scorer.logits_of_inputs
+    return (
+        lambda image: resize_for_network(image, scorer.input_size),
+        lambda batch: scorer.network(normalize(batch)),
+    )
 
 
 def _mask_times(count, height, width, settings):
