@@ -772,3 +772,88 @@ def test_masks_turned_in_their_own_memory_are_those_turned_elsewhere(turns):
     assert torch.equal(turned.pred_masks, expected.pred_masks)
     assert torch.equal(turned.scores, expected.scores)
     assert turned.pred_masks.data_ptr() == memory
+
+
+class TakesTurnedViews(nn.Module):
+    """A scorer that is not equivariant: it sees squares, and is trained on turned views."""
+
+    group, image_format, needs_turned_views = CORE_C4, "RGB", True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.seen = []
+
+    def prepare(self, image):
+        return image[:, :8, :8].float()
+
+    def forward(self, images):
+        self.seen.append([tuple(image.shape) for image in images])
+        means = torch.stack([image.float().mean(dim=(1, 2)) for image in images])
+        return GridDistribution(CORE_C4, self.layer(means))
+
+
+class KeepsItsInputs(nn.Module):
+    """A segmenter whose loss is nothing, and that remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, batched_inputs):
+        self.given += batched_inputs
+        return {"loss_nothing": 0 * sum(inputs["image"].sum() for inputs in batched_inputs)}
+
+
+def test_training_through_a_segmenter_turns_images_with_their_masks():
+    """For a scorer that needs it: the prior turns along, and masks stay on their objects."""
+    torch.manual_seed(0)
+    scorer, segmenter = TakesTurnedViews(), KeepsItsInputs()
+    nn.init.zeros_(scorer.layer.weight)  # says "upright" of all, so that none is turned back
+    nn.init.zeros_(scorer.layer.bias)
+    model = canonicalized(segmenter, GroupCanonicalizer(scorer), task_weight=1.0).train()
+    batch = []
+    for seed in range(12):
+        image, mask = random_image(20, 30, seed), torch.zeros(1, 20, 30, dtype=torch.bool)
+        mask[:, 2:9, 3:20] = True
+        image[0] = 255 * mask[0]
+        instances = Instances((20, 30), gt_masks=BitMasks(mask), gt_classes=torch.zeros(1).long())
+        instances.gt_boxes = Boxes(torch.tensor([[3.0, 2.0, 20.0, 9.0]]))
+        batch.append({"image": image, "instances": instances})
+    with EventStorage():
+        model(batch)
+    assert scorer.seen == [[(3, 8, 8)] * 12]
+    for inputs in segmenter.given:
+        mask = inputs["instances"].gt_masks.tensor[0]
+        assert torch.equal(inputs["image"][0] > 127, mask)
+        x0, y0, x1, y1 = inputs["instances"].gt_boxes.tensor[0].int().tolist()
+        assert mask[y0:y1, x0:x1].all() and mask.sum() == (y1 - y0) * (x1 - x0)
+    # Not all were turned to the same side: the scorer cannot learn to say always the same.
+    assert len({inputs["image"].shape for inputs in segmenter.given}) == 2
+    assert len({inputs["image"].detach().numpy().tobytes()[:400] for inputs in segmenter.given}) > 2
+    assert all(inputs["image"].shape == (3, 20, 30) for inputs in batch)  # the given are as given
+
+
+def test_the_prior_turns_with_the_views():
+    """The loss does not depend on how a view was turned if the scorer says just that."""
+    scorer = TakesTurnedViews()
+    model = canonicalized(KeepsItsInputs(), GroupCanonicalizer(scorer), task_weight=1.0).train()
+    said = iter([])
+    draws = []
+
+    def say(images):
+        return GridDistribution(
+            CORE_C4, torch.stack([20 * torch.eye(4)[next(said)] for _ in images])
+        )
+
+    scorer.forward = say
+    for seed in range(8):
+        torch.manual_seed(seed)
+        turn = int(torch.randint(4, ()))
+        draws.append(turn)
+        said = iter([turn])
+        torch.manual_seed(seed)
+        with EventStorage():
+            loss = model([{"image": random_image(20, 30)}])["loss_prior"]
+        assert float(loss) < 1e-4
+    assert len(set(draws)) > 1

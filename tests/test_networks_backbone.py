@@ -21,7 +21,7 @@ from canon_seg.networks.backbone_weights import (
     load_pose_network,
     save_pose_network,
 )
-from canon_seg.networks.build import build_canonicalizer, uses_backbone
+from canon_seg.networks.build import build_canonicalizer, load_scorer, uses_backbone
 from canon_seg.networks.imagenet import from_efficientnet_lite, read_pretrained
 
 BACKBONE = "test_efficientnet"  # timm's smallest
@@ -255,6 +255,21 @@ def test_from_a_config(file, network):
     with pytest.raises(InputError, match="MODEL.CANONICALIZER.WEIGHTS is empty"):
         build_canonicalizer(config(f"{KEY}.BACKBONE", BACKBONE))
     assert not uses_backbone(config())
+
+
+def test_a_backbone_beside_an_equivariant_file_is_refused():
+    weights = ["MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"]
+    with pytest.raises(InputError, match=f"gcnn.pth .*an equivariant network, but {KEY}.BACKBONE"):
+        build_canonicalizer(config(*weights, f"{KEY}.BACKBONE", BACKBONE))
+
+
+def test_load_scorer_takes_files_of_both_kinds(file, tmp_path):
+    assert load_scorer(file, passes=1).passes == 1 and load_scorer(file).passes == 0
+    fast = load_scorer("canon_seg://canonicalizer_gcnn.pth", image_format="BGR")
+    assert fast.network.spec.name == "GCNN" and fast.image_format == "BGR" and not fast.training
+    torch.save([1], tmp_path / "other.pth")
+    with pytest.raises(InputError, match="other.pth is no canonicalizer's weights file"):
+        load_scorer(tmp_path / "other.pth")
 
 
 def test_pretrained_weights(tmp_path, timm):

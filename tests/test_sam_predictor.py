@@ -433,7 +433,12 @@ def test_the_embedded_models_are_those_of_the_configs():
     ours = load_default_sam().state_dict()
     assert ours.keys() == sam.keys() and all(torch.equal(ours[name], sam[name]) for name in sam)
     assert defaults.CANONICALIZER == cfg.MODEL.CANONICALIZER.WEIGHTS
-    assert load_default_canonicalizer("BGR").image_format == "BGR"
+    ours = load_default_canonicalizer("BGR")
+    assert (
+        ours.image_format == "BGR" and ours.scorer.passes == cfg.MODEL.CANONICALIZER.SCORER.PASSES
+    )
+    fast = load_default_canonicalizer(weights="canon_seg://canonicalizer_gcnn.pth")
+    assert fast.scorer.network.spec.name == "GCNN"
 
 
 def test_importing_is_light_and_detectron2_is_said_to_be_missing():

@@ -34,8 +34,8 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--canonicalizer",
         metavar="FILE",
-        help="a canonicalizer.pth that tools/train_net.py wrote, or canon_seg://canonicalizer_gcnn.pth "
-        "for the embedded fast one; default: the embedded one that finds most poses",
+        help="a canonicalizer.pth that tools/train_net.py wrote, or the embedded fast one, "
+        "canon_seg://canonicalizer_gcnn.pth; default: the embedded one that finds most poses",
     )
     parser.add_argument(
         "--device",

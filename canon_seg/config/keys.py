@@ -20,8 +20,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
     # Order N of the group of rotations C_N. Only 4 (quarter turns) is there.
     cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
-    # Shorter side in pixels at which the equivariant NETWORK sees an image, of the form 32 k + 1, or
-    # side of the square that a SCORER.BACKBONE sees. A weights file brings its own and wins.
+    # Shorter side in pixels at which an equivariant network sees an image, of the form 32 k + 1, or
+    # the side of the square that a SCORER.BACKBONE sees. A weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.INPUT_SIZE = 97
     # Probability of each pose (quarter turns counterclockwise) in the data that the segmenter was
     # trained on.
@@ -51,8 +51,8 @@ def add_canon_seg_config(cfg):
 
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
-    # "NetworkScorer": the network of WEIGHTS, or the BACKBONE or NETWORK below to be trained; or one
-    # that was registered.
+    # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below; or
+    # a scorer that was registered under its name.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.

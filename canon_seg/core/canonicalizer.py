@@ -33,7 +33,6 @@ class Canonicalizer(nn.Module):
         image_format: "RGB" or "BGR", the channel order of the images that it takes.
         uncertain: what to do with uncertain poses, also of a whole clip.
         finds_poses: whether it looks at images at all.
-        needs_turned_views: whether it is trained on views turned at random.
 
     Args:
         image_format: see the attribute.
@@ -46,7 +45,6 @@ class Canonicalizer(nn.Module):
     snaps: bool = True
     uncertain: UncertainPoses = UncertainPoses()
     finds_poses: bool = True
-    needs_turned_views: bool = False
 
     def __init__(self, image_format: str = "RGB") -> None:
         super().__init__()
@@ -78,6 +76,11 @@ class Canonicalizer(nn.Module):
             f"{type(self).__name__} looks at no image, so that there is nothing to train or to "
             "measure; take GroupCanonicalizer"
         )
+
+    @property
+    def needs_turned_views(self) -> bool:
+        """Tell whether this canonicalizer is to be trained on views turned at random."""
+        return False
 
     def training_input(self, image: torch.Tensor) -> torch.Tensor:
         """Return what :meth:`scores` takes of a (3, H, W) image of any size in training mode."""

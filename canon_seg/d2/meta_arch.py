@@ -155,10 +155,10 @@ class CanonicalizedSegmenter(nn.Module):
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``pose`` (optional, in training): turn by which the image was turned on purpose; an
-                integer stands for quarter turns. ``height``, ``width`` (optional): size of the results. ``prompts``
-                (optional): :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a
-                promptable segmenter. ``instances``, ``sem_seg``: ground truth, for training with
-                a task weight.
+                integer stands for quarter turns. ``height``, ``width`` (optional): size of the
+                results. ``prompts`` (optional): :class:`canon_seg.sam.prompts.Prompts` in the frame
+                of ``image``, for a promptable segmenter. ``instances``, ``sem_seg``: ground truth,
+                for training with a task weight.
 
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``
