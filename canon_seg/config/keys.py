@@ -51,8 +51,8 @@ def add_canon_seg_config(cfg):
 
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
-    # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below; or
-    # a scorer that was registered under its name.
+    # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below.
+    # Or a scorer that was registered under its name.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
