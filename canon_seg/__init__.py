@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "CanonicalSamPredictor": "predictors.sam_predictor",
     "CanonicalSamAutomaticMaskGenerator": "predictors.mask_generator",
+    "CanonicalDetector": "predictors.detector",
     "CanonicalImagePredictor": "predictors.adapters",
     "TransformersSam": "predictors.adapters",
     "CanonicalPredictor": "predictors.detectron2_predictor",
     "load_config": "d2.config",
     "load_default_canonicalizer": "predictors.defaults",
     "load_default_sam": "predictors.defaults",
+    "segment_everything": "predictors.everything",
     "to_coco_json": "predictors.conversions",
     "to_supervision": "predictors.conversions",
 }

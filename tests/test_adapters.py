@@ -177,6 +177,12 @@ def test_bad_input_has_clear_errors(official):
         (dict(point_coords=[[5, 50]], point_labels=[1]), "outside"),
         (dict(point_coords=[[5, 5]]), "point_labels"),
         (dict(point_coords=[[5, 5]], point_labels=[3]), "labels"),
+        (dict(box=BOX, mask_input=np.zeros((1, 16, 15), np.float32)), "give \\(1, 15, 15\\)"),
+        (dict(box=BOX, mask_input=np.zeros((3, 16, 16), np.float32)), "give \\(1, 16, 16\\)"),
     ]:
         with pytest.raises(InputError, match=message):
             ours.predict(**prompts)
+    *_, logits = ours.predict(box=BOX, multimask_output=False)
+    ours.predict(box=BOX, mask_input=logits)
+    with pytest.raises(InputError, match=f"give \\(1, {logits.shape[1]}, {logits.shape[1]}\\)"):
+        ours.predict(box=BOX, mask_input=np.zeros((1, 8, 8), np.float32))

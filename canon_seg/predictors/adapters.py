@@ -6,8 +6,9 @@ import torch
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
-from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
+from canon_seg.predictors.checks import boxes_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_takes_it, prompts_in
 
 
@@ -42,20 +43,19 @@ class CanonicalImagePredictor:
             canonicalizer, getattr(predictor, "device", "cpu")
         )
         self._frame = self.pose = None
+        self._logits_side = None  # known once there was a prediction
 
     def set_image(self, image):
         """Find the pose of an image and hand it to the predictor.
 
         Args:
-            image: (H, W, 3) uint8 array or Pillow image, RGB, as read: before any resizing.
+            image: (H, W, 3) uint8 array, RGB, as read, before any resizing; or a Pillow image, or
+                the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
 
         Raises:
             InputError: if it is something else.
         """
-        if not isinstance(image, np.ndarray) and hasattr(image, "__array_interface__"):
-            image = np.asarray(image)
-        if problem := image_problem(image):
-            raise InputError(problem)
+        image = as_image(image)
         self._frame = self.pose = None
         frame = CanonicalFrame(
             self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
@@ -79,7 +79,8 @@ class CanonicalImagePredictor:
                 predictor takes several prompts at once.
             point_labels: (N,) or (B, N) array of 1 (foreground), 0 (background) or -1 (padding).
             box: (4,) array of x0, y0, x1, y1 edges in pixels, or (B, 4).
-            mask_input: low-resolution logits, as returned earlier.
+            mask_input: (1, S, S) array of low-resolution logits, one of those returned earlier, or
+                (B, 1, S, S).
             multimask_output, return_logits: the predictor's.
 
         Returns:
@@ -103,6 +104,8 @@ class CanonicalImagePredictor:
         if problem:
             raise InputError(problem)
         logits = None if mask_input is None else np.asarray(mask_input)
+        if logits is not None and (problem := self._mask_problem(logits.shape)):
+            raise InputError(problem)
         given = PredictorPrompts(points, edges, logits)
         frame = self._frame.with_prompts(prompts_in(self._frame, given))
         masks, scores, logits = self.predictor.predict(
@@ -113,7 +116,13 @@ class CanonicalImagePredictor:
             multimask_output=multimask_output,
             return_logits=return_logits,
         )
+        self._logits_side = logits.shape[-1]
         return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
+
+    def _mask_problem(self, shape):
+        """Say why logits of a shape cannot be started from; the predictor's side S is constant."""
+        side = self._logits_side or (shape[-1] if shape else 0)
+        return mask_problem(shape, (*shape[:-3], 1, side, side))
 
 
 class TransformersSam:
