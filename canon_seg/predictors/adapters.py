@@ -16,7 +16,7 @@ class CanonicalImagePredictor:
     """Canonicalize for any predictor with `SamPredictor`'s pair ``set_image`` and ``predict``.
 
         predictor = CanonicalImagePredictor(SAM2ImagePredictor(model))      # PyPI: sam2
-        predictor = CanonicalImagePredictor(TransformersSam(model, processor))
+        predictor = CanonicalImagePredictor(TransformersSam(model, processor))  # SAM, SAM 2, SAM 3
 
     The image is turned to its canonical pose, the predictor works there, and masks and
     low-resolution logits are turned back; see
@@ -126,17 +126,19 @@ class CanonicalImagePredictor:
 
 
 class TransformersSam:
-    """Provide ``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
+    """Provide ``set_image`` and ``predict`` for transformers' SAM models and their processors.
 
-    One prompt at a time. The processor's preprocessing is repeated for each; the image encoder is
-    not.
+    These are `SamModel`, `Sam2Model`, and `Sam3TrackerModel`, which is SAM 3 for clicks and boxes.
+    (`Sam3Model`, which finds what a text names, takes no prompts on the image: see
+    :class:`canon_seg.predictors.detector.CanonicalDetector`.) One prompt at a time. The processor's
+    preprocessing is repeated for each; the image encoder is not.
 
     Attributes:
         model, processor: as given.
 
     Args:
-        model: a `SamModel` in eval mode.
-        processor: its `SamProcessor`.
+        model: one of these, in eval mode.
+        processor: its `SamProcessor`, `Sam2Processor` or `Sam3TrackerProcessor`.
     """
 
     def __init__(self, model, processor):
@@ -183,11 +185,12 @@ class TransformersSam:
             image_embeddings=self._embedding, multimask_output=multimask_output, **tensors
         )
         logits = outputs.pred_masks.float().cpu()
+        # SAM pads images, of which its masks are cut free; the later ones squash them to a square.
+        sizes = [
+            inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs
+        ]
         (masks,) = self.processor.image_processor.post_process_masks(
-            logits,
-            inputs["original_sizes"],
-            inputs["reshaped_input_sizes"],
-            binarize=not return_logits,
+            logits, *sizes, binarize=not return_logits
         )
         scores = outputs.iou_scores.float().cpu()
         return masks[0].numpy(), scores[0, 0].numpy(), logits[0, 0].numpy()
