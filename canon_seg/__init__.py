@@ -11,12 +11,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "CanonicalSamPredictor": "predictors.sam_predictor",
     "CanonicalSamAutomaticMaskGenerator": "predictors.mask_generator",
+    "CanonicalDetector": "predictors.detector",
     "CanonicalImagePredictor": "predictors.adapters",
+    "HubCanonicalizer": "predictors.hub",
     "TransformersSam": "predictors.adapters",
+    "CanonicalVideoPredictor": "predictors.video_predictor",
     "CanonicalPredictor": "predictors.detectron2_predictor",
     "load_config": "d2.config",
     "load_default_canonicalizer": "predictors.defaults",
     "load_default_sam": "predictors.defaults",
+    "segment_everything": "predictors.everything",
     "to_coco_json": "predictors.conversions",
     "to_supervision": "predictors.conversions",
 }
@@ -30,7 +34,13 @@ def __getattr__(name):
     try:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "detectron2":
+        missing = (error.name or "").partition(".")[0]
+        if name == "HubCanonicalizer" and missing == "huggingface_hub":
+            raise ModuleNotFoundError(
+                f"{__name__}.{name} needs huggingface_hub: pip install canon_seg[hub]",
+                name=error.name,
+            ) from error
+        if missing != "detectron2":
             raise
         raise ModuleNotFoundError(
             without_detectron2(f"{__name__}.{name}"), name=error.name

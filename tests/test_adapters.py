@@ -54,6 +54,73 @@ def transformers_sam():
 
 
 @pytest.fixture(scope="module")
+def transformers_sam2():
+    transformers = need("transformers")
+    torch.manual_seed(0)
+    config = transformers.Sam2Config(
+        vision_config=dict(
+            backbone_config=dict(
+                model_type="sam2_hiera_det_model",
+                hidden_size=8,
+                image_size=[128, 128],
+                blocks_per_stage=[1, 1, 2, 1],
+                embed_dim_per_stage=[8, 16, 32, 64],
+                num_attention_heads_per_stage=[1, 2, 4, 8],
+                window_size_per_stage=[8, 4, 4, 4],
+                global_attention_blocks=[3],
+                initializer_range=0.1,
+            ),
+            backbone_channel_list=[64, 32, 16, 8],
+            backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+            fpn_hidden_size=32,
+            initializer_range=0.1,
+        ),
+        prompt_encoder_config=dict(hidden_size=32, image_size=128),
+        mask_decoder_config=dict(
+            hidden_size=32, mlp_dim=32, num_attention_heads=4, iou_head_hidden_dim=32
+        ),
+        initializer_range=0.1,
+    )
+    image_processor = transformers.Sam2ImageProcessor(size={"height": 128, "width": 128})
+    processor = transformers.Sam2Processor(image_processor, target_size=128)
+    return TransformersSam(transformers.Sam2Model(config).eval(), processor)
+
+
+@pytest.fixture(scope="module")
+def transformers_sam3():
+    transformers = need("transformers")
+    torch.manual_seed(0)
+    config = transformers.Sam3TrackerConfig(
+        vision_config=dict(
+            backbone_config=dict(
+                model_type="sam3_vit_model",
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                image_size=112,
+                pretrain_image_size=56,
+                patch_size=14,
+                window_size=4,
+                global_attn_indexes=[1],
+                initializer_range=0.1,
+            ),
+            fpn_hidden_size=32,
+            backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+            initializer_range=0.1,
+        ),
+        prompt_encoder_config=dict(hidden_size=32, image_size=112, patch_size=14),
+        mask_decoder_config=dict(
+            hidden_size=32, mlp_dim=32, num_attention_heads=4, iou_head_hidden_dim=32
+        ),
+        initializer_range=0.1,
+    )
+    image_processor = transformers.Sam3ImageProcessor(size={"height": 112, "width": 112})
+    processor = transformers.Sam3TrackerProcessor(image_processor, target_size=112)
+    return TransformersSam(transformers.Sam3TrackerModel(config).eval(), processor)
+
+
+@pytest.fixture(scope="module")
 def sam2_predictor():
     need("sam2")
     from sam2.modeling.backbones.hieradet import Hiera
@@ -147,6 +214,34 @@ def test_masks_of_transformers_turn_with_the_image(transformers_sam):
     check_that_masks_turn(transformers_sam, box=BOX)
 
 
+@pytest.mark.parametrize("version", ["transformers_sam2", "transformers_sam3"])
+def test_later_sams_of_transformers_give_what_their_own_code_gives(version, request):
+    pair = request.getfixturevalue(version)
+    ours = CanonicalImagePredictor(pair, IdentityCanonicalizer())
+    ours.set_image(picture())
+    masks, scores, _ = ours.predict(POINTS, LABELS, BOX)
+    inputs = pair.processor(
+        Image.fromarray(picture()),
+        input_points=[[POINTS.tolist()]],
+        input_labels=[[LABELS.tolist()]],
+        input_boxes=[[BOX.tolist()]],
+        return_tensors="pt",
+    )
+    sizes = inputs.pop("original_sizes")
+    with torch.no_grad():
+        outputs = pair.model(**inputs)
+    expected = pair.processor.post_process_masks(outputs.pred_masks, sizes)[0][0].numpy()
+    assert np.array_equal(masks, expected) and masks.any() and not masks.all()
+    assert np.array_equal(scores, outputs.iou_scores[0, 0].numpy())
+
+
+@pytest.mark.parametrize("version", ["transformers_sam2", "transformers_sam3"])
+def test_masks_of_later_sams_of_transformers_turn_with_the_image(version, request):
+    pair = request.getfixturevalue(version)
+    check_that_masks_turn(pair, point_coords=POINTS, point_labels=LABELS)
+    check_that_masks_turn(pair, box=BOX)
+
+
 def test_masks_of_sam2_turn_with_the_image(sam2_predictor):
     check_that_masks_turn(sam2_predictor, point_coords=POINTS, point_labels=LABELS, box=BOX)
 
@@ -177,6 +272,12 @@ def test_bad_input_has_clear_errors(official):
         (dict(point_coords=[[5, 50]], point_labels=[1]), "outside"),
         (dict(point_coords=[[5, 5]]), "point_labels"),
         (dict(point_coords=[[5, 5]], point_labels=[3]), "labels"),
+        (dict(box=BOX, mask_input=np.zeros((1, 16, 15), np.float32)), "give \\(1, 15, 15\\)"),
+        (dict(box=BOX, mask_input=np.zeros((3, 16, 16), np.float32)), "give \\(1, 16, 16\\)"),
     ]:
         with pytest.raises(InputError, match=message):
             ours.predict(**prompts)
+    *_, logits = ours.predict(box=BOX, multimask_output=False)
+    ours.predict(box=BOX, mask_input=logits)
+    with pytest.raises(InputError, match=f"give \\(1, {logits.shape[1]}, {logits.shape[1]}\\)"):
+        ours.predict(box=BOX, mask_input=np.zeros((1, 8, 8), np.float32))

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg import to_coco_json, to_supervision
+from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -95,6 +96,19 @@ def test_detections_of_supervision_hold_the_same():
     instances.remove("pred_masks")
     assert to_supervision(instances).mask is None
     assert len(to_supervision(found(0))) == 0
+
+
+def test_detections_of_supervision_name_classes_and_pose():
+    need("supervision")
+    ours = to_supervision(found(), ["cat", "dog"], Pose(3, (0.1, 0.1, 0.1, 0.7)))
+    assert ours.data["class_name"].tolist() == ["cat", "dog", "cat"]
+    assert ours.data["pose"].tolist() == [270.0] * 3
+    assert ours.data["pose_probability"].tolist() == [0.7] * 3
+    assert ours[ours.data["class_name"] == "dog"].class_id.tolist() == [1]
+    assert to_supervision(found(), {0: "a", 1: "b"}).data["class_name"].tolist() == ["a", "b", "a"]
+    assert len(to_supervision(found(0), ["cat"], Pose(0, (1, 0, 0, 0)))) == 0
+    with pytest.raises(InputError, match="class 1"):
+        to_supervision(found(), ["cat"])
 
 
 def test_a_missing_supervision_is_said(monkeypatch):

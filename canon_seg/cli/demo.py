@@ -32,7 +32,6 @@ from canon_seg.apps.files.segment import (
     same_when_turned,
 )
 from canon_seg.apps.files.video import (
-    clip_pose,
     equals_a_turn,
     frame_rate,
     is_video,
@@ -42,6 +41,7 @@ from canon_seg.apps.files.video import (
 )
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
+from canon_seg.core.clip import clip_pose
 from canon_seg.errors import InputError, without_detectron2
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image

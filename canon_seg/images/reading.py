@@ -62,6 +62,32 @@ def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 
     return np.array(pixels, order="C")
 
 
+def from_pillow(image: Image.Image, format: str = "BGR") -> np.ndarray:  # noqa: A002
+    """Convert an open Pillow image to an array as :func:`read_image` does, but for its EXIF tag.
+
+    Args:
+        image: of any mode; its pixels are taken as they are stored.
+        format: "BGR" or "RGB", the order of the channels.
+
+    Returns:
+        uint8 array, H x W x 3, contiguous and writable.
+
+    Raises:
+        InputError: for pixels of 32 bits, whose range nothing tells, or a file that is cut short.
+    """
+    if format not in ("BGR", "RGB"):
+        raise ValueError(f'format must be "BGR" or "RGB", got {format!r}')
+    name = getattr(image, "filename", "") or "the Pillow image"
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(
+            f"{name}: cannot be decoded, it is cut short or broken ({error}); get the file again"
+        ) from error
+    pixels = _to_rgb(image, name)
+    return np.array(pixels if format == "RGB" else pixels[:, :, ::-1], order="C")
+
+
 def image_size(path: AnyPath) -> tuple[int, int]:
     """Return the size that :func:`read_image` will return, without decoding pixels if possible.
 

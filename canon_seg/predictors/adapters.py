@@ -6,8 +6,9 @@ import torch
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
-from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
+from canon_seg.predictors.checks import boxes_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import PredictorPrompts, as_canonicalizer_takes_it, prompts_in
 
 
@@ -15,7 +16,7 @@ class CanonicalImagePredictor:
     """Canonicalize for any predictor with `SamPredictor`'s pair ``set_image`` and ``predict``.
 
         predictor = CanonicalImagePredictor(SAM2ImagePredictor(model))      # PyPI: sam2
-        predictor = CanonicalImagePredictor(TransformersSam(model, processor))
+        predictor = CanonicalImagePredictor(TransformersSam(model, processor))  # SAM, SAM 2, SAM 3
 
     The image is turned to its canonical pose, the predictor works there, and masks and
     low-resolution logits are turned back; see
@@ -42,20 +43,19 @@ class CanonicalImagePredictor:
             canonicalizer, getattr(predictor, "device", "cpu")
         )
         self._frame = self.pose = None
+        self._logits_side = None  # known once there was a prediction
 
     def set_image(self, image):
         """Find the pose of an image and hand it to the predictor.
 
         Args:
-            image: (H, W, 3) uint8 array or Pillow image, RGB, as read: before any resizing.
+            image: (H, W, 3) uint8 array, RGB, as read, before any resizing; or a Pillow image, or
+                the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
 
         Raises:
             InputError: if it is something else.
         """
-        if not isinstance(image, np.ndarray) and hasattr(image, "__array_interface__"):
-            image = np.asarray(image)
-        if problem := image_problem(image):
-            raise InputError(problem)
+        image = as_image(image)
         self._frame = self.pose = None
         frame = CanonicalFrame(
             self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
@@ -79,7 +79,8 @@ class CanonicalImagePredictor:
                 predictor takes several prompts at once.
             point_labels: (N,) or (B, N) array of 1 (foreground), 0 (background) or -1 (padding).
             box: (4,) array of x0, y0, x1, y1 edges in pixels, or (B, 4).
-            mask_input: low-resolution logits, as returned earlier.
+            mask_input: (1, S, S) array of low-resolution logits, one of those returned earlier, or
+                (B, 1, S, S).
             multimask_output, return_logits: the predictor's.
 
         Returns:
@@ -103,6 +104,8 @@ class CanonicalImagePredictor:
         if problem:
             raise InputError(problem)
         logits = None if mask_input is None else np.asarray(mask_input)
+        if logits is not None and (problem := self._mask_problem(logits.shape)):
+            raise InputError(problem)
         given = PredictorPrompts(points, edges, logits)
         frame = self._frame.with_prompts(prompts_in(self._frame, given))
         masks, scores, logits = self.predictor.predict(
@@ -113,21 +116,29 @@ class CanonicalImagePredictor:
             multimask_output=multimask_output,
             return_logits=return_logits,
         )
+        self._logits_side = logits.shape[-1]
         return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
+
+    def _mask_problem(self, shape):
+        """Say why logits of a shape cannot be started from; the predictor's side S is constant."""
+        side = self._logits_side or (shape[-1] if shape else 0)
+        return mask_problem(shape, (*shape[:-3], 1, side, side))
 
 
 class TransformersSam:
-    """Provide ``set_image`` and ``predict`` for transformers' `SamModel` and `SamProcessor`.
+    """Provide ``set_image`` and ``predict`` for transformers' SAM models and their processors.
 
-    One prompt at a time. The processor's preprocessing is repeated for each; the image encoder is
-    not.
+    These are `SamModel`, `Sam2Model`, and `Sam3TrackerModel`, which is SAM 3 for clicks and boxes.
+    (`Sam3Model`, which finds what a text names, takes no prompts on the image: see
+    :class:`canon_seg.predictors.detector.CanonicalDetector`.) One prompt at a time. The processor's
+    preprocessing is repeated for each; the image encoder is not.
 
     Attributes:
         model, processor: as given.
 
     Args:
-        model: a `SamModel` in eval mode.
-        processor: its `SamProcessor`.
+        model: one of these, in eval mode.
+        processor: its `SamProcessor`, `Sam2Processor` or `Sam3TrackerProcessor`.
     """
 
     def __init__(self, model, processor):
@@ -174,11 +185,12 @@ class TransformersSam:
             image_embeddings=self._embedding, multimask_output=multimask_output, **tensors
         )
         logits = outputs.pred_masks.float().cpu()
+        # SAM pads images, of which its masks are cut free; the later ones squash them to a square.
+        sizes = [
+            inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs
+        ]
         (masks,) = self.processor.image_processor.post_process_masks(
-            logits,
-            inputs["original_sizes"],
-            inputs["reshaped_input_sizes"],
-            binarize=not return_logits,
+            logits, *sizes, binarize=not return_logits
         )
         scores = outputs.iou_scores.float().cpu()
         return masks[0].numpy(), scores[0, 0].numpy(), logits[0, 0].numpy()

@@ -10,15 +10,67 @@ LABELS = {1: "foreground", 0: "background", -1: "padding"}
 
 
 def image_problem(image):
-    """Describe what is wrong with what should be an (H, W, 3) uint8 array, or return None."""
+    """Describe what is wrong with what should be an (H, W, 3) uint8 array, or return None.
+
+    Where it can be told, the sentence ends with the expression that makes such an array.
+    """
+    if type(image).__module__.partition(".")[0] == "torch":
+        axes = ".permute(1, 2, 0)" if image.ndim == 3 and _is_planar(image.shape) else ""
+        return f"image is a torch {type(image).__name__}; give image{axes}.cpu().numpy()"
     if not isinstance(image, np.ndarray):
-        return f"image is a {type(image).__name__}; give a numpy array"
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        hint = " (cv2.imread gives None for a file that it cannot read)" if image is None else ""
         return (
-            f"image has shape {image.shape} and dtype {image.dtype}; give (height, width, 3) and "
-            "uint8"
+            f"image is a {type(image).__name__}{hint}; give a numpy array, a Pillow image, or the "
+            "path of a file"
         )
-    return None
+    if image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype == np.uint8:
+        return None
+    wrong = (
+        f"image has shape {image.shape} and dtype {image.dtype}; give (height, width, 3) and uint8"
+    )
+    steps = _steps_to_image(image)
+    return f"{wrong}: {steps}" if steps else wrong
+
+
+def _steps_to_image(image):
+    """Return the expression that makes an (H, W, 3) uint8 array of an image, or None."""
+    text, shape = "image", image.shape
+    if image.size == 0 or image.ndim not in (2, 3):
+        return None
+    if image.ndim == 2:
+        text, channels = f"np.stack([{text}] * 3, axis=2)", 3
+    else:
+        if _is_planar(shape):
+            text, shape = f"{text}.transpose(1, 2, 0)", (*shape[1:], shape[0])
+        channels = shape[2]
+        if channels == 1:
+            text = f"np.repeat({text}, 3, axis=2)"
+        elif channels == 4:
+            text = f"{text}[..., :3]"
+    if channels not in (1, 3, 4):
+        return None
+    if image.dtype == np.uint8:
+        return text
+    if image.dtype == np.bool_:
+        return f"{text}.astype(np.uint8) * 255"
+    if image.dtype == np.uint16:
+        return f"({text} >> 8).astype(np.uint8) for values up to 65535"
+    if not np.issubdtype(image.dtype, np.number) or np.iscomplexobj(image):
+        return None
+    low, high = float(image.min()), float(image.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "its values are not all finite"
+    if np.issubdtype(image.dtype, np.floating) and 0 <= low and high <= 1:
+        return f"np.round({text} * 255.0).astype(np.uint8) for values 0 to 1"
+    if 0 <= low and high <= 255:
+        rounded = f"np.round({text})" if np.issubdtype(image.dtype, np.floating) else text
+        return f"{rounded}.astype(np.uint8) for values 0 to 255"
+    return f"its values go from {low:g} to {high:g}; undo the normalisation first"
+
+
+def _is_planar(shape):
+    """Return whether a shape of three axes has the channels first."""
+    return shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
 
 
 def points_problem(points, labels, size):

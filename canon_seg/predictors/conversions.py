@@ -70,35 +70,85 @@ def coco_entries(
     return entries
 
 
-def to_supervision(instances):
+def to_supervision(instances, class_names=None, pose=None):
     """Return detections of one image for the library supervision (extra ``supervision``).
 
     Args:
         instances: detectron2 `Instances` with ``pred_boxes``, ``scores``, ``pred_classes`` and,
             where the model finds them, ``pred_masks`` (N, H, W).
+        class_names: name of each class 0, 1, ..., as a sequence or dict, such as
+            ``metadata.thing_classes``; None for none.
+        pose: :class:`canon_seg.core.pose.Pose` of the image, a predictor's ``result["pose"]``; or
+            None.
 
     Returns:
-        `supervision.Detections`. (Records of the automatic mask generator are taken by its
+        `supervision.Detections`. Its ``data`` hold, for each object, ``class_name`` where there are
+        names, and ``pose`` (degrees counterclockwise, 0 is upright) and ``pose_probability`` where
+        there is a pose. (Records of the automatic mask generator are taken by its
         ``Detections.from_sam``.)
 
     Raises:
+        InputError: for a class that has no name.
         ModuleNotFoundError: if supervision is not installed.
     """
+    supervision = import_supervision("to_supervision")
+    masks = instances.pred_masks.cpu().numpy() if instances.has("pred_masks") else None
+    classes = instances.pred_classes.cpu().numpy().astype(int)
+    data = {} if pose is None else pose_data(pose, len(classes))
+    if class_names is not None:
+        names = [_class_name(class_names, label) for label in classes.tolist()]
+        data["class_name"] = np.array(names, dtype=str)
+    return supervision.Detections(
+        xyxy=instances.pred_boxes.tensor.cpu().numpy().astype(np.float32),
+        mask=None if masks is None else masks.astype(bool),
+        confidence=instances.scores.cpu().numpy(),
+        class_id=classes,
+        data=data,
+    )
+
+
+def pose_data(pose, count):
+    """Return the pose of an image as supervision's ``data`` of ``count`` objects in it.
+
+    Args:
+        pose: :class:`canon_seg.core.pose.Pose`.
+        count: number of objects.
+
+    Returns:
+        dict of two (count,) float64 arrays: ``pose``, degrees counterclockwise, and
+        ``pose_probability``, 0..1.
+    """
+    return {
+        "pose": np.full(count, pose.turn.degrees),
+        "pose_probability": np.full(count, pose.probability),
+    }
+
+
+def import_supervision(who):
+    """Import the library supervision for ``who``, whom the message names if it is missing.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed.
+    """
     try:
-        from supervision import Detections
+        import supervision
     except ModuleNotFoundError as error:
         if error.name != "supervision":
             raise
         raise ModuleNotFoundError(
-            "to_supervision needs the library supervision: pip install supervision", name=error.name
+            f"{who} needs the library supervision: pip install supervision", name=error.name
         ) from error
-    masks = instances.pred_masks.cpu().numpy() if instances.has("pred_masks") else None
-    return Detections(
-        xyxy=instances.pred_boxes.tensor.cpu().numpy().astype(np.float32),
-        mask=None if masks is None else masks.astype(bool),
-        confidence=instances.scores.cpu().numpy(),
-        class_id=instances.pred_classes.cpu().numpy().astype(int),
-    )
+    return supervision
+
+
+def _class_name(class_names, label):
+    try:
+        return class_names[label]
+    except (IndexError, KeyError) as error:
+        raise InputError(
+            f"class_names has {len(class_names)} entries and none for class {label}; give the name "
+            "of every class"
+        ) from error
 
 
 def _category_id(category_ids, label):

@@ -1,6 +1,5 @@
 """Provide detectron2's `DefaultPredictor` for this project's configs."""
 
-import numpy as np
 import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
@@ -8,7 +7,9 @@ from canon_seg.config.device import resolve_device
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
-from canon_seg.predictors.checks import boxes_problem, image_problem, points_problem
+from canon_seg.images.tensors import segmenter_inputs
+from canon_seg.predictors.checks import boxes_problem, points_problem
+from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import to_numpy
 from canon_seg.sam.prompts import Prompts
 
@@ -56,7 +57,8 @@ class CanonicalPredictor:
         """Return the result of one image.
 
         Args:
-            original_image: (H, W, 3) uint8 array, BGR, as read.
+            original_image: (H, W, 3) uint8 array, BGR, as read; or a Pillow image, or the path of
+                a file, see :func:`canon_seg.predictors.inputs.as_image`.
             prompts: for a promptable segmenter: :class:`canon_seg.sam.prompts.Prompts` in
                 the frame of the image.
 
@@ -88,15 +90,12 @@ class CanonicalPredictor:
         return [_on_cpu(result) for result in self.model(inputs)] if inputs else []
 
     def _inputs(self, image, prompts):
-        problem = image_problem(image) or self._prompts_problem(prompts, image.shape[:2])
-        if problem:
+        image = as_image(image, "BGR")
+        if problem := self._prompts_problem(prompts, image.shape[:2]):
             raise InputError(problem)
+        keys = {} if prompts is None else {"prompts": prompts.clipped(*image.shape[:2])}
         pixels = image[..., ::-1] if self.input_format == "RGB" else image
-        tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-        inputs = {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
-        if prompts is not None:
-            inputs["prompts"] = prompts.clipped(*image.shape[:2])
-        return inputs
+        return segmenter_inputs(pixels, **keys)
 
     def _prompts_problem(self, prompts, size):
         name = self.cfg.MODEL.SEGMENTER.META_ARCHITECTURE

@@ -1,5 +1,7 @@
 """Find everything in an image: segment_anything's mask generator on the canonical image."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from segment_anything import SamAutomaticMaskGenerator
@@ -9,7 +11,6 @@ from canon_seg.coco.masks import decode_rle, turn_rle
 from canon_seg.core import action
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.turn import Turn
-from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous, turn_maps
 from canon_seg.images.coordinates import (
     ANNOTATION_STEP,
@@ -17,8 +18,8 @@ from canon_seg.images.coordinates import (
     turn_boxes_xywh,
     turn_pixels,
 )
-from canon_seg.predictors.checks import image_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.models import LongestSide
 
@@ -35,7 +36,9 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
     a turn of itself, only the canonical result is defined). There are no votes of several poses.
 
     Args:
-        model: a `Sam` in eval mode.
+        model: a `Sam` in eval mode; or any predictor with `SamPredictor`'s pair ``set_image`` and
+            ``predict``, as :class:`canon_seg.predictors.adapters.CanonicalImagePredictor` takes it
+            (SAM 2's, transformers'), which is asked for one point after the other.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`; in eval mode. With
             `IdentityCanonicalizer` the records are the official generator's own. None for the
             embedded one, on the device of the model.
@@ -44,9 +47,14 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
     """
 
     def __init__(self, model, canonicalizer=None, **options):
-        super().__init__(model, **options)
-        self.canonicalizer = canonicalizer_or_default(canonicalizer, model.device)
-        self.predictor.transform = LongestSide(model.image_encoder.img_size)
+        is_sam = hasattr(model, "image_encoder")
+        super().__init__(model if is_sam else _NO_SAM, **options)
+        device = getattr(model, "device", "cpu")
+        self.canonicalizer = canonicalizer_or_default(canonicalizer, device)
+        if is_sam:
+            self.predictor.transform = LongestSide(model.image_encoder.img_size)
+        else:
+            self.predictor = _PointByPoint(model)
 
     def generate(self, image):
         """Generate as the official generator does: :meth:`generate_with_pose`, without the pose."""
@@ -56,7 +64,8 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         """Find the pose of an image and all masks in it.
 
         Args:
-            image: (H, W, 3) uint8 array, RGB, as read: before any resizing.
+            image: (H, W, 3) uint8 array, RGB, as read, before any resizing; or a Pillow image, or
+                the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
 
         Returns:
             (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
@@ -64,9 +73,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
             the canonicalizer is the identity, ``point_coords`` are rounded to 2 ** -20 px, since
             turning is exact there.
         """
-        if problem := image_problem(image):
-            super().generate(image)  # segment_anything's own error, where it has one
-            raise InputError(problem)
+        image = as_image(image)
         frame = CanonicalFrame(
             self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
         )
@@ -74,6 +81,47 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         if self.canonicalizer.snaps:
             records = [_snapped(record) for record in records]
         return frame.pose, [frame.back(record, "mask_record") for record in records]
+
+
+# What segment_anything's generator looks at in a model before its predictor is replaced.
+_NO_SAM = SimpleNamespace(image_encoder=SimpleNamespace(img_size=1024))
+
+
+class _PointByPoint:
+    """Show segment_anything's mask generator any predictor as if it were a `SamPredictor`.
+
+    Args:
+        predictor: with ``set_image`` and ``predict``; clicks are pixel indices.
+    """
+
+    def __init__(self, predictor):
+        self.official = predictor
+        self.device = getattr(predictor, "device", "cpu")
+        self.model = SimpleNamespace(mask_threshold=0.0)
+        # The predictor itself brings clicks to its input frame.
+        self.transform = SimpleNamespace(apply_coords=lambda points, size: points)
+
+    def set_image(self, image):
+        self.official.set_image(contiguous(image))
+
+    def reset_image(self):
+        """Keep the image: not every predictor can forget, and the next one takes its place."""
+
+    def predict_torch(self, points, labels, multimask_output=True, return_logits=False):
+        found = [
+            self.official.predict(
+                point_coords=point.cpu().numpy().astype(float),
+                point_labels=label.cpu().numpy(),
+                multimask_output=multimask_output,
+                return_logits=return_logits,
+            )
+            for point, label in zip(points, labels, strict=True)
+        ]
+        masks, scores, logits = (
+            torch.stack([torch.as_tensor(np.asarray(part)) for part in parts])
+            for parts in zip(*found, strict=True)
+        )
+        return masks.float() if return_logits else masks, scores.float(), logits.float()
 
 
 @action.register(dict, "mask_record")

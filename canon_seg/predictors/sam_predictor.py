@@ -8,8 +8,9 @@ from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.turn import IDENTITY, turned_size
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
-from canon_seg.predictors.checks import boxes_problem, image_problem, mask_problem, points_problem
+from canon_seg.predictors.checks import boxes_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import (
     PredictorPrompts,
     as_canonicalizer_takes_it,
@@ -78,13 +79,17 @@ class CanonicalSamPredictor(SamPredictor):
         """Find the pose of an image and compute its embedding.
 
         Args:
-            image: (H, W, 3) uint8 array, as read: before any resizing.
-            image_format: "RGB" or "BGR".
+            image: (H, W, 3) uint8 array, as read, before any resizing; or a Pillow image, or the
+                path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
+            image_format: "RGB" or "BGR", the channel order of an array.
+
+        Raises:
+            InputError: for an image that is no good, with what to do about it.
+            AssertionError: segment_anything's own, for another channel order.
         """
-        problem = image_problem(image)
-        if problem or image_format not in ("RGB", "BGR"):
+        if image_format not in ("RGB", "BGR"):
             self._official.set_image(image, image_format)
-            self._refuse(problem)
+        image = as_image(image, image_format)
         frame = CanonicalFrame(
             self.canonicalizer,
             as_canonicalizer_takes_it(image, self.canonicalizer, image_format),

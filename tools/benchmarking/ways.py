@@ -18,6 +18,7 @@ from canon_seg.d2.instances import snap_instances
 from canon_seg.d2.models import models_by_mode
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.tensors import to_chw
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.numerics import speed_up
 from canon_seg.networks.scorer import NetworkScorer
@@ -136,7 +137,7 @@ def picture(height, width, seed=0):
     """Return a (3, height, width) uint8 tensor: a drawn scene."""
     scene, _ = make_scene(np.random.default_rng(seed))
     pixels = np.asarray(Image.fromarray(scene).resize((width, height), Image.Resampling.BICUBIC))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+    return to_chw(pixels)
 
 
 def box_prompts(count, height, width, seed=0):

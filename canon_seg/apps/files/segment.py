@@ -4,32 +4,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import cv2
 import numpy as np
 import torch
 
 from canon_seg.apps.drawing import draw_segmentation
 from canon_seg.apps.files.classes import OBJECTS, Classes
-from canon_seg.apps.files.regions import choose_masks, find_regions
 from canon_seg.core.canonicalizer import Canonicalizer, KnownPoseCanonicalizer
-from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.pose import Pose
 from canon_seg.core.turn import Turn
-from canon_seg.images.arrays import contiguous, turn_maps
+from canon_seg.images.arrays import turn_maps
 from canon_seg.images.coordinates import turn_boxes, turn_keypoints
+from canon_seg.images.tensors import to_chw
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.numerics import speed_up, used_numerics
+from canon_seg.predictors.everything import segment_regions
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.canonical import CanonicalSam
 from canon_seg.sam.loading import sam_from_config
-from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompted import (
     PromptedMasks,
     PromptedSam,
     boxes_around,
 )
-from canon_seg.sam.prompts import Prompts
 
 # Which masks of everything are kept: least predicted IoU, least stability, and how many of the
 # best. segment_anything's thresholds are made for its large models; those of a small one, which is
@@ -191,11 +188,8 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
     return Segmentation(pose, objects, OBJECTS, picture, image.shape[:2])
 
 
-def segment_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
+def segment_by_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
     """Do as :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
-
-    It is asked for the boxes of regions of like colour (regions.py) in the canonical image: once
-    for all of them, on an image no larger than its own input, to choose some, and once for these.
 
     Args:
         prompted: :class:`PromptedSam`.
@@ -204,28 +198,8 @@ def segment_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
         canonicalizer, image: see :class:`Segment`.
         prompts: none.
     """
-    frame = CanonicalFrame(
-        canonicalizer, as_canonicalizer_takes_it(image, canonicalizer), votes=False
-    )
-    canonical = contiguous(frame.there(image, "image"))
-    height, width = canonical.shape[:2]
-    side = min(prompted.sam.image_encoder.img_size, max(height, width))
-    size = LongestSide.get_preprocess_shape(height, width, side)
-    small = cv2.resize(canonical, size[::-1], interpolation=cv2.INTER_AREA)
-    regions, boxes = find_regions(small)
-
-    def ask(pixels, wanted):
-        return prompted(image_tensor(pixels, prompted.image_format), Prompts(boxes=wanted)).to(
-            "cpu"
-        )
-
-    found = ask(small, boxes)
-    fits = found.ious >= min_iou
-    chosen = choose_masks(found.masks[fits], regions[fits], found.ious[fits], count)
-    enlarged = torch.tensor([width / size[1], height / size[0]] * 2)
-    found = ask(canonical, boxes[fits][chosen] * enlarged)
-    found = found[found.masks.flatten(1).any(dim=1) & (found.ious >= min_iou)]
-    return _segmentation(frame.pose, frame.back(found), image)
+    pose, found = segment_regions(prompted, canonicalizer, image, count, min_iou)
+    return _segmentation(pose, found, image)
 
 
 def _segmentation(pose, found, image, boxes=(), clicks=()):
@@ -249,7 +223,7 @@ def objects_of_masks(masks, labels, size):
 def image_tensor(image, image_format):
     """Make the (3, H, W) tensor in that channel order of an (H, W, 3) RGB array."""
     pixels = image if image_format == "RGB" else image[..., ::-1]
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+    return to_chw(pixels)
 
 
 def build_sam_segment(
@@ -286,7 +260,7 @@ def build_sam_segment(
         default if value is None else value for value, default in zip(given, defaults, strict=True)
     )
     if is_tiny and points_per_side is None and min_stability is None:
-        return Segment(partial(segment_regions, ask, count, iou), canonicalizer)
+        return Segment(partial(segment_by_regions, ask, count, iou), canonicalizer)
     options = {
         "points_per_side": points_per_side or POINTS_PER_SIDE,
         "pred_iou_thresh": iou,

@@ -1,14 +1,11 @@
-"""Read and write video files, read webcams, and find one pose for a whole clip."""
+"""Read and write video files, and read webcams."""
 
-import math
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from canon_seg.core.group import C4
-from canon_seg.core.pose import UncertainPoses
 from canon_seg.errors import InputError
 from canon_seg.images.representative import representative_turns
 from canon_seg.io.files import write_atomically
@@ -16,7 +13,6 @@ from canon_seg.io.files import write_atomically
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 CODEC = "mp4v"  # MPEG-4 part 2: what OpenCV's packages can all write
 DEFAULT_FPS = 25.0  # where a file does not say, or says nonsense
-POSE_FRAMES = 16  # frames at least, of a clip that has so many, that its pose is taken from
 
 
 def is_video(path):
@@ -159,37 +155,3 @@ class _Writer:
 def equals_a_turn(frame):
     """Return whether an (H, W, 3) frame equals a turn of itself, such as a black one."""
     return len(representative_turns(frame)) > 1
-
-
-def clip_pose(find_pose, frames, uncertain=UncertainPoses()):
-    """Find one pose for a whole clip: the likeliest by the sum of its frames' log-probabilities.
-
-    Some 16 to 31 frames are looked at, evenly spaced. They are alike, so that each adds little to
-    what the others say: the probability given is that of their mean, not of their sum. That of a
-    turned clip differs by exactly that turn.
-
-    Args:
-        find_pose: function from a frame to its
-            :class:`canon_seg.images.canonicalizer.Pose`, or None for a frame that has no
-            pose of its own, see :func:`equals_a_turn`, and does not count.
-        frames: iterable of frames, read to its end.
-        uncertain: what to do where that probability is low.
-
-    Returns:
-        :class:`canon_seg.images.canonicalizer.Pose`.
-    """
-    step, found, elements = 1, [], C4.elements
-    for number, frame in enumerate(frames):
-        pose = None if number % step else find_pose(frame)
-        if pose is None:
-            continue
-        found.append(pose.probabilities)
-        if len(found) == 2 * POSE_FRAMES:  # nothing tells beforehand how long a clip is
-            step, found = 2 * step, found[::2]
-    found = found or [(1 / len(elements),) * len(elements)]
-    logs = np.log(np.maximum(found, np.finfo(float).tiny)).mean(axis=0)
-    odds = np.exp(logs - logs.max()).tolist()
-    total = math.fsum(odds)  # exact in any order
-    probabilities = tuple(value / total for value in odds)
-    ranking = sorted(zip(elements, probabilities, strict=True), key=lambda item: -item[1])
-    return uncertain.choose(ranking, probabilities)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from canon_seg.apps.files.regions import choose_masks, find_regions
 from canon_seg.errors import InputError
+from canon_seg.sam.regions import choose_masks, find_regions
 
 
 def test_things_of_one_colour_are_found():

@@ -1,0 +1,158 @@
+"""Put any detector that the library supervision speaks behind a canonicalizer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from canon_seg.core.canonicalizer import Canonicalizer, check_image_format
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.pose import Pose
+from canon_seg.errors import InputError
+from canon_seg.images.arrays import contiguous, turn_maps
+from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_points
+from canon_seg.predictors.conversions import import_supervision, pose_data
+from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.inputs import as_image
+from canon_seg.predictors.prompts import as_canonicalizer_takes_it
+
+ORIENTED = "xyxyxyxy"
+"""Where supervision keeps the four corners of oriented boxes in ``Detections.data``."""
+
+
+class CanonicalDetector:
+    """Detect in the canonical pose: whatever gives supervision's `Detections` or `KeyPoints`.
+
+        detect = CanonicalDetector(lambda image: sv.Detections.from_ultralytics(yolo(image)[0]),
+                                   image_format="BGR")
+        detections = detect("photo.jpg")
+
+    The image is turned to its canonical pose, ``predict`` works there, and what it found is turned
+    back: boxes, masks, oriented boxes and keypoints. For quarter turns of an image, results are
+    turns of each other to the last bit; for that, predicted coordinates are rounded to 1/256 px
+    (not by the identity canonicalizer). There are no votes of several poses. Calls keep no state,
+    so that threads may share an object whose ``predict`` they may share.
+
+    Attributes:
+        predict, canonicalizer, image_format, data_kinds: as given.
+
+    Args:
+        predict: function from an (H, W, 3) uint8 array to `supervision.Detections` or
+            `supervision.KeyPoints` in the frame of that array; coordinates are continuous (pixel
+            edges at integers), see :mod:`canon_seg.images`.
+        canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
+            embedded one.
+        image_format: "RGB" or "BGR": channel order of the arrays that are given, and that
+            ``predict`` takes.
+        data_kinds: what further entries of ``data`` hold that turn with the image: dict from their
+            name to "points" (N, ..., 2), "boxes" (N, 4) or "masks" (N, H, W). Oriented boxes are
+            known; all other entries are taken for values that do not turn.
+
+    Raises:
+        ValueError: for another channel order or kind of data.
+        TypeError: if ``predict`` cannot be called, or the canonicalizer is none.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray], Any],
+        canonicalizer: "Canonicalizer | None" = None,
+        *,
+        image_format: str = "RGB",
+        data_kinds: "Mapping[str, str] | None" = None,
+    ) -> None:
+        if not callable(predict):
+            raise TypeError(
+                f"predict is {predict!r}; give a function from an image to supervision.Detections"
+            )
+        self.predict = predict
+        self.canonicalizer = canonicalizer_or_default(canonicalizer, "cpu")
+        self.image_format = check_image_format(image_format)
+        self.data_kinds = {ORIENTED: "points", **(data_kinds or {})}
+        unknown = sorted(set(self.data_kinds.values()) - set(_TURNS))
+        if unknown:
+            raise ValueError(f"data_kinds has {unknown[0]!r}; known: {', '.join(_TURNS)}")
+
+    def __call__(self, image: Any) -> Any:
+        """Find objects as ``predict`` does: :meth:`detect_with_pose`, without the pose."""
+        return self.detect_with_pose(image)[1]
+
+    def detect_with_pose(self, image: Any) -> tuple[Pose, Any]:
+        """Find the pose of an image, and the objects in it.
+
+        Args:
+            image: (H, W, 3) uint8 array in the channel order ``image_format``; or a Pillow image,
+                or the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
+
+        Returns:
+            (pose, found): the image's :class:`canon_seg.core.pose.Pose`, and `Detections` or
+            `KeyPoints` in the frame of the image. ``data`` has also ``pose`` (degrees
+            counterclockwise) and ``pose_probability``, the same for each object.
+
+        Raises:
+            InputError: for an image that is no good, or a result of another kind.
+        """
+        image = as_image(image, self.image_format)
+        frame = CanonicalFrame(
+            self.canonicalizer,
+            as_canonicalizer_takes_it(image, self.canonicalizer, self.image_format),
+            votes=False,
+        )
+        found = self.predict(contiguous(frame.there(image, "image")))
+        return frame.pose, self._back(frame, found)
+
+    def _back(self, frame: CanonicalFrame, found: Any) -> Any:
+        supervision = import_supervision("CanonicalDetector")
+        if isinstance(found, supervision.Detections):
+            fields = {
+                "xyxy": self._turn(frame, "boxes", found.xyxy),
+                "mask": self._masks(frame, found.mask),
+            }
+        elif isinstance(found, supervision.KeyPoints):
+            fields = {"xy": self._turn(frame, "points", found.xy)}
+        else:
+            raise InputError(
+                f"predict gave a {type(found).__name__}; it has to give supervision.Detections or "
+                "supervision.KeyPoints, such as Detections.from_ultralytics(result)"
+            )
+        data = {
+            name: self._turn(frame, self.data_kinds[name], value)
+            if name in self.data_kinds
+            else value
+            for name, value in found.data.items()
+        }
+        data.update(pose_data(frame.pose, len(found)))
+        if isinstance(found, supervision.Detections):
+            return replace(found, **fields, data=data)
+        others = ("class_id", "keypoint_confidence", "detection_confidence", "visible")
+        kept = {name: getattr(found, name) for name in others if hasattr(found, name)}
+        return supervision.KeyPoints(**fields, **kept, data=data)
+
+    def _masks(self, frame: CanonicalFrame, masks: Any) -> "np.ndarray | None":
+        # supervision's compact masks become dense ones.
+        return None if masks is None else self._turn(frame, "masks", np.asarray(masks))
+
+    def _turn(self, frame: CanonicalFrame, kind: str, value: Any) -> np.ndarray:
+        """Turn an array of a kind back; coordinates keep their type, if it is float or int."""
+        array = np.asarray(value)
+        if kind != "masks":
+            if array.dtype not in (np.float32, np.float64, np.int32, np.int64):
+                array = array.astype(np.float32)
+            if self.canonicalizer.snaps and np.issubdtype(array.dtype, np.floating):
+                array = snap(array, PIXEL_STEP)
+        height, width = frame.canonical_size
+        if kind == "masks" and array.shape[-2:] != (height, width):
+            raise InputError(
+                f"predict gave masks of {array.shape[-1]} x {array.shape[-2]} px for an image of "
+                f"{width} x {height} px; they have to have its size"
+            )
+        turned: np.ndarray = _TURNS[kind](array, frame.pose.turn, height, width)
+        return np.ascontiguousarray(turned)
+
+
+_TURNS: "Mapping[str, Callable[..., np.ndarray]]" = {
+    "points": turn_points,
+    "boxes": turn_boxes,
+    "masks": lambda masks, turn, height, width: turn_maps(masks, turn),
+}

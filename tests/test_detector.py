@@ -1,0 +1,185 @@
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from optional import need
+from PIL import Image
+from tiny_models import random_canonicalizer, random_image
+
+from canon_seg import CanonicalDetector
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.errors import InputError
+
+HEIGHT, WIDTH = 60, 90
+BLOCKS = ((5, 8, 20, 30), (50, 10, 85, 40), (12, 35, 30, 55))  # x0, y0, x1, y1
+TURNS = range(4)
+
+
+@pytest.fixture
+def sv():
+    return need("supervision")
+
+
+def picture():
+    """Noise below 200, and a block of one bright colour for each of three objects."""
+    image = np.random.default_rng(0).integers(0, 200, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    for index, (x0, y0, x1, y1) in enumerate(BLOCKS):
+        image[y0:y1, x0:x1] = 0
+        image[y0:y1, x0:x1, index] = 255
+    return image
+
+
+def masks_in(image):
+    return np.stack([(image[..., i] == 255) & (image.sum(axis=2) == 255) for i in range(3)])
+
+
+def detect_blocks(image):
+    """A detector without any error: what it must say of any image is seen in the pixels."""
+    import supervision as sv
+
+    masks = masks_in(image)
+    boxes = sv.mask_to_xyxy(masks).astype(np.float32)
+    boxes[:, 2:] += 1  # supervision counts pixels, and edges are wanted
+    corners = np.stack([boxes[:, [i, j]] for i, j in ((0, 1), (2, 1), (2, 3), (0, 3))], axis=1)
+    return sv.Detections(
+        xyxy=boxes,
+        mask=masks,
+        confidence=np.array([0.9, 0.8, 0.7], np.float32),
+        class_id=np.arange(3),
+        data={
+            "class_name": np.array(["red", "green", "blue"]),
+            "xyxyxyxy": corners,
+            "middle": (boxes[:, :2] + boxes[:, 2:]) / 2,
+        },
+        metadata={"camera": "left"},
+    )
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_what_is_found_is_what_is_seen_in_the_image_given(sv, turns):
+    image = np.ascontiguousarray(np.rot90(picture(), turns))
+    detect = CanonicalDetector(
+        detect_blocks, random_canonicalizer(), data_kinds={"middle": "points"}
+    )
+    pose, found = detect.detect_with_pose(image)
+    expected = detect_blocks(image)
+    assert isinstance(found, sv.Detections)
+    assert np.array_equal(found.xyxy, expected.xyxy) and found.xyxy.dtype == np.float32
+    assert np.array_equal(found.mask, expected.mask) and found.mask.any(axis=(1, 2)).all()
+    assert np.array_equal(found.data["middle"], expected.data["middle"])
+    for one, other in zip(found.data["xyxyxyxy"], expected.data["xyxyxyxy"]):
+        # The same corners; which is the first belongs to the object and turns with it.
+        assert sorted(map(tuple, one)) == sorted(map(tuple, other))
+        assert cv2.contourArea(one) == cv2.contourArea(other) > 0
+    assert found.data["class_name"].tolist() == ["red", "green", "blue"]
+    assert found.class_id.tolist() == [0, 1, 2] and found.metadata == {"camera": "left"}
+    assert found.data["pose"].tolist() == [pose.turn.degrees] * 3
+    assert found.data["pose_probability"].tolist() == [pose.probability] * 3
+    assert np.array_equal(detect(Image.fromarray(image)).xyxy, found.xyxy)
+
+
+def test_the_image_that_is_detected_in_is_the_canonical_one(sv):
+    seen = []
+    for turns in TURNS:
+        detect = CanonicalDetector(
+            lambda image: seen.append(image) or detect_blocks(image), random_canonicalizer()
+        )
+        detect(np.rot90(picture(), turns))
+    assert all(np.array_equal(image, seen[0]) for image in seen)
+
+
+def test_keypoints_turn_back(sv):
+    where = np.array([[[10.5, 20.25], [0.0, 60.0]]], np.float32)
+
+    def predict(image):
+        return sv.KeyPoints(
+            xy=where,
+            class_id=np.array([2]),
+            keypoint_confidence=np.array([[0.5, 0.25]], np.float32),
+            detection_confidence=np.array([0.75], np.float32),
+            data={"class_name": np.array(["person"])},
+        )
+
+    # The canonical image is 60 wide and 90 high; the given one is it after one quarter turn.
+    found = CanonicalDetector(predict, FixedPoseCanonicalizer(1))(picture())
+    assert found.xy.tolist() == [[[20.25, 60 - 10.5], [60.0, 60.0]]]
+    assert found.keypoint_confidence.tolist() == [[0.5, 0.25]]
+    assert found.detection_confidence.tolist() == [0.75] and found.class_id.tolist() == [2]
+    assert found.data["class_name"].tolist() == ["person"] and found.data["pose"].tolist() == [90]
+    identity = CanonicalDetector(predict, IdentityCanonicalizer())(picture())
+    assert np.array_equal(identity.xy, where)
+
+
+def test_colours_are_in_the_order_that_was_asked_for(sv, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "photo.png")
+    seen = []
+
+    def predict(image):
+        seen.append(image)
+        return sv.Detections.empty()
+
+    detect = CanonicalDetector(predict, FixedPoseCanonicalizer(0), image_format="BGR")
+    for image in (picture()[..., ::-1], Image.fromarray(picture()), tmp_path / "photo.png"):
+        assert len(detect(image)) == 0
+    assert all(np.array_equal(image, picture()[..., ::-1]) for image in seen)
+
+
+def test_bad_use_has_clear_errors(sv, monkeypatch):
+    with pytest.raises(TypeError, match="predict is 3"):
+        CanonicalDetector(3)
+    with pytest.raises(ValueError, match="'lines'; known: points"):
+        CanonicalDetector(detect_blocks, data_kinds={"middle": "lines"})
+    fixed = FixedPoseCanonicalizer(1)
+    with pytest.raises(InputError, match="predict gave a dict"):
+        CanonicalDetector(lambda image: {}, fixed)(picture())
+    with pytest.raises(InputError, match="90 x 60 px for an image of 60 x 90 px"):
+        CanonicalDetector(lambda image: detect_blocks(picture()), fixed)(picture())
+    with pytest.raises(InputError, match="np.round"):
+        CanonicalDetector(detect_blocks, fixed)(picture() / 255)
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install supervision"):
+        CanonicalDetector(lambda image: None, fixed)(picture())
+
+
+def test_mask_rcnn_of_torchvision(sv):
+    """The example of docs/api.md, with random weights."""
+    from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+
+    torch.manual_seed(1)
+    model = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96
+    ).eval()
+    assert isinstance(model, MaskRCNN)
+    model.roi_heads.score_thresh, model.roi_heads.detections_per_img = 0.0, 6
+
+    @torch.no_grad()
+    def predict(image):
+        (found,) = model([torch.from_numpy(image).permute(2, 0, 1) / 255])
+        return sv.Detections(
+            xyxy=found["boxes"].numpy(),
+            mask=(found["masks"][:, 0] > 0.5).numpy(),
+            confidence=found["scores"].numpy(),
+            class_id=found["labels"].numpy(),
+        )
+
+    image = random_image(HEIGHT, WIDTH).permute(1, 2, 0).numpy()
+    detect = CanonicalDetector(predict, random_canonicalizer())
+    upright = detect(image)
+    assert len(upright) == 6 and upright.mask.any()
+    for turns in TURNS:
+        turned = detect(np.ascontiguousarray(np.rot90(image, turns)))
+        assert np.array_equal(turned.mask, np.rot90(upright.mask, turns, (1, 2)))
+        assert np.array_equal(turned.confidence, upright.confidence)
+        assert np.array_equal(turned.class_id, upright.class_id)
+        x0, y0, x1, y1 = upright.xyxy.T
+        expected = {
+            0: (x0, y0, x1, y1),
+            1: (y0, WIDTH - x1, y1, WIDTH - x0),
+            2: (WIDTH - x1, HEIGHT - y1, WIDTH - x0, HEIGHT - y0),
+            3: (HEIGHT - y1, x0, HEIGHT - y0, x1),
+        }[turns]
+        assert np.array_equal(turned.xyxy, np.stack(expected, axis=1))
+    plain = predict(np.ascontiguousarray(np.rot90(image)))
+    assert not np.array_equal(plain.confidence, upright.confidence)
