@@ -92,7 +92,7 @@ class HubCanonicalizer(  # type: ignore[call-arg] # the mixin's, of which mypy m
         input_size: pixels, of the scorer, see :mod:`canon_seg.networks.scorer` and
             :mod:`canon_seg.networks.backbone_scorer`.
         temperatures: of a backbone, by the number of passes.
-        passes: of a backbone: 1, or 0 for all turns of an image.
+        passes: turns of an image that a backbone looks at, 0 for all or 1.
         image_format: "RGB" or "BGR", channel order of the images that will be given.
         uncertain: ``policy``, ``below`` and ``vote_poses`` of
             :class:`canon_seg.core.pose.UncertainPoses`.
@@ -106,7 +106,7 @@ class HubCanonicalizer(  # type: ignore[call-arg] # the mixin's, of which mypy m
         network: dict,
         input_size: int,
         temperatures: "dict | None" = None,
-        passes: int = 1,
+        passes: int = 0,
         image_format: str = "RGB",
         uncertain: "dict | None" = None,
     ) -> None:
