@@ -10,6 +10,7 @@ from canon_seg.core.prior import (
     alignment,
     check_label_smoothing,
     check_prior,
+    check_share,
     cyclic_mmd,
     cyclic_wasserstein,
     prior_loss,
@@ -45,6 +46,28 @@ def test_label_smoothing_by_hand():
     expected = -sum(t * math.log(q) for t, q in zip(target, probabilities_by_hand(logits)))
     loss = float(prior_loss(torch.tensor([logits]), MIXED, label_smoothing=0.1))
     assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_teacher_is_mixed_into_the_target_by_hand():
+    logits = [[1.0, 0.2, -0.7, 2.0], [0.0, 0.5, 0.5, -1.0]]
+    taught = [[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]]
+    losses = []
+    for row, said in zip(logits, taught):
+        target = [0.25 * (0.9 * p + 0.1 / 4) + 0.75 * t for p, t in zip(UPRIGHT.tolist(), said)]
+        losses.append(-sum(t * math.log(q) for t, q in zip(target, probabilities_by_hand(row))))
+    loss = prior_loss(torch.tensor(logits), UPRIGHT, 0.1, torch.tensor(taught), 0.75)
+    assert float(loss) == pytest.approx(sum(losses) / 2, rel=1e-6)
+
+
+def test_a_teacher_without_a_share_changes_nothing():
+    logits, taught = torch.randn(5, 4), torch.rand(5, 4)
+    assert torch.equal(prior_loss(logits, MIXED, 0.1, taught, 0.0), prior_loss(logits, MIXED, 0.1))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_out_of_its_range(share):
+    with pytest.raises(ValueError, match="TEACHER.SHARE"):
+        check_share(share)
 
 
 def test_loss_pulls_towards_the_prior():

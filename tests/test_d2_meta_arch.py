@@ -600,6 +600,24 @@ def test_the_prior_loss_is_weighted():
     torch.testing.assert_close(loss, expected)
 
 
+def test_a_teacher_of_turned_views_is_turned_back_with_them():
+    image, canonicalizer = random_image(40, 61), trainable_canonicalizer()
+    logits = canonicalizer.scores([image]).logits[0].detach()
+    # What is said of pose k of a view that was turned by 1 is about pose k - 1 of the upright one.
+    upright = [float(logits.log_softmax(dim=0)[k]) for k in (1, 2, 3, 0)]
+    said = [0.1, 0.6, 0.2, 0.1]
+    target = [0.5 * p + 0.5 * t for p, t in zip([1, 0, 0, 0], [said[k] for k in (1, 2, 3, 0)])]
+    model = canonicalized(None, canonicalizer, teacher_share=0.5).train()
+    with EventStorage() as storage:
+        batch = [{"image": image, "pose": 1, "teacher": torch.tensor(said)}]
+        loss = model(batch)["loss_prior"]
+    expected = -sum(t * q for t, q in zip(target, upright))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert storage.latest()["canonicalizer/teacher_identity_rate"][0] == 1.0
+    agrees = storage.latest()["canonicalizer/teacher_agreement"][0]
+    assert agrees == float(max(range(4), key=upright.__getitem__) == 0)
+
+
 @pytest.mark.parametrize("mask_type", [BitMasks, PolygonMasks])
 @pytest.mark.parametrize("kind", ["sam", "mask_rcnn"])
 def test_the_task_loss_reaches_the_canonicalizer_alone(kind, mask_type):

@@ -18,11 +18,11 @@ from toy_coco import write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.assets import resolve_asset
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, D
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
-from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged
+from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged, taught_loader
 from canon_seg.errors import InputError
 from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
@@ -231,6 +231,53 @@ def test_training_on_photos(tmp_path, photos):
         expected = averaged.canonicalizer.scorer.network.eval()(image)
         torch.testing.assert_close(network(image), expected, atol=2e-2, rtol=0)  # half precision
     assert input_size == 33
+
+
+@needs_escnn
+def test_training_with_a_teacher(tmp_path, photos):
+    cfg = config(
+        tmp_path,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "MODEL.CANONICALIZER.TEACHER.WEIGHTS",
+        "canon_seg://canonicalizer_gcnn.pth",
+        "MODEL.CANONICALIZER.TEACHER.INPUT_SIZE",
+        "33",
+    )
+    trainer = Trainer(cfg)
+    assert trainer.model.teacher_share == 0.7
+    student = sum(p.numel() for p in trainer.model.parameters())
+    assert student < 5000  # the teacher is no part of what is trained and written
+    trainer.train()
+    logged = metrics(tmp_path)
+    assert 0 <= logged["canonicalizer/teacher_agreement"] <= 1
+    assert np.isfinite(logged["total_loss"])
+
+
+@needs_escnn
+def test_a_teacher_without_photographs_to_teach_on(tmp_path, toy, photos):
+    teacher = ["MODEL.CANONICALIZER.TEACHER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"]
+    toys = ["DATASETS.TRAIN", f"('{toy}',)"]
+    for options in (
+        ["MODEL.CANONICALIZER.TASK_WEIGHT", "0.1"],
+        ["MODEL.META_ARCHITECTURE", "SamSegmenter"],
+    ):
+        with pytest.raises(InputError, match="TEACHER.WEIGHTS is for a canonicalizer"):
+            Trainer(config(tmp_path, *options, *toys, *teacher))
+
+
+def test_a_teacher_of_another_group(tmp_path, photos):
+    student = random_canonicalizer()
+    student.group = D(4)
+    cfg = config(
+        tmp_path,
+        "DATASETS.PHOTOS",
+        f"['{photos}']",
+        "MODEL.CANONICALIZER.TEACHER.WEIGHTS",
+        "canon_seg://canonicalizer_gcnn.pth",
+    )
+    with pytest.raises(InputError, match="for poses of C4.*for poses of D4; give a teacher"):
+        taught_loader(cfg, [], student)
 
 
 @needs_escnn

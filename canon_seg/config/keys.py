@@ -66,6 +66,16 @@ def add_canon_seg_config(cfg):
     # are averaged, or 1. An equivariant network looks once and knows of all of them.
     cfg.MODEL.CANONICALIZER.SCORER.PASSES = 0
 
+    # A trained canonicalizer that teaches the one to be trained on photographs (distillation): what
+    # it says of each view is mixed into the target of the prior loss.
+    cfg.MODEL.CANONICALIZER.TEACHER = CN()
+    # Its weights file; "" for no teacher.
+    cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS = ""
+    # Weight of what it says in the mixture, 0 to 1; the prior has the rest.
+    cfg.MODEL.CANONICALIZER.TEACHER.SHARE = 0.7
+    # Side in pixels at which it looks at the views, which are small; 0 for that of its file.
+    cfg.MODEL.CANONICALIZER.TEACHER.INPUT_SIZE = 0
+
     # The network to train; a weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
     # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (8, 16, 32, 64, 160) and DEPTH 1).

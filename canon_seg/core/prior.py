@@ -15,6 +15,9 @@ from torch.nn import functional as F
 Distribution = torch.Tensor | Sequence[float]
 """(N,) probabilities."""
 
+TEACHER = "teacher"
+"""The key of a training example that holds a teacher's (N,) probabilities of its poses."""
+
 
 def check_prior(prior: Iterable[Any], order: int) -> torch.Tensor:
     """Return a prior from the config as a tensor.
@@ -50,8 +53,23 @@ def check_label_smoothing(value: float) -> float:
     return float(value)
 
 
+def check_share(value: float) -> float:
+    """Return the teacher's share of the targets from the config as a float in [0, 1].
+
+    Raises:
+        ValueError: naming ``TEACHER.SHARE``.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"TEACHER.SHARE is {value}; give 0 to 1")
+    return float(value)
+
+
 def prior_loss(
-    logits: torch.Tensor, prior: torch.Tensor, label_smoothing: float = 0.0
+    logits: torch.Tensor,
+    prior: torch.Tensor,
+    label_smoothing: float = 0.0,
+    taught: torch.Tensor | None = None,
+    share: float = 0.0,
 ) -> torch.Tensor:
     """Return the cross-entropy of the predicted pose distributions with the prior.
 
@@ -62,11 +80,15 @@ def prior_loss(
         logits: (B, N) pose logits.
         prior: (N,) probabilities.
         label_smoothing: weight of a uniform distribution mixed into the prior, in [0, 1).
+        taught: (B, N) probabilities of a teacher, mixed into the target of each; None for none.
+        share: weight of the teacher's in the mixture, 0..1; the smoothed prior has the rest.
 
     Returns:
         scalar, in nats, mean over the batch.
     """
     target = prior.to(logits) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    if taught is not None:
+        target = (1 - share) * target + share * taught.to(logits)
     return F.cross_entropy(logits, target.expand_as(logits))
 
 

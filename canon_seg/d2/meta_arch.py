@@ -5,7 +5,14 @@ from torch import nn
 
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.group import elements_of
-from canon_seg.core.prior import alignment, check_label_smoothing, check_prior, prior_loss
+from canon_seg.core.prior import (
+    TEACHER,
+    alignment,
+    check_label_smoothing,
+    check_prior,
+    check_share,
+    prior_loss,
+)
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.core.turn import inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
@@ -52,6 +59,7 @@ class CanonicalizedSegmenter(nn.Module):
         prior_weight,
         task_weight,
         label_smoothing=0.0,
+        teacher_share=0.0,
         freeze_segmenter=True,
         evaluation_only=False,
         cache=None,
@@ -70,6 +78,8 @@ class CanonicalizedSegmenter(nn.Module):
             prior: (N,) probabilities of the poses in the segmenter's own training data.
             prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
             label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
+            teacher_share: the share of a teacher's probabilities in the targets of the prior loss,
+                where the training examples have them, 0..1.
             freeze_segmenter: keep it in eval mode and its parameters without gradients.
             evaluation_only: the segmenter was built in a way that cannot be trained through.
             cache: see the attribute.
@@ -83,6 +93,7 @@ class CanonicalizedSegmenter(nn.Module):
         self.prior_weight = prior_weight
         self.task_weight = task_weight
         self.label_smoothing = label_smoothing
+        self.teacher_share = teacher_share
         self.freeze_segmenter = freeze_segmenter
         self.evaluation_only = evaluation_only
         self.cache = cache
@@ -104,6 +115,7 @@ class CanonicalizedSegmenter(nn.Module):
         with of_key("MODEL.CANONICALIZER."):
             prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
             label_smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
+            teacher_share = check_share(keys.TEACHER.SHARE)
         resize = None
         if not capabilities(segmenter).resizes_itself:
             resize = ResizeShortestEdge(
@@ -117,6 +129,7 @@ class CanonicalizedSegmenter(nn.Module):
             "prior_weight": keys.PRIOR_WEIGHT,
             "task_weight": keys.TASK_WEIGHT,
             "label_smoothing": label_smoothing,
+            "teacher_share": teacher_share,
             "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
             "evaluation_only": bool(used_numerics(cfg)),
             "cache": _build_cache(keys.CACHE),
@@ -155,10 +168,11 @@ class CanonicalizedSegmenter(nn.Module):
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``pose`` (optional, in training): turn by which the image was turned on purpose; an
-                integer stands for quarter turns. ``height``, ``width`` (optional): size of the
-                results. ``prompts`` (optional): :class:`canon_seg.sam.prompts.Prompts` in the frame
-                of ``image``, for a promptable segmenter. ``instances``, ``sem_seg``: ground truth,
-                for training with a task weight.
+                integer stands for quarter turns. ``teacher`` (optional, in training): (N,)
+                probabilities that a teacher gives the poses of ``image``. ``height``, ``width``
+                (optional): size of the results. ``prompts`` (optional):
+                :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a promptable
+                segmenter. ``instances``, ``sem_seg``: ground truth, for training with a task weight.
 
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``
@@ -266,22 +280,18 @@ class CanonicalizedSegmenter(nn.Module):
         seen = images
         if self.task_weight != 0:  # photographs of any size; otherwise views made for the scorer
             seen = [self.canonicalizer.training_input(image) for image in images]
-        found = self.canonicalizer.scores(seen)
-        if any("pose" in inputs for inputs in batched_inputs):
-            # Views that were turned: what is said of them is turned back, for one prior of all.
-            group = found.group
-            rows = [
-                one.act(group.inverse(inputs.get("pose", 0))).logits
-                for one, inputs in zip(found, batched_inputs, strict=True)
-            ]
-            found = GridDistribution(group, torch.cat(rows))
-        logits = found.logits
-        losses = {
-            "loss_prior": self.prior_weight * prior_loss(logits, self.prior, self.label_smoothing)
-        }
+        found = _as_upright(self.canonicalizer.scores(seen), batched_inputs)
+        logits, taught = found.logits, _taught(found, batched_inputs)
+        loss = prior_loss(logits, self.prior, self.label_smoothing, taught, self.teacher_share)
+        losses = {"loss_prior": self.prior_weight * loss}
         storage = get_event_storage()
         for name, value in alignment(logits.softmax(dim=1), self.prior).items():
             storage.put_scalar(f"canonicalizer/{name}", value)
+        if taught is not None:
+            agreeing = logits.argmax(dim=1) == taught.argmax(dim=1)
+            storage.put_scalar("canonicalizer/teacher_agreement", float(agreeing.float().mean()))
+            upright = (taught.argmax(dim=1) == 0).float().mean()
+            storage.put_scalar("canonicalizer/teacher_identity_rate", float(upright))
         if self.task_weight == 0:
             return losses
         weight = self.task_weight / len(images)
@@ -326,6 +336,28 @@ class _losses_in_eval_mode:  # noqa: N801 - used as a function is
     def __exit__(self, *error):
         for module in self.modules:
             module.training = False
+
+
+def _as_upright(found, batched_inputs):
+    """Return what is said of views that were turned, turned back: for one prior of all."""
+    if not any("pose" in inputs for inputs in batched_inputs):
+        return found
+    rows = [
+        one.act(found.group.inverse(inputs.get("pose", 0))).logits
+        for one, inputs in zip(found, batched_inputs, strict=True)
+    ]
+    return GridDistribution(found.group, torch.cat(rows))
+
+
+def _taught(found, batched_inputs):
+    """Return a teacher's probabilities as :func:`_as_upright`, or None where there is no teacher.
+
+    The ``act`` of a distribution permutes whatever it holds, so that probabilities do as well.
+    """
+    if not all(TEACHER in inputs for inputs in batched_inputs):
+        return None
+    rows = torch.stack([inputs[TEACHER] for inputs in batched_inputs])
+    return _as_upright(GridDistribution(found.group, rows), batched_inputs).logits
 
 
 def _build_cache(mebibytes):

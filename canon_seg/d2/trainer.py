@@ -26,6 +26,7 @@ from canon_seg.io.files import save_torch
 from canon_seg.networks.backbone_scorer import BackboneScorer
 from canon_seg.networks.build import uses_backbone
 from canon_seg.networks.calibration import fit_temperature, representative_logits
+from canon_seg.networks.teacher import TaughtLoader, build_teacher
 
 from detectron2.engine import (
     AMPTrainer,
@@ -73,6 +74,8 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
         loader = self.build_train_loader(cfg, photos)
+        if cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS:
+            loader = taught_loader(cfg, loader, getattr(model, "canonicalizer", None))
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         # Without this flag the processes would wait for ever for gradients of unused parameters.
         unused = capabilities(segmenter_class(cfg)).leaves_parameters_unused
@@ -274,6 +277,33 @@ def _training_config(cfg):
             cfg.MODEL.SEGMENTER.META_ARCHITECTURE = ""  # never run, so not even built
     cfg.freeze()
     return cfg
+
+
+def taught_loader(cfg, loader, student):
+    """Return a loader whose examples have what MODEL.CANONICALIZER.TEACHER says of them.
+
+    Args:
+        cfg: config.
+        loader: of upright photographs.
+        student: the canonicalizer that is trained on them, or None if it is none.
+
+    Raises:
+        InputError: naming the key, if nothing is trained that the teacher could teach.
+    """
+    if student is None or not trains_on_photos(cfg):
+        raise InputError(
+            "MODEL.CANONICALIZER.TEACHER.WEIGHTS is for a canonicalizer that is trained on "
+            "photographs alone; set MODEL.META_ARCHITECTURE to CanonicalizedSegmenter and "
+            "MODEL.CANONICALIZER.TASK_WEIGHT to 0, or the teacher to ''"
+        )
+    teacher = build_teacher(cfg)
+    if teacher.group != student.group:
+        raise InputError(
+            f"MODEL.CANONICALIZER.TEACHER.WEIGHTS: {cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS} is "
+            f"for poses of {teacher.group.name}, and what is to be trained for poses of "
+            f"{student.group.name}; give a teacher of the same group"
+        )
+    return TaughtLoader(loader, teacher)
 
 
 def _unwrapped(model):
