@@ -6,6 +6,7 @@ from tiny_models import random_canonicalizer, random_image
 
 from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
+from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.pose_report import caption
 from canon_seg.evaluation.poses import (
     agrees_when_turned,
@@ -113,11 +114,17 @@ def test_measures_of_a_known_set():
     assert measured["wasserstein"] == pytest.approx(4 / 20)
     assert measured["kl"] == pytest.approx(-np.log((15 * 0.9 + 0.45 + 0.3) / 20))
     assert measured["ece"] == pytest.approx((15 * 0.1 + 0.55 + 3 * 0.8 + 0.35) / 20)
+    intervals = measured["intervals"]
+    assert intervals["accuracy"] == intervals["identity_rate"] == wilson(16 / 20, 20)
+    assert intervals["accuracy_without_least_certain_tenth"] == wilson(15 / 18, 18)
+    for name in ("ece", "wasserstein", "mmd", "kl"):
+        low, high = intervals[name]
+        assert low < measured[name] < high
 
 
 def test_infinite_kl_and_few_photos():
     measured = measure_poses([[1.0, 0.0, 0.0, 0.0]], torch.tensor([0.5, 0.5, 0.0, 0.0]))
-    assert measured["kl"] is None
+    assert measured["kl"] is None and measured["intervals"]["kl"] is None
     assert measured["accuracy_without_least_certain_tenth"] == 1
 
 

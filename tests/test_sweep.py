@@ -9,14 +9,18 @@ from test_d2_distributed import options
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from toy_coco import SIZES, write_toy_coco
 
-from canon_seg.coco.dataset import load_coco
+from canon_seg.coco.dataset import load_coco, without_empty_masks
+from canon_seg.coco.paper_protocol import PaperScorer
 from canon_seg.d2.config import load_config
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import launch
 from canon_seg.d2.models import models_by_mode
 from canon_seg.errors import InputError
+from canon_seg.evaluation.intervals import wilson
+from canon_seg.evaluation.realigned import pose_distance, realigned
 from canon_seg.evaluation.records import Records, describe_sweep
-from canon_seg.evaluation.sweep import run_sweep
+from canon_seg.evaluation.rotated_coco import RotatedCOCOEvaluator
+from canon_seg.evaluation.sweep import _pose_summary, run_sweep
 from canon_seg.evaluation.views import View
 from canon_seg.io.files import write_json
 
@@ -83,6 +87,51 @@ def test_processes_share_the_images_and_change_no_bit(tmp_path, num_images, numb
             assert together["seconds"][mode]["total"] == pytest.approx(
                 sum(line["facts"]["seconds"][mode] for line in lines)
             )
+
+
+def test_the_papers_protocol_beside_cocos(tmp_path):
+    files = write_toy_coco(tmp_path / "data")
+    dataset = load_coco(*files)
+    models = models_by_mode(
+        canonicalized(tiny_segmenter("sam"), random_canonicalizer()), ["vanilla", "canonical"]
+    )
+    order = [image["id"] for image in dataset["images"]][::-1]
+    records = Records(tmp_path / "records")
+    records.begin({}, resume=False)
+    views = [View(angle) for angle in (0, 90, 180, 270)]
+    settings = {"views": views, "image_format": "RGB", "progress": False, "records": records}
+    prompts = load_box_prompts("boxes", dataset)
+    plain = run_sweep(models, dataset, files[1], prompts=prompts, **settings)
+    assert plain["paper"] is None
+    both = run_sweep(models, dataset, files[1], prompts=prompts, paper_order=order, **settings)
+    assert {**both, "paper": None} == plain
+    paper = both["paper"]
+    assert (paper["batch_size"], paper["num_batches"], paper["num_images"]) == (12, 1, 4)
+    # Scored from what was predicted, which the records hold.
+    finished = records.finished()
+    for number, mode in enumerate(models):
+        results = [entry for part in records.view(finished, 4 * number + 1) for entry in part]
+        evaluator = RotatedCOCOEvaluator(without_empty_masks(dataset)[0], View(90))
+        expected = PaperScorer(evaluator.ground_truth, order).score(results)
+        assert paper["modes"][mode]["90"]["segm"]["AP"] == expected["segm"]["AP"]
+        quarters = [
+            paper["modes"][mode][angle]["segm"]["AP"] for angle in ("0", "90", "180", "270")
+        ]
+        average = paper["modes"][mode]["C4-avg"]["segm"]["AP"]
+        assert average == pytest.approx(sum(quarters) / 4)
+    assert both["realigned"] == realigned(both)
+    pose = both["pose"]
+    assert pose["accuracy_interval"] == wilson(pose["accuracy"], 4)
+    without = {key: value for key, value in pose.items() if key != "distance"}
+    assert pose["distance"] == pytest.approx(pose_distance(without))
+
+
+def test_distances_between_quarter_turns():
+    views = [View(30), View(350), View(100)]
+    facts = [{"poses": [[0, "argmax", 1], [1, "argmax", 1], [3, "argmax", 1]]}]
+    pose = _pose_summary(facts, views)
+    # 30 from 0; 350 from 90 is 100; 100 from 270 is 170.
+    assert pose["distance"] == pytest.approx((30 + 100 + 170) / 3)
 
 
 def test_only_images_that_are_not_finished_are_run(tmp_path):

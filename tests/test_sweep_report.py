@@ -8,7 +8,13 @@ from PIL import Image
 
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
-from canon_seg.evaluation.sweep_report import format_summary, format_table, plot, write_report
+from canon_seg.evaluation.sweep_report import (
+    format_realigned,
+    format_summary,
+    format_table,
+    plot,
+    write_report,
+)
 from canon_seg.evaluation.views import View
 
 EVERY_15 = range(0, 360, 15)
@@ -40,6 +46,37 @@ def test_quarter_turns_are_bars():
     assert len(axes.patches) == 2 * 5 and not axes.lines[1:]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["270°", "0°", "90°", "180°", AVERAGE]
+
+
+def test_the_papers_figures_have_a_column_of_their_own():
+    result = sweep([0, 90, 180, 270])
+    assert "paper" not in format_table({**result, "paper": None})
+    paper = sweep([0, 90, 180, 270], value=lambda mode, angle: 70 + angle / 90)
+    lines = format_table({**result, "paper": {"modes": paper["modes"]}}).splitlines()
+    assert lines[0].endswith("paper's mAP")
+    cells = [line.split() for line in lines[2:7]]
+    assert [row[2] for row in cells] == ["0", "90", "180", "270", AVERAGE]
+    assert [row[3] for row in cells] == ["40.00"] * 5
+    assert [row[-1] for row in cells] == ["70.00", "71.00", "72.00", "73.00", "71.50"]
+
+
+def test_realigned_figures_as_text():
+    result = sweep(
+        [0, 90], value=lambda mode, angle: 40.0 - (angle / 10 if mode == "vanilla" else 1.0)
+    )
+    lines = format_realigned(result).splitlines()
+    assert lines[2].split() == ["segm", "40.00", "31.00", "-", "39.00", "39.00", "-", "-"]
+    pose = {"accuracy": 0.5, "distance": 45.0}
+    lines = format_realigned({**result, "pose": pose}).splitlines()
+    assert lines[3].split()[-3:] == ["50.0", "%", "45.0°"]
+
+
+def test_poses_found_have_an_interval():
+    pose = {"confusion": [[3, 1], [0, 4]], "accuracy": 0.875, "accuracy_interval": [0.5, 0.97]}
+    result = {**sweep([0, 90]), "pose": pose}
+    assert "pose found: 7 of 8 (87.5 %, 95 % interval 50.0 to 97.0 %)" in format_summary(result)
+    del pose["accuracy_interval"]
+    assert "pose found: 7 of 8 (87.5 %)" in format_summary(result)
 
 
 def test_other_angles_are_lines_straight_and_polar():

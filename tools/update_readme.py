@@ -14,14 +14,18 @@ A table stands between two comments, the first of which names the file that it i
     <!-- poses: docs/results/poses.json -->
     <!-- end of poses -->
 
+    <!-- realigned: docs/results/pedestrians/rows.json -->
+    <!-- end of realigned -->
+
     <!-- table: docs/results/studies/prior/study.md -->
     <!-- end of table -->
 
 A sweep is what tools/eval_rotated.py wrote. A comparison takes a mode of one sweep for each of its
 rows: {"note", "rows": [{"label", "sweep", "mode"}, ...], "baselines": FILE}. ``sweep`` is a folder
-beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. Poses
-are what tools/eval_pose.py wrote: {"note", "columns": {TITLE: FILE}, "rows": {LABEL: NAME}}, where
-NAME goes into the files' names. A table is taken as it is.
+beside the file, ``baselines``, which may be left out, what tools/eval_baselines.py wrote. Realigned
+shows the canonical rows of such a file as FOCAL reports them, with the first rows of vanilla and
+oracle. Poses are what tools/eval_pose.py wrote: {"note", "columns": {TITLE: FILE}, "rows": {LABEL:
+NAME}}, where NAME goes into the files' names. A table is taken as it is.
 
 With --check nothing is written, and the exit status is 1 if a table differs from its file.
 """
@@ -33,12 +37,15 @@ import sys
 from pathlib import Path
 
 from canon_seg.errors import InputError, run_main
+from canon_seg.evaluation.intervals import wilson
+from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
 TABLE = re.compile(
-    r"(<!-- (sweep|comparison|poses|table): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+    r"(<!-- (sweep|comparison|poses|realigned|table): (\S+) -->\n).*?(<!-- end of \2 -->)",
+    re.DOTALL,
 )
 QUARTERS = ("0", "90", "180", "270", "C4-avg")
 PASSES = {"vanilla": 1, "oracle": 1, "tta": 4}
@@ -65,7 +72,7 @@ def markdown_table(sweep):
         lines.append("| " + " | ".join([mode, *cells]) + " |")
     facts = [f"AP, 0 to 100; {sweep['num_images']} images"]
     if sweep["pose"]:
-        facts.append(f"poses found: {100 * sweep['pose']['accuracy']:.1f} %")
+        facts.append(f"poses found: {_share(sweep['pose']['accuracy'], sweep['num_images'])}")
     return "\n".join([*lines, "", "; ".join(facts) + "."]) + "\n"
 
 
@@ -86,7 +93,7 @@ def comparison_table(path):
         by_angle, seconds = sweep["modes"][row["mode"]], sweep["seconds"]
         cells = [f"{by_angle[angle]['segm']['AP']:.2f}" for angle in QUARTERS]
         found = sweep["pose"] if row["mode"] == "canonical" else None
-        cells.append(f"{100 * found['accuracy']:.1f} %" if found else "–")
+        cells.append(_share(found["accuracy"], sweep["num_images"]) if found else "–")
         cells.append(f"{found['passes'] if found else PASSES[row['mode']]:.3g}")
         # Only times of one run can be compared.
         alone = seconds.get("vanilla")
@@ -103,8 +110,9 @@ def comparison_table(path):
             [
                 *lines,
                 "",
-                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; time of running the "
-                "model, relative to vanilla in the same run.",
+                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; poses found with "
+                "their 95 % interval; time of running the model, relative to vanilla in the same "
+                "run.",
             ]
         )
         + "\n"
@@ -126,8 +134,8 @@ def poses_table(path):
         for column, name in spec["columns"].items():
             pose = json.loads((path.with_suffix("") / f"{name.format(network)}.json").read_text())
             counts[column] = pose["num_images"]
-            cells.append(f"{100 * pose['accuracy']:.1f} %")
-            errors.append(f"{pose['ece']:.3f}")
+            cells.append(_share(pose["accuracy"], pose["num_images"]))
+            errors.append(f"{pose['ece']:.3f}{_ends(pose.get('intervals', {}).get('ece'))}")
         lines.append("| " + " | ".join([label, *cells, errors[0]]) + " |")
     titles = [f"{column} ({count})" for column, count in counts.items()]
     head = ["poses found (photographs)", *titles, f"calibration error, {next(iter(counts))}"]
@@ -138,17 +146,69 @@ def poses_table(path):
                 "|---|" + "---:|" * (len(head) - 1),
                 *lines,
                 "",
-                spec["note"],
+                f"{spec['note']} In brackets 95 % intervals.",
             ]
         )
         + "\n"
     )
 
 
+def realigned_table(path):
+    """Format mask AP of upright, turned and re-aligned images, and the poses found, as Markdown.
+
+    Args:
+        path: of the file that names the rows, see :func:`comparison_table`.
+    """
+    spec = json.loads(path.read_text())
+    sweeps = [
+        json.loads((path.parent / row["sweep"] / "sweep.json").read_text()) for row in spec["rows"]
+    ]
+    common, lines = {}, []
+    for row, sweep in zip(spec["rows"], sweeps, strict=True):
+        if row["mode"] in ("vanilla", "oracle"):
+            common.setdefault(row["mode"], sweep["modes"][row["mode"]])
+    for row, sweep in zip(spec["rows"], sweeps, strict=True):
+        if row["mode"] != "canonical":
+            continue
+        modes = {**common, "canonical": sweep["modes"]["canonical"]}
+        figures = realigned({"modes": modes, "pose": sweep["pose"]})
+        values = [figures["segm"][name] for name in TITLES]
+        cells = ["–" if value is None else f"{value:.2f}" for value in values]
+        cells.append(_share(figures["pose_accuracy"], sweep["num_images"]))
+        distance = figures["pose_distance"]
+        cells.append("–" if distance is None else f"{distance:.1f}°")
+        lines.append("| " + " | ".join([row["label"], *cells]) + " |")
+    head = ["mask AP", *TITLES.values(), "pose accuracy", "pose distance"]
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(head) + " |",
+                "|---|" + "---:|" * (len(head) - 1),
+                *lines,
+                "",
+                f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; turned: the mean over "
+                "90°, 180° and 270°; pose accuracy with its 95 % interval; pose distance: mean "
+                "angle between the pose found and the true one.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _share(share, count):
+    """Format a share of so many images with its 95 % interval in brackets."""
+    return f"{100 * share:.1f} %{_ends([100 * end for end in wilson(share, count)], 1)}"
+
+
+def _ends(interval, digits=3):
+    return "" if interval is None else f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})"
+
+
 MAKERS = {
     "poses": poses_table,
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
     "comparison": comparison_table,
+    "realigned": realigned_table,
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
 

@@ -112,7 +112,11 @@ def main():
     stressed = {}
     for kind in KINDS if args.stress else ():
         found, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, stress=kind)
-        stressed[kind] = {k: measure_poses(found, prior)[k] for k in ("accuracy", "ece")}
+        under_stress = measure_poses(found, prior)
+        stressed[kind] = {
+            **{name: under_stress[name] for name in ("accuracy", "ece")},
+            "intervals": {name: under_stress["intervals"][name] for name in ("accuracy", "ece")},
+        }
     names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
     pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
     save_figure(pictures[0], plot_poses(measured, args.images))
@@ -205,25 +209,37 @@ def describe(args, cfg):
 
 
 def format_stress(measured, stressed):
-    """Format a table of the kinds of stress: accuracy, its change, and the calibration error."""
-    lines = [f"{'':15}accuracy  change    ECE"]
+    """Format a table of the kinds of stress: accuracy, its change, and the calibration error.
+
+    The 95 % interval of the accuracy comes last.
+    """
+    lines = [f"{'':15}accuracy  change    ECE  95 % interval"]
     for name, row in {"as they are": measured, **stressed}.items():
         change = row["accuracy"] - measured["accuracy"]
-        lines.append(f"{name:15}{row['accuracy']:8.3f}{change:+8.3f}{row['ece']:8.4f}")
+        ends = "{:.3f} to {:.3f}".format(*row["intervals"]["accuracy"])
+        lines.append(f"{name:15}{row['accuracy']:8.3f}{change:+8.3f}{row['ece']:8.4f}  {ends}")
     return "\n".join(lines)
 
 
 def format_measures(measured):
-    """Format the measures in three lines."""
+    """Format the measures in three lines, with the 95 % intervals of the first two."""
     kl = "infinite" if measured["kl"] is None else f"{measured['kl']:.4f} nats"
-    tenth = 100 * measured["accuracy_without_least_certain_tenth"]
+    tenth = "accuracy_without_least_certain_tenth"
     right = measured["confusion"][0][0]
     return "\n".join(
         [
             f"found upright: {right} of {measured['num_images']} "
-            f"({100 * measured['accuracy']:.1f} %); without the least certain tenth {tenth:.1f} %",
-            f"expected calibration error: {measured['ece']:.4f}",
+            f"({_percent(measured, 'accuracy')}); without the least certain tenth "
+            f"{_percent(measured, tenth)}",
+            f"expected calibration error: {measured['ece']:.4f} "
+            "(95 % interval {:.4f} to {:.4f})".format(*measured["intervals"]["ece"]),
             f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
             f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",
         ]
     )
+
+
+def _percent(measured, key):
+    low, high = measured["intervals"][key]
+    share = f"{100 * measured[key]:.1f} %"
+    return f"{share}, 95 % interval {100 * low:.1f} to {100 * high:.1f} %"

@@ -37,13 +37,19 @@ from canon_seg.d2.versions import versions
 from canon_seg.errors import InputError
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.sweep import first_images, run_sweep
-from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
+from canon_seg.evaluation.sweep_report import (
+    format_realigned,
+    format_summary,
+    format_table,
+    write_report,
+)
 from canon_seg.evaluation.views import View, parse_angles
 from canon_seg.images.tilt import CANVASES
 from canon_seg.io.files import check_output_dir
 from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
 
 NUM_SCENES = 40
+PROTOCOLS = ("coco", "paper")
 
 
 def parse_arguments():
@@ -79,6 +85,13 @@ def parse_arguments():
         metavar="MODE",
         help="; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
         + "; default: vanilla canonical",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="coco",
+        help="coco: AP of the whole data set; paper: beside it, to compare with the paper's "
+        "figures alone, the mAP of its own code, averaged over batches of 12 images; default: coco",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images by id")
     parser.add_argument("--output", required=True, metavar="DIR")
@@ -144,16 +157,23 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
         image_format=cfg.INPUT.FORMAT,
         prompts=prompts,
         records=records,
+        paper_order=_order(whole, dataset) if args.protocol == "paper" else None,
     )
     if not comm.is_main_process():
         return
-    print(format_table(result), format_summary(result), sep="\n\n")
+    print(format_table(result), format_realigned(result), format_summary(result), sep="\n\n")
     written = list(write_report(result, output, describe(args, cfg), name))
     if args.keep_predictions:
         written.append(output / "predictions.jsonl")
         records.write(records.finished(), written[-1])
     records.remove()
     print("written:", *written)
+
+
+def _order(whole, dataset):
+    """Return the ids of a data set's images in the order of the file that it is a part of."""
+    kept = {image["id"] for image in dataset["images"]}
+    return [image["id"] for image in whole["images"] if image["id"] in kept]
 
 
 def find_dataset(args, cfg, output):
@@ -182,6 +202,7 @@ def describe(args, cfg):
         "canvas": args.canvas,
         "modes": args.modes,
         "limit": args.limit,
+        "protocol": args.protocol,
         "segmenter": keys.SEGMENTER.META_ARCHITECTURE,
         "segmenter_weights": keys.SEGMENTER.WEIGHTS,
         "canonicalizer": keys.CANONICALIZER.NAME,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from canon_seg.core.group import C4, permutation
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError
+from canon_seg.evaluation.intervals import bootstrap, wilson
 from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
@@ -109,26 +110,45 @@ def measure_poses(probabilities, prior):
         :func:`reliability`; ``identity_rate``, ``wasserstein``, ``mmd`` and ``kl`` (None where
         infinite) of :func:`canon_seg.core.prior.alignment`;
         ``accuracy_without_least_certain_tenth``; ``confusion``, see :func:`confusion`;
-        ``reliability``, the bins.
+        ``reliability``, the bins; ``intervals``: dict from the names of the numbers to their 95 %
+        intervals [low, high], those of shares by Wilson's score, others by
+        :func:`canon_seg.evaluation.intervals.bootstrap`.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
+    numbers = _numbers(probabilities, prior)
+    poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    count = len(poses)
+    shares = {
+        "accuracy": count,
+        "identity_rate": count,
+        "accuracy_without_least_certain_tenth": count - count // 10,
+    }
+    drawn = bootstrap(lambda indices: _numbers(probabilities[indices], prior), count)
+    return {
+        "accuracy": numbers["accuracy"],
+        "num_images": count,
+        **{key: value if np.isfinite(value) else None for key, value in numbers.items()},
+        "confusion": confusion(poses).tolist(),
+        "reliability": reliability(confidence, poses == 0)[1],
+        "intervals": {
+            key: wilson(numbers[key], shares[key]) if key in shares else drawn.get(key)
+            for key in numbers
+        },
+    }
+
+
+def _numbers(probabilities, prior):
+    """Return the measures that are one number each, in the order in which they are reported."""
     poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = poses == 0
     # Of an upright prior the identity rate is the accuracy: both are there, since both are asked.
     aligned = alignment(torch.from_numpy(probabilities), prior)
-    ece, bins = reliability(confidence, right)
     kept = np.argsort(confidence, kind="stable")[len(right) // 10 :]
     return {
         "accuracy": float(right.mean()),
-        "num_images": len(right),
-        "ece": ece,
-        "identity_rate": aligned["identity_rate"],
-        "wasserstein": aligned["wasserstein"],
-        "mmd": aligned["mmd"],
-        "kl": aligned["kl"] if np.isfinite(aligned["kl"]) else None,
+        "ece": reliability(confidence, right)[0],
+        **{key: aligned[key] for key in ("identity_rate", "wasserstein", "mmd", "kl")},
         "accuracy_without_least_certain_tenth": float(right[kept].mean()),
-        "confusion": confusion(poses).tolist(),
-        "reliability": bins,
     }
 
 

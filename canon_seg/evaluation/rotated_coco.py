@@ -17,6 +17,7 @@ class RotatedCOCOEvaluator(CocoEvaluator):
     Attributes:
         instances_empty: ids of annotations whose upright mask has no pixel, left out in any view.
         cut: ids of the other annotations that the view cuts away wholly.
+        ground_truth: what is left, turned.
         instances_cut: their number.
     """
 
@@ -31,4 +32,5 @@ class RotatedCOCOEvaluator(CocoEvaluator):
         rotated, self.instances_cut = view.dataset(upright)
         left = {entry["id"] for entry in rotated["annotations"]}
         self.cut = [entry["id"] for entry in upright["annotations"] if entry["id"] not in left]
+        self.ground_truth = rotated
         super().__init__(rotated, list(contiguous_ids(dataset)))

@@ -11,10 +11,13 @@ import torch
 from tqdm import tqdm
 
 from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
+from canon_seg.coco.paper_protocol import BATCH_SIZE, PaperScorer
 from canon_seg.core.group import C4
 from canon_seg.d2.coco_results import coco_results
 from canon_seg.d2.distributed import SharedCounter, comm
 from canon_seg.errors import InputError
+from canon_seg.evaluation.intervals import wilson
+from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
 from canon_seg.images.reading import read_image
@@ -50,7 +53,16 @@ def first_images(dataset, limit):
 
 
 def run_sweep(
-    models, dataset, images_dir, *, views, image_format, prompts=None, progress=True, records=None
+    models,
+    dataset,
+    images_dir,
+    *,
+    views,
+    image_format,
+    prompts=None,
+    progress=True,
+    records=None,
+    paper_order=None,
 ):
     """Evaluate models on a data set whose images are rotated in memory.
 
@@ -70,6 +82,8 @@ def run_sweep(
         progress: whether to show progress bars.
         records: :class:`canon_seg.evaluation.records.Records` that has begun, whose finished images
             are not run again; needed in several processes. None for temporary ones.
+        paper_order: ids of the images in the order of the annotation file, to score by the paper's
+            own protocol too (:mod:`canon_seg.coco.paper_protocol`); None to leave that out.
 
     Returns:
         dict that JSON can hold, or None in all but the main process:
@@ -79,13 +93,19 @@ def run_sweep(
           value in 0..100, or None where undefined (nothing of that size to be found, or a model
           without masks). Beside the degrees ``AVERAGE``, the mean over the four quarter turns,
           where all four ran;
+        - ``paper``: the same as ``modes`` by the paper's protocol, with ``batch_size``,
+          ``num_batches`` and ``num_images`` beside it; None without ``paper_order``;
+        - ``realigned``: see :func:`canon_seg.evaluation.realigned.realigned`;
         - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
         - ``instances_cut_ids``: degrees -> their ids;
         - ``instances_empty``: ids of the annotations whose upright mask has no pixel, which are
           left out at all angles;
         - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by the pose
           nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
-          pose was found, 0..1; ``accuracy_by_angle``: the same by degrees; ``policies``: how often
+          pose was found, 0..1, and ``accuracy_interval``, its 95 % interval
+          (:func:`canon_seg.evaluation.intervals.wilson`) for as many trials as there are images;
+          ``accuracy_by_angle``: the same by degrees; ``distance``: mean angle between the pose
+          found and the angle of the image, degrees in 0..180; ``policies``: how often
           each answer to an uncertain pose was used; ``passes``: how often the segmenter has to run
           for an image, on average (a vote takes several runs);
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
@@ -108,6 +128,7 @@ def run_sweep(
                 prompts=prompts,
                 progress=progress,
                 records=records,
+                paper_order=paper_order,
             )
     progress = progress and comm.is_main_process()
     dataset, empty = without_empty_masks(dataset)
@@ -119,24 +140,33 @@ def run_sweep(
             f"{records.folder}: {len(missing)} of {len(dataset['images'])} images are not there; "
             "give all machines the same folder, on a file system that they share"
         )
-    scores, cut = _score(dataset, list(models), views, records, finished, progress)
+    scores, cut, paper, batches = _score(
+        dataset, list(models), views, records, finished, progress, paper_order
+    )
     if not comm.is_main_process():
         return None
     facts = [line.facts for line in finished.values()]
-    return {
+    result = {
         "num_images": len(finished),
-        "modes": {
-            mode: with_average(
-                {view.label: scores[index, mode] for index, view in enumerate(views)}
-            )
-            for mode in models
-        },
+        "modes": _by_mode(models, views, scores),
+        "paper": None,
         "instances_cut": {view.label: len(cut[index]) for index, view in enumerate(views)},
         "instances_cut_ids": {view.label: cut[index] for index, view in enumerate(views)},
         "instances_empty": empty,
         "pose": _pose_summary(facts, views) if "canonical" in models else None,
         "cache": _cache_summary(facts),
         "seconds": {mode: _time_summary(facts, mode, views) for mode in models},
+    }
+    if paper_order is not None:
+        result["paper"] = {**batches[0], "modes": _by_mode(models, views, paper)}
+    return {**result, "realigned": realigned(result)}
+
+
+def _by_mode(models, views, scores):
+    """Return scores by (index of the view, mode) as mode -> degrees -> scores."""
+    return {
+        mode: with_average({view.label: scores[index, mode] for index, view in enumerate(views)})
+        for mode in models
     }
 
 
@@ -220,24 +250,39 @@ def _cache_counts(models):
     return None if cache is None else (cache.hits, cache.misses)
 
 
-def _score(dataset, modes, views, records, finished, progress):
-    """Score by (index of the view, mode); return also the ids of annotations cut away by index.
+def _score(dataset, modes, views, records, finished, progress, paper_order):
+    """Score by (index of the view, mode), by COCO's protocol and by the paper's.
 
     Of use in the main process only.
+
+    Returns:
+        (scores, ids of annotations cut away by index, scores by the paper's protocol, by index how
+        many images and batches it took): the last two are empty without ``paper_order``.
     """
-    scores, cut = {}, {}
+    scores, cut, paper, batches = {}, {}, {}, {}
     own = range(comm.get_rank(), len(views), comm.get_world_size())
     for index in tqdm(own, desc="scoring", unit="angle", disable=not progress):
         evaluator = RotatedCOCOEvaluator(dataset, views[index])
         cut[index] = evaluator.cut
+        if paper_order is not None:
+            paper_scorer = PaperScorer(evaluator.ground_truth, paper_order)
+            batches[index] = {
+                "batch_size": BATCH_SIZE,
+                "num_batches": paper_scorer.num_batches,
+                "num_images": paper_scorer.num_images,
+            }
         for number, mode in enumerate(modes):
             evaluator.reset()
+            every = []
             for results in records.view(finished, number * len(views) + index):
-                evaluator.extend(results)
+                every.extend(results)
+            evaluator.extend(every)
             scores[index, mode] = _defined(evaluator.evaluate())
+            if paper_order is not None:
+                paper[index, mode] = _defined(paper_scorer.score(every))
     return [
         {key: value for part in comm.gather(own) for key, value in part.items()}
-        for own in (scores, cut)
+        for own in (scores, cut, paper, batches)
     ]
 
 
@@ -248,16 +293,20 @@ def _time_summary(facts, mode, views):
 
 def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
-    found, policies, passes = dict.fromkeys(views, 0), {}, 0
+    found, policies, passes, distances = dict.fromkeys(views, 0), {}, 0, []
     for image in facts:
         for view, (pose, policy, runs) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
+            distances.append(abs((view.angle - 90 * pose + 180) % 360 - 180))
             policies[policy] = policies.get(policy, 0) + 1
             passes += runs
+    accuracy = float(np.trace(confusion) / confusion.sum())
     return {
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "accuracy": accuracy,
+        "accuracy_interval": wilson(accuracy, len(facts)),
         "accuracy_by_angle": {view.label: n / len(facts) for view, n in found.items()},
+        "distance": math.fsum(distances) / len(distances),
         "confusion": confusion.tolist(),
         "policies": dict(sorted(policies.items())),
         "passes": passes / (len(facts) * len(views)),

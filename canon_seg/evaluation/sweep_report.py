@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from tabulate import tabulate
 
 from canon_seg.errors import InputError
+from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
 from canon_seg.evaluation.views import View
@@ -29,19 +30,49 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 
 
 def format_table(result):
-    """Format the scores as text: task, mode and angle down, detectron2's columns across."""
-    rows = []
+    """Format the scores as text: task, mode and angle down, detectron2's columns across.
+
+    The paper's mAP, where it was asked for, has a column of its own at the end.
+    """
+    rows, paper = [], result.get("paper")
     for task in TASKS:
         for mode, by_angle in result["modes"].items():
             for angle, scores in by_angle.items():
-                rows.append([task, mode, angle, *(scores[task][metric] for metric in METRICS)])
+                row = [task, mode, angle, *(scores[task][metric] for metric in METRICS)]
+                if paper:
+                    row.append(paper["modes"][mode][angle][task]["AP"])
+                rows.append(row)
+    headers = [*METRICS, *(["paper's mAP"] if paper else [])]
     return tabulate(
         rows,
-        headers=["task", "mode", "angle", *METRICS],
+        headers=["task", "mode", "angle", *headers],
         floatfmt=".2f",
         missingval="-",
-        colalign=("left", "left", "right", *("right",) * len(METRICS)),
+        colalign=("left", "left", "right", *("right",) * len(headers)),
         disable_numparse=[2],
+    )
+
+
+def format_realigned(result):
+    """Format the figures as FOCAL reports them, a row for each task."""
+    figures = realigned(result)
+    accuracy, distance = figures["pose_accuracy"], figures["pose_distance"]
+    rows = [
+        [
+            task,
+            *(figures[task][name] for name in TITLES),
+            None if accuracy is None else f"{100 * accuracy:.1f} %",
+            None if distance is None else f"{distance:.1f}°",
+        ]
+        for task in TASKS
+    ]
+    headers = ["AP", *TITLES.values(), "pose accuracy", "pose distance"]
+    return tabulate(
+        rows,
+        headers=headers,
+        floatfmt=".2f",
+        missingval="-",
+        colalign=("left", *("right",) * (len(headers) - 1)),
     )
 
 
@@ -51,7 +82,8 @@ def format_summary(result):
     if result["pose"] is not None:
         confusion = result["pose"]["confusion"]
         right, total = sum(confusion[i][i] for i in range(len(confusion))), sum(map(sum, confusion))
-        lines.append(f"pose found: {right} of {total} ({100 * result['pose']['accuracy']:.1f} %)")
+        share = f"{100 * result['pose']['accuracy']:.1f} %"
+        lines.append(f"pose found: {right} of {total} ({share}{_interval(result['pose'])})")
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
@@ -66,6 +98,13 @@ def format_summary(result):
             f"{seconds['total']:.1f} s in all"
         )
     return "\n".join(lines)
+
+
+def _interval(pose):
+    if "accuracy_interval" not in pose:  # of an earlier version
+        return ""
+    low, high = pose["accuracy_interval"]
+    return f", 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _named(ids):
