@@ -22,6 +22,7 @@ from benchmarking.ways import (
     build,
     canonicalize,
     picture,
+    trained_canonicalizers,
     turned_inputs,
 )
 from canon_seg.d2.config import load_config
@@ -88,6 +89,16 @@ def test_the_larger_network_is_that_of_the_config():
     cfg = load_config("train/canonicalizer_gwrn.yaml")
     assert network_spec(cfg) == G_WRN
     assert cfg.MODEL.CANONICALIZER.INPUT_SIZE == TRAINED_SIZE
+
+
+def test_trained_canonicalizers_are_those_of_their_names():
+    _, cfg = build("mask_rcnn_r50", TOY)
+    built = trained_canonicalizers(cfg)
+    assert list(built) == ["gcnn", "pretrained_1_pass", "pretrained_4_passes"]
+    assert [one.image_format for one in built.values()] == ["BGR"] * 3
+    scorers = [built[name].scorer for name in ("pretrained_1_pass", "pretrained_4_passes")]
+    assert [scorer.passes for scorer in scorers] == [1, 0]
+    assert not any(one.training for one in built.values())
 
 
 def test_made_up_results_are_of_the_size_of_coco():
@@ -163,6 +174,9 @@ def test_a_run_without_peers(tmp_path):
     measured = {
         "canonical_over_vanilla_sam_vit_b",
         "tta_over_canonical_sam_vit_b",
+        "gcnn_over_vanilla_sam_vit_b",
+        "pretrained_1_pass_over_vanilla_sam_vit_b",
+        "pretrained_4_passes_over_vanilla_sam_vit_b",
         "sweep4_over_sweep1",
         "coco_eval_pycocotools_over_ours",
         "gain_bfloat16_sam_vit_b",

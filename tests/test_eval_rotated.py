@@ -15,7 +15,9 @@ from toy_coco import SIZES, write_toy_coco
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.cli import eval_rotated
+from canon_seg.coco.dataset import load_coco
 from canon_seg.errors import run_main
+from canon_seg.evaluation.sweep import first_images
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.weights import FORMAT
 
@@ -133,14 +135,18 @@ def test_a_sweep_from_files(toy):
         "dataset",
         "num_images",
         "modes",
+        "paper",
         "instances_cut",
         "instances_cut_ids",
         "instances_empty",
         "pose",
         "cache",
         "seconds",
+        "realigned",
     ]
-    assert sweep["num_images"] == 3
+    assert sweep["num_images"] == 3 and sweep["paper"] is None
+    assert sweep["realigned"]["segm"]["upright"] == sweep["modes"]["vanilla"]["0"]["segm"]["AP"]
+    assert "turned and re-aligned" in process.stdout
     assert sweep["dataset"] == "data/instances.json"
     assert sweep["config"]["options"] == ["MODEL.SAM.PROMPTS_PER_BATCH", "4"]
     assert str(toy) not in json.dumps(sweep).replace(str(toy / "canonicalizer.pth"), "")
@@ -155,6 +161,25 @@ def test_a_sweep_from_files(toy):
     assert "random weights" in process.stderr
     assert "24/24" in process.stderr  # the progress bar
     assert sorted(path.name for path in (toy / "out").iterdir()) == ["sweep.json", "sweep.png"]
+
+
+def test_the_papers_protocol(toy, evaluate):
+    """Batches are made in the order of the annotation file, not of the ids."""
+    whole = json.loads((toy / "data" / "instances.json").read_text())
+    whole["images"].reverse()
+    (toy / "reversed.json").write_text(json.dumps(whole))
+    options = ["--config-file", "config.yaml", "--images", "data/images", "--angles", "0"]
+    options += ["--annotations", "reversed.json", "--limit", "3", "--modes", "vanilla"]
+    status, said, message = evaluate(*options, "--protocol", "paper", "--output", "paper")
+    assert status == 0, message
+    sweep = json.loads((toy / "paper" / "sweep.json").read_text())
+    assert sweep["config"]["protocol"] == "paper"
+    assert sweep["paper"]["num_images"] == 3 and "paper's mAP" in said
+    assert sweep["paper"]["modes"]["vanilla"]["0"].keys() == {"segm", "bbox"}
+    loaded = load_coco(toy / "reversed.json", toy / "data" / "images")
+    kept = first_images(loaded, 3)
+    assert [image["id"] for image in kept["images"]] == [11, 12, 13]
+    assert eval_rotated._order(loaded, kept) == [13, 12, 11]
 
 
 def wait_for_finished_images(folder, process, count):

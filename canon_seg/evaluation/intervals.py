@@ -1,7 +1,6 @@
 """Give figures that were measured on few photographs an interval of 95 %."""
 
 import math
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -9,6 +8,8 @@ Z = 1.959963984540054
 """Standard deviations of a normal distribution that 95 % lie within."""
 
 RESAMPLES = 1000
+"""How often photographs are drawn anew."""
+
 _SEED = 0
 
 
@@ -31,24 +32,23 @@ def wilson(share: float, trials: int) -> list[float]:
     return [max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)]
 
 
-def bootstrap(
-    measure: Callable[[np.ndarray], Mapping[str, float]], count: int
-) -> dict[str, list[float]]:
-    """Return 95 % intervals of measures by drawing the photographs anew, with replacement.
+def draw_shares(count: int) -> np.ndarray:
+    """Draw photographs anew, with replacement, for intervals by the bootstrap.
 
     Args:
-        measure: function from the indices that were drawn, (count,), to measures by name.
         count: of the photographs.
 
     Returns:
-        dict from name to [low, high], percentiles; always the same for the same measures. Measures
-        that were not finite in some drawing are left out.
+        (RESAMPLES, count) float64 array, always the same: the share that each photograph has of
+        each drawing. A mean over the photographs becomes ``shares @ values``.
     """
-    rng = np.random.default_rng(_SEED)
-    drawn = [measure(rng.integers(count, size=count)) for _ in range(RESAMPLES)]
-    intervals = {}
-    for name in drawn[0]:
-        values = np.array([one[name] for one in drawn], np.float64)
-        if np.isfinite(values).all():
-            intervals[name] = np.percentile(values, [2.5, 97.5]).tolist()
-    return intervals
+    counts = np.random.default_rng(_SEED).multinomial(count, [1 / count] * count, RESAMPLES)
+    return counts / count
+
+
+def percentiles(drawn: np.ndarray) -> list[float] | None:
+    """Return the 95 % interval [low, high] of what was drawn, None where some is not finite."""
+    if not np.isfinite(drawn).all():
+        return None
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return [float(low), float(high)]

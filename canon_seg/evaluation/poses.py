@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from canon_seg.core.group import C4, permutation
-from canon_seg.core.prior import alignment
+from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein
 from canon_seg.errors import InputError
-from canon_seg.evaluation.intervals import bootstrap, wilson
+from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
 from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
@@ -112,44 +112,52 @@ def measure_poses(probabilities, prior):
         ``accuracy_without_least_certain_tenth``; ``confusion``, see :func:`confusion`;
         ``reliability``, the bins; ``intervals``: dict from the names of the numbers to their 95 %
         intervals [low, high], those of shares by Wilson's score, others by
-        :func:`canon_seg.evaluation.intervals.bootstrap`.
+        :func:`canon_seg.evaluation.intervals.draw_shares`.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    numbers = _numbers(probabilities, prior)
-    poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    count = len(poses)
-    shares = {
-        "accuracy": count,
-        "identity_rate": count,
-        "accuracy_without_least_certain_tenth": count - count // 10,
-    }
-    drawn = bootstrap(lambda indices: _numbers(probabilities[indices], prior), count)
-    return {
-        "accuracy": numbers["accuracy"],
-        "num_images": count,
-        **{key: value if np.isfinite(value) else None for key, value in numbers.items()},
-        "confusion": confusion(poses).tolist(),
-        "reliability": reliability(confidence, poses == 0)[1],
-        "intervals": {
-            key: wilson(numbers[key], shares[key]) if key in shares else drawn.get(key)
-            for key in numbers
-        },
-    }
-
-
-def _numbers(probabilities, prior):
-    """Return the measures that are one number each, in the order in which they are reported."""
     poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = poses == 0
     # Of an upright prior the identity rate is the accuracy: both are there, since both are asked.
     aligned = alignment(torch.from_numpy(probabilities), prior)
+    ece, bins = reliability(confidence, right)
     kept = np.argsort(confidence, kind="stable")[len(right) // 10 :]
+    accuracy, without_tenth = float(right.mean()), float(right[kept].mean())
     return {
-        "accuracy": float(right.mean()),
-        "ece": reliability(confidence, right)[0],
-        **{key: aligned[key] for key in ("identity_rate", "wasserstein", "mmd", "kl")},
-        "accuracy_without_least_certain_tenth": float(right[kept].mean()),
+        "accuracy": accuracy,
+        "num_images": len(right),
+        "ece": ece,
+        "identity_rate": aligned["identity_rate"],
+        "wasserstein": aligned["wasserstein"],
+        "mmd": aligned["mmd"],
+        "kl": aligned["kl"] if np.isfinite(aligned["kl"]) else None,
+        "accuracy_without_least_certain_tenth": without_tenth,
+        "confusion": confusion(poses).tolist(),
+        "reliability": bins,
+        "intervals": {
+            "accuracy": wilson(accuracy, len(right)),
+            "identity_rate": wilson(aligned["identity_rate"], len(right)),
+            "accuracy_without_least_certain_tenth": wilson(without_tenth, len(kept)),
+            **_drawn_intervals(probabilities, prior),
+        },
     }
+
+
+def _drawn_intervals(probabilities, prior):
+    """Return intervals by the bootstrap of ``ece``, ``wasserstein``, ``mmd`` and ``kl``."""
+    poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    shares, prior = draw_shares(len(poses)), prior.double().cpu()
+    off = ((poses == 0) - confidence)[:, None]
+    errors = np.abs(shares @ (off * np.eye(BINS)[_bins(confidence)])).sum(axis=1)
+    found = torch.from_numpy(shares @ np.eye(probabilities.shape[1])[poses])
+    mean = torch.from_numpy(shares @ probabilities)
+    support = prior > 0
+    drawn = {
+        "ece": errors,
+        "wasserstein": np.array([cyclic_wasserstein(row, prior) for row in found]),
+        "mmd": np.array([cyclic_mmd(row, prior) for row in found]),
+        "kl": (prior * (prior / mean).log())[:, support].sum(dim=1).numpy(),
+    }
+    return {name: percentiles(values) for name, values in drawn.items()}
 
 
 def reliability(confidence, right, num_bins=BINS):
@@ -169,8 +177,7 @@ def reliability(confidence, right, num_bins=BINS):
         ``confidence`` (means over the bin; None where it is empty).
     """
     confidence, right = np.asarray(confidence), np.asarray(right)
-    edges = np.arange(1, num_bins) / num_bins
-    members = np.searchsorted(edges, confidence, side="left")
+    members = _bins(confidence, num_bins)
     error, bins = 0.0, []
     for index in range(num_bins):
         inside = members == index
@@ -181,6 +188,11 @@ def reliability(confidence, right, num_bins=BINS):
             error += count / len(right) * abs(accuracy - mean)
         bins.append({"count": count, "accuracy": accuracy, "confidence": mean})
     return error, bins
+
+
+def _bins(confidence, num_bins=BINS):
+    """Return the bin of each confidence, 0..num_bins - 1; bins are open on the left."""
+    return np.searchsorted(np.arange(1, num_bins) / num_bins, confidence, side="left")
 
 
 def confusion(poses):

@@ -19,6 +19,7 @@ from canon_seg.d2.models import models_by_mode
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.tensors import to_chw
+from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.numerics import speed_up
 from canon_seg.networks.scorer import NetworkScorer
@@ -85,6 +86,15 @@ _TOY_DETECTOR = [
     "INPUT.MAX_SIZE_TEST",
     128,
 ]
+
+PRETRAINED = ("MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_pretrained.pth")
+
+CANONICALIZERS = {
+    "gcnn": ("MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"),
+    "pretrained_1_pass": (*PRETRAINED, "MODEL.CANONICALIZER.SCORER.PASSES", 1),
+    "pretrained_4_passes": (*PRETRAINED, "MODEL.CANONICALIZER.SCORER.PASSES", 0),
+}
+"""Options of each trained canonicalizer that is timed before every segmenter, in the same run."""
 
 G_WRN = NetworkSpec("GWRN", 4, (8, 16, 32, 64, 160), 1)
 """Our network of 1.99 M free parameters, that of configs/train/canonicalizer_gwrn.yaml."""
@@ -168,6 +178,16 @@ def larger_canonicalizer(settings, input_size, image_format="RGB"):
     )
 
 
+def trained_canonicalizers(cfg):
+    """Build those of ``CANONICALIZERS``, for the images of a segmenter's config, by name."""
+    built = {}
+    for name, options in CANONICALIZERS.items():
+        own = cfg.clone()
+        own.merge_from_list(list(options))
+        built[name] = build_canonicalizer(own).to(cfg.MODEL.DEVICE).eval()
+    return built
+
+
 def canonicalize(canonicalizer, inputs):
     """Find the pose and undo it: all that happens before the segmenter runs.
 
@@ -194,7 +214,7 @@ def time_ways(name, settings, peer=None):
     Returns:
         (dict that JSON can hold, dict from key to :func:`benchmarking.timing.ratio`).
     """
-    model, _ = build(name, settings)
+    model, cfg = build(name, settings)
     models = {
         mode: model_for(0)
         for mode, model_for in models_by_mode(model, ["vanilla", "canonical", "tta"]).items()
@@ -214,10 +234,15 @@ def time_ways(name, settings, peer=None):
         "canonicalize": lambda: [canonicalize(model.canonicalizer, one) for one in turned],
         "invert": lambda: [invert(frame, pose, found) for pose in C4.elements],
     }
+    trained = trained_canonicalizers(cfg)
+    for own, canonicalizer in trained.items():
+        functions[f"canonicalize {own}"] = lambda own=canonicalizer: [
+            canonicalize(own, one) for one in turned
+        ]
     if peer is not None:
         functions["equiadapt"] = lambda: peer.segment(models["vanilla"], turned[1])
     times = measure(functions, settings.rounds, settings.device)
-    for part in ("canonicalize", "invert"):
+    for part in ("canonicalize", *(f"canonicalize {own}" for own in trained), "invert"):
         times[part] /= len(C4.elements)
     ratios = {
         "canonical_over_vanilla": ratio(
@@ -226,6 +251,10 @@ def time_ways(name, settings, peer=None):
         "canonical_over_vanilla_measured_whole": ratio(times["canonical"], times["vanilla"]),
         "tta_over_canonical": ratio(times["tta"], times["canonical"]),
     }
+    for own in trained:
+        ratios[f"{own}_over_vanilla"] = ratio(
+            times[f"canonicalize {own}"] + times["invert"], times["vanilla"], plus=1.0
+        )
     if peer is not None:
         ratios["equiadapt_over_vanilla"] = ratio(times["equiadapt"], times["vanilla"])
     facts = {
