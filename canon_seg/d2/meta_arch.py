@@ -172,7 +172,8 @@ class CanonicalizedSegmenter(nn.Module):
                 probabilities that a teacher gives the poses of ``image``. ``height``, ``width``
                 (optional): size of the results. ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a promptable
-                segmenter. ``instances``, ``sem_seg``: ground truth, for training with a task weight.
+                segmenter. ``instances``, ``sem_seg``: ground truth, for training with a task
+                weight.
 
         Returns:
             in training a dict of losses; in inference a list of dicts: ``pose``

@@ -14,7 +14,7 @@ from canon_seg.core.prior import TEACHER
 from canon_seg.core.scorer import Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import build_network_scorer
+from canon_seg.networks.build import load_scorer
 from canon_seg.networks.scorer import NetworkScorer
 
 _KEY = "MODEL.CANONICALIZER.TEACHER"
@@ -27,14 +27,8 @@ def build_teacher(cfg: Any) -> Scorer:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER.TEACHER
-    own = cfg.clone()
-    own.defrost()
-    own.MODEL.CANONICALIZER.WEIGHTS = keys.WEIGHTS
-    own.MODEL.CANONICALIZER.TRAINABLE = False
-    own.MODEL.CANONICALIZER.SCORER.BACKBONE = ""  # the file's
-    own.MODEL.CANONICALIZER.SCORER.PASSES = 1
     try:
-        teacher: Any = build_network_scorer(own)
+        teacher: Any = load_scorer(keys.WEIGHTS, image_format=cfg.INPUT.FORMAT, passes=1)
         if keys.INPUT_SIZE:
             teacher = _at_size(teacher, keys.INPUT_SIZE)
     except InputError as error:
@@ -53,6 +47,7 @@ def _at_size(teacher: Any, size: int) -> Scorer:
             teacher.network,
             input_size=size,
             image_format=teacher.image_format,
+            passes=teacher.passes,
             temperatures=teacher.temperatures,
         )
     with of_key("MODEL.CANONICALIZER.INPUT_SIZE"):
