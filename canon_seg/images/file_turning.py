@@ -123,7 +123,7 @@ def _turn_jpeg(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
         if turned is not None:
             width, height = image.size[:: -1 if pixels.quarters % 2 else 1]
             contents = _rewrite(
-                turned, lambda *part: _upright(*part, pixels, turn, (width, height))
+                turned, lambda kind, part: _upright(kind, part, pixels, turn, (width, height))
             )
             if contents is not None:
                 return TurnedFile(contents, "tag" if pixels == Turn() else "pixels")
@@ -131,7 +131,7 @@ def _turn_jpeg(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     if not any(kind == _APP1 and part.startswith(EXIF) for kind, part in segments):
         after = 2 + (4 + len(segments[0][1]) if segments and segments[0][0] == _APP0 else 0)
         data = data[:after] + _segment(_APP1, EXIF + set_orientation(b"", value)) + data[after:]
-    contents = _rewrite(data, lambda *part: _tagged(*part, turn, value))
+    contents = _rewrite(data, lambda kind, part: _tagged(kind, part, turn, value))
     if contents is None:
         raise InputError("has no room for an orientation tag beside its other metadata")
     return TurnedFile(contents, "tag")
@@ -257,7 +257,7 @@ def _turn_png(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
             raise InputError("has 16-bit colours of a kind that cannot be kept")
         encoded = cv2.imencode(".png", np.ascontiguousarray(turn_image(array, pixels)))[1].tobytes()
     else:
-        encoded = _encoded(_transposed(image, pixels), "PNG")
+        encoded = _encoded(transposed(image, pixels), "PNG")
     new: dict[bytes, list[bytes]] = {}
     for kind, payload in _chunks(encoded):
         new.setdefault(kind, []).append(payload)
@@ -298,7 +298,7 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
 def _turn_webp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     is_lossless = b"VP8L" in [data[place : place + 4] for place in _riff_chunks(data)]
     pixels = _seen(image, turn)
-    turned = _transposed(image, pixels)
+    turned = transposed(image, pixels)
     options: dict[str, object] = (
         {"lossless": True, "exact": True} if is_lossless else {"quality": _WEBP_QUALITY}
     )
@@ -328,7 +328,7 @@ def _turn_bmp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     options = {}
     if dpi := image.info.get("dpi"):
         options["dpi"] = dpi[:: -1 if pixels.quarters % 2 else 1]
-    return TurnedFile(_encoded(_transposed(image, pixels), "BMP", **options), "pixels")
+    return TurnedFile(_encoded(transposed(image, pixels), "BMP", **options), "pixels")
 
 
 def _turn_tiff(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
@@ -339,7 +339,8 @@ def _turn_tiff(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     return TurnedFile(set_orientation(data, turned_orientation(tag, turn)), "tag")
 
 
-def _transposed(image: Image.Image, pixels: Turn) -> Image.Image:
+def transposed(image: Image.Image, pixels: Turn) -> Image.Image:
+    """Turn the stored pixels of a Pillow image by index; its mode stays, whatever it is."""
     return image.copy() if pixels == Turn() else image.transpose(_OF_PILLOW[pixels])
 
 
