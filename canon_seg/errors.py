@@ -31,6 +31,19 @@ def of_key(name: str) -> Iterator[None]:
         raise InputError(f"{name}{'' if name.endswith('.') else ': '}{error}") from error
 
 
+@contextmanager
+def interrupted_with(advice: str) -> Iterator[None]:
+    """Have an interrupt of the block end with words on how to go on.
+
+    Args:
+        advice: follows "interrupted; ".
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(advice) from None
+
+
 def without_detectron2(what):
     """Return the message for something that needs detectron2 where there is none."""
     return (
@@ -45,14 +58,15 @@ def run_main(main):
     Args:
         main: function without arguments; its return value becomes the exit status.
 
-    An :class:`InputError` is printed to stderr as one line and ends with status 2; an interrupt
-    ends with status 130. Any other exception is a defect and keeps its traceback.
+    An :class:`InputError` is printed to stderr as one line and ends with status 2. An interrupt
+    ends with status 130, and says the advice of :func:`interrupted_with` where there is one. Any
+    other exception is a defect and keeps its traceback.
     """
     try:
         sys.exit(main())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)

@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco turned pedestrians gcnn gwrn baselines angles uncertain numerics poses jpegtran"
+PARTS="scenes coco turned pedestrians gcnn gwrn baselines angles uncertain numerics poses jpegtran upright"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -130,6 +130,13 @@ pose() {  # pose NAME FOLDER ARGUMENTS...
 
 jpegtran() {
     $PYTHON tools/eval_jpegtran.py --config-file $SAM $COCO --output $RESULTS/jpegtran.json
+}
+
+upright() {
+    $PYTHON tools/eval_upright.py --images $DATA/coco_val182/images \
+        --output $RESULTS/upright/coco_val182.json \
+        MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth \
+        MODEL.CANONICALIZER.SCORER.PASSES 0
 }
 
 if [ $# -eq 0 ]; then

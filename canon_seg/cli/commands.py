@@ -37,6 +37,11 @@ def train_net():
     _run("train_net", "canon-seg-train")
 
 
+def upright():
+    """Run canon-seg-upright."""
+    _run("upright", "canon-seg-upright", needs_detectron2=False)
+
+
 def _run(module, command, needs_detectron2=True):
     def main():
         let_waiting_threads_sleep()
