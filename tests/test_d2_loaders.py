@@ -379,3 +379,58 @@ def test_masks_that_the_mask_format_cannot_hold_are_named(tmp_path):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+# --- EXIF orientation, which every kind of loader applies or not ----------------------------------
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    """Names of two registered sets of the same raw frames: one with EXIF orientation 3."""
+    names = []
+    for name, orientation in (("exif_none", 1), ("exif_three", 3)):
+        annotations, images = write_toy_coco(tmp_path_factory.mktemp(name))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for file in Path(images).iterdir():
+            Image.open(file).save(file, exif=exif)
+        register_coco(name, annotations, images)
+        names.append(name)
+    yield names
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+COMMON = ["DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SEED", "3"]
+DETECTOR = ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.MASK_ON", "True"]
+KINDS = {
+    "photos": ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"],
+    "turned photos": [
+        *("MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"),
+        *("MODEL.CANONICALIZER.SCORER.BACKBONE", "efficientnet_lite0"),
+    ],
+    "regions": [
+        *("MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.SIZE", "tiny"),
+        *("MODEL.SAM.TINY.IMAGE_SIZE", "64"),
+    ],
+    "detector": [*DETECTOR, "INPUT.MASK_FORMAT", "bitmask"],
+    "jittered detector": [*DETECTOR, "INPUT.COLOR_JITTER", "0.3"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_train", [True, False])
+def test_raw_frames_where_the_annotations_are_of_these(turned, kind, is_train):
+    def first(name, exif):
+        key = "TRAIN" if is_train else "TEST"
+        options = [*COMMON, *KINDS[kind], "INPUT.EXIF", exif, f"DATASETS.{key}", f"('{name}',)"]
+        cfg = load_config("", options)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        loader = build_train_loader(cfg) if is_train else build_test_loader(cfg, name)
+        return next(iter(loader))[0]["image"]
+
+    plain = first(turned[0], exif=True)
+    assert torch.equal(plain, first(turned[1], exif=False))
+    assert not torch.equal(plain, first(turned[1], exif=True))

@@ -44,7 +44,7 @@ from canon_seg.config.load import load_config
 from canon_seg.core.clip import clip_pose
 from canon_seg.errors import InputError, without_detectron2
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import check_output_dir
 from canon_seg.sam.loading import SEGMENTER, is_sam
 
@@ -171,17 +171,18 @@ def main():
     prompts = parse_prompts(args.box, args.point)
     output = check_output_dir(args.output)
     load_segment = choose_segment(args, prompts)
+    reading = ReadingOptions.from_config(load_config(args.config_file, args.options))
     results = Results() if args.save_json else None
     if args.webcam is not None:
         errors = []
         print(process_webcam(args, output, load_segment(), prompts, results))
     else:
         # All inputs are looked at before the first is worked on: mistakes show at once.
-        paths, errors = find_inputs(args.input, prompts)
+        paths, errors = find_inputs(args.input, prompts, reading)
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
         if paths:
-            errors += process_all(args, paths, output, load_segment(), prompts, results)
+            errors += process_all(args, paths, output, load_segment(), prompts, results, reading)
     if results is not None and results.images:
         results.write(output / "results.json")
         print("written:", output / "results.json")
@@ -267,7 +268,7 @@ def import_detectors(cfg):
         raise InputError(without_detectron2(what)) from error
 
 
-def process_all(args, paths, output, segment, prompts, results):
+def process_all(args, paths, output, segment, prompts, results, reading):
     """Work on each input, print a line for it, and return the errors of those that failed."""
     errors = []
     names = output_names(paths, output)
@@ -277,7 +278,9 @@ def process_all(args, paths, output, segment, prompts, results):
             if is_video(path):
                 line = process_video(args, path, output / name, segment, prompts, found)
             else:
-                line = process_image(path, output / name, segment, prompts, args.turns, found)
+                line = process_image(
+                    path, output / name, segment, prompts, args.turns, found, reading
+                )
         except InputError as error:
             errors.append(error)
             tqdm.write(f"error: {error}", file=sys.stderr)
@@ -288,7 +291,7 @@ def process_all(args, paths, output, segment, prompts, results):
     return errors
 
 
-def process_image(path, target, segment, prompts, all_turns, results):
+def process_image(path, target, segment, prompts, all_turns, results, reading):
     """Segment one image, write its pictures, and return the line to print.
 
     Args:
@@ -298,9 +301,10 @@ def process_image(path, target, segment, prompts, all_turns, results):
         prompts: of the image; empty for none.
         all_turns: whether to segment all four turns of the image, and draw them side by side.
         results: :class:`Results` to add to, or None; so in the functions below.
+        reading: how the file is read.
     """
     start = time.perf_counter()
-    image = read_image(path, "RGB")
+    image = read_image(path, "RGB", reading)
     height, width = image.shape[:2]
     prompts = fit_prompts(prompts, path, height, width)
     found = segment(image, prompts)

@@ -27,7 +27,7 @@ from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, s
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.evaluation.stress import KINDS
 from canon_seg.images.folders import list_photos
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.backbone_scorer import BackboneScorer
@@ -87,6 +87,7 @@ def main():
         )
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
+    reading = ReadingOptions.from_config(cfg)
     files = list_photos(args.images, "--images")[: args.limit]
     keys = cfg.MODEL.CANONICALIZER
     keys.TRAINABLE = False
@@ -99,7 +100,12 @@ def main():
     with of_key("MODEL.CANONICALIZER."):
         prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
     probabilities, agreeing = find_poses(
-        canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, num_turned=NUM_TURNED
+        canonicalizer,
+        files,
+        cfg.INPUT.FORMAT,
+        angle=args.angle,
+        num_turned=NUM_TURNED,
+        reading=reading,
     )
     measured = measure_poses(probabilities, prior)
     turned = min(NUM_TURNED, len(files))
@@ -111,7 +117,14 @@ def main():
         )
     stressed = {}
     for kind in KINDS if args.stress else ():
-        found, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, stress=kind)
+        found, _ = find_poses(
+            canonicalizer,
+            files,
+            cfg.INPUT.FORMAT,
+            angle=args.angle,
+            stress=kind,
+            reading=reading,
+        )
         under_stress = measure_poses(found, prior)
         stressed[kind] = {
             **{name: under_stress[name] for name in ("accuracy", "ece")},
@@ -125,7 +138,7 @@ def main():
         pictures[1],
         plot_photos(
             [
-                fit(rotate_image(read_image(files[index], "RGB"), args.angle), THUMBNAIL)
+                fit(rotate_image(read_image(files[index], "RGB", reading), args.angle), THUMBNAIL)
                 for index in chosen
             ],
             [caption(names[index], probabilities[index]) for index in chosen],

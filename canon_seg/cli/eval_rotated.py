@@ -44,6 +44,7 @@ from canon_seg.evaluation.sweep_report import (
     write_report,
 )
 from canon_seg.evaluation.views import View, parse_angles
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.tilt import CANVASES
 from canon_seg.io.files import check_output_dir
 from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
@@ -135,6 +136,7 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     """Evaluate in each process; the main one reports."""
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
+    reading = ReadingOptions.from_config(cfg)
     prompts = None
     if prompted_from_outside(cfg):
         prompts = load_box_prompts(
@@ -144,7 +146,9 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     models = build_models(cfg, modes)
     records = Records(output / "sweep.partial")
     if comm.is_main_process():
-        check_images(dataset, images_dir)
+        line = check_images(dataset, images_dir, options=reading, cache=cfg.DATASETS.CHECK_CACHE)
+        if line:
+            print(line, file=sys.stderr)
         if args.resume and not records.folder.is_dir():
             print(f"nothing to go on from in {output}: starting anew", file=sys.stderr)
         header = describe_sweep(cfg, models, dataset, images_dir, prompts, views)
@@ -158,6 +162,7 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
         prompts=prompts,
         records=records,
         paper_order=_order(whole, dataset) if args.protocol == "paper" else None,
+        reading=reading,
     )
     if not comm.is_main_process():
         return

@@ -159,10 +159,19 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.SERIES = []
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0
+    # File that remembers which images were found whole before a training or an evaluation, so that
+    # the next one need not decode them; "" for none.
+    cfg.DATASETS.CHECK_CACHE = "~/.cache/canon_seg/checked_images.json"
     # For studies: this fraction of the training photographs is turned, always the same ones.
     cfg.DATASETS.TURNED_FRACTION = 0.0
     # Quarter turns by which these are turned: 1, 2 or 3; 0 for a random one each.
     cfg.DATASETS.TURNED_BY = 0
+    # Apply the orientation in the EXIF data of image files. False reads the raw frames, for
+    # annotations that were made on these.
+    cfg.INPUT.EXIF = True
+    # Image files that claim more pixels are refused before they are decoded, since few bytes can
+    # claim more than the memory holds; 0 takes Pillow's limit, 178956970.
+    cfg.INPUT.MAX_PIXELS = 0
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
     # Sides in pixels of the square views that a SCORER.BACKBONE is trained on, one drawn for each

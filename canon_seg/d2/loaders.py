@@ -4,10 +4,11 @@ import numpy as np
 
 from canon_seg.d2.capabilities import CANONICALIZED, hook, segmenter_class
 from canon_seg.d2.catalog import check_registered, load_examples
-from canon_seg.d2.mapped_loader import build_mapped_loader
+from canon_seg.d2.mapped_loader import ReadingMapper, build_mapped_loader
 from canon_seg.errors import InputError
 from canon_seg.images.folders import list_photos
 from canon_seg.images.near_duplicates import split_by_content
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.resize import network_size
 from canon_seg.networks.backbone import MIN_SIZE
 from canon_seg.networks.build import uses_backbone
@@ -49,7 +50,9 @@ def split_photos(cfg):
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
     if cfg.DATASETS.HELD_OUT == "BY_CONTENT":
-        return split_by_content(files, HOLDOUT_EVERY, cfg.DATASETS.SERIES)
+        return split_by_content(
+            files, HOLDOUT_EVERY, cfg.DATASETS.SERIES, ReadingOptions.from_config(cfg)
+        )
     if cfg.DATASETS.HELD_OUT != "EVERY_25TH":
         raise InputError(
             f"DATASETS.HELD_OUT is {cfg.DATASETS.HELD_OUT!r}; known: EVERY_25TH, BY_CONTENT"
@@ -130,7 +133,10 @@ def _detection_mapper(cfg):
         added += [T.RandomSaturation(*limits)]
     if cfg.INPUT.QUARTER_TURNS:
         added += [T.RandomRotation([0, 90, 180, 270], expand=True, sample_style="choice")]
-    return DatasetMapper(**{**options, "augmentations": options["augmentations"] + added})
+    augmentations = options["augmentations"] + added
+    if ReadingOptions.from_config(cfg) != ReadingOptions():
+        return ReadingMapper(cfg, is_train=True, augmentations=augmentations)
+    return DatasetMapper(**{**options, "augmentations": augmentations})
 
 
 def _build_photo_loader(cfg, files):
@@ -150,6 +156,7 @@ def _build_photo_loader(cfg, files):
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
+        reading=ReadingOptions.from_config(cfg),
         turns=choose_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),

@@ -20,7 +20,7 @@ from canon_seg.d2.loaders import (
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
 from canon_seg.networks.backbone_scorer import BackboneScorer
@@ -252,7 +252,8 @@ class Trainer(DefaultTrainer):
             canonicalizer.train(was_training)
 
     def _read(self, file):
-        return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
+        image = read_image(file, self.cfg.INPUT.FORMAT, ReadingOptions.from_config(self.cfg))
+        return to_chw(image).to(self.cfg.MODEL.DEVICE)
 
 
 def _is_no_bad_input(record):

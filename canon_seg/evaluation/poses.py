@@ -18,7 +18,7 @@ from canon_seg.errors import InputError
 from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
 from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import rotate_image
@@ -27,7 +27,15 @@ BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 def find_poses(
-    canonicalizer, files, image_format, *, angle=0.0, num_turned=0, stress=None, progress=True
+    canonicalizer,
+    files,
+    image_format,
+    *,
+    angle=0.0,
+    num_turned=0,
+    stress=None,
+    progress=True,
+    reading=ReadingOptions(),
 ):
     """Find the pose distributions of photographs, read one by one.
 
@@ -41,6 +49,7 @@ def find_poses(
         stress: a kind of :mod:`canon_seg.evaluation.stress` that each photograph meets first; None
             for none.
         progress: whether to show a progress bar.
+        reading: how images are read.
 
     Returns:
         (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
@@ -54,7 +63,7 @@ def find_poses(
     probabilities, agreeing, unreadable = [], 0, []
     for index, file in enumerate(tqdm(files, unit="photo", disable=not progress)):
         try:
-            image = rotate_image(read_image(file, image_format), angle)
+            image = rotate_image(read_image(file, image_format, reading), angle)
             image = stress_image(image, stress) if stress else image
         except InputError as error:
             unreadable.append(str(error))

@@ -262,7 +262,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
             key: value
             for section in ("MODEL", "INPUT", "TEST")
             for key, value in _flat(cfg[section], section)
-            if key != "MODEL.CANONICALIZER.CACHE"  # which changes no result
+            if key not in ("MODEL.CANONICALIZER.CACHE", "INPUT.MAX_PIXELS")  # change no result
         },
         "--threads": torch.get_num_threads(),
         "versions": list(versions().values()),

@@ -4,6 +4,7 @@ import math
 import secrets
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 
 TASKS = ("segm", "bbox")
@@ -63,6 +64,7 @@ def run_sweep(
     progress=True,
     records=None,
     paper_order=None,
+    reading=ReadingOptions(),
 ):
     """Evaluate models on a data set whose images are rotated in memory.
 
@@ -84,6 +86,7 @@ def run_sweep(
             are not run again; needed in several processes. None for temporary ones.
         paper_order: ids of the images in the order of the annotation file, to score by the paper's
             own protocol too (:mod:`canon_seg.coco.paper_protocol`); None to leave that out.
+        reading: how images are read.
 
     Returns:
         dict that JSON can hold, or None in all but the main process:
@@ -129,10 +132,12 @@ def run_sweep(
                 progress=progress,
                 records=records,
                 paper_order=paper_order,
+                reading=reading,
             )
     progress = progress and comm.is_main_process()
     dataset, empty = without_empty_masks(dataset)
-    _segment(models, dataset, images_dir, views, image_format, prompts, progress, records)
+    read = partial(read_image, format=image_format, options=reading)
+    _segment(models, dataset, images_dir, views, read, prompts, progress, records)
     finished = records.finished()
     missing = {image["id"] for image in dataset["images"]} - set(finished)
     if missing:
@@ -170,7 +175,7 @@ def _by_mode(models, views, scores):
     }
 
 
-def _segment(models, dataset, images_dir, views, image_format, prompts, progress, records):
+def _segment(models, dataset, images_dir, views, read, prompts, progress, records):
     """Run the models on all images that are not finished yet, together with other processes."""
     finished = set(records.finished()) if comm.is_main_process() else None
     # What others append from now on must change no process's list of what is left to do.
@@ -195,7 +200,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
 
         while (index := taken.add() - 1) < len(images):
             entry = images[index]
-            pixels = read_image(Path(images_dir) / entry["file_name"], image_format)
+            pixels = read(Path(images_dir) / entry["file_name"])
             facts = {"seconds": dict.fromkeys(models, 0.0), "poses": [], "cache": None}
             results = {}
             before = _cache_counts(models)

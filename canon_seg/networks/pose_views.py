@@ -39,7 +39,8 @@ class PoseStream(PhotoStream):
 
     def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file = self.files[index]
-        image = turn_image(read_image(file, self.image_format), int(self.turns[index]))
+        image = read_image(file, self.image_format, self.reading)
+        image = turn_image(image, int(self.turns[index]))
         view, pose = draw_view(image, shape[0], rng, self.min_scale)
         return {
             "file_name": file,

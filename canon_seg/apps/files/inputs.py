@@ -8,15 +8,16 @@ from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
 from canon_seg.images.folders import EXTENSIONS
-from canon_seg.images.reading import image_size
+from canon_seg.images.reading import ReadingOptions, image_size
 
 
-def find_inputs(patterns, prompts):
+def find_inputs(patterns, prompts, reading=ReadingOptions()):
     """Find images and videos that the prompts fit; return an InputError for each of the others.
 
     Args:
         patterns: paths of files and folders, and globs; nothing for sample photographs.
         prompts: list of :class:`canon_seg.sam.prompts.Prompts`.
+        reading: how images are read.
 
     Returns:
         (paths, errors): two lists. Files are opened, not read to their end.
@@ -25,7 +26,7 @@ def find_inputs(patterns, prompts):
     found, errors = expand(patterns) if patterns else (sample_photographs(), [])
     for path in found:
         try:
-            size = video_size(path) if is_video(path) else image_size(path)
+            size = video_size(path) if is_video(path) else image_size(path, reading)
             fit_prompts(prompts, path, *size)
         except InputError as error:
             errors.append(error)

@@ -10,10 +10,11 @@ from canon_seg.apps.drawing import fit
 from canon_seg.apps.photographs import sample_photographs
 from canon_seg.apps.web.turning import ObjectPrompt
 from canon_seg.errors import InputError
-from canon_seg.images.reading import count_pixels, read_image
+from canon_seg.images.reading import ReadingOptions, count_pixels, read_image
 from canon_seg.scenes.dataset import CATEGORIES, DEMO_SEED, make_scene
 
 MIN_SIDE = 16  # px
+PILLOW_LIMIT = 178_956_970  # pixels
 
 # Scenes of DEMO_SEED that are drawn on the spot, and the instance to begin with.
 _SCENES = (("Street", 4, "car"), ("Meadow", 6, "tree"))
@@ -58,13 +59,15 @@ def read_upload(path, limits=Limits()):
     """
     path = os.fspath(path)
     try:
-        megapixels = count_pixels(path) / 1e6
+        # The limit of the page is the one that counts, even above Pillow's.
+        options = ReadingOptions(max_pixels=max(PILLOW_LIMIT, round(limits.megapixels * 1e6)))
+        megapixels = count_pixels(path, options) / 1e6
         if megapixels > limits.megapixels:
             raise InputError(
                 f"{path}: has {megapixels:.1f} megapixels, at most {limits.megapixels:g} are "
                 "taken; make it smaller"
             )
-        original = read_image(path, "RGB")
+        original = read_image(path, "RGB", options)
         image = fit(original, limits.max_side)
         if min(image.shape[:2]) < MIN_SIDE:
             raise InputError(
