@@ -36,9 +36,10 @@ from canon_seg.apps.files.video import (
     frame_rate,
     is_video,
     read_frames,
+    read_timed_frames,
     video_size,
-    write_video,
 )
+from canon_seg.apps.files.video_writer import write_video
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.clip import clip_pose
@@ -326,7 +327,10 @@ def process_image(path, target, segment, prompts, all_turns, results, reading):
 
 
 def process_video(args, path, target, segment, prompts, results):
-    """Segment the frames of a video, write them as one, and return the line to print."""
+    """Segment the frames of a video, write them as one, and return the line to print.
+
+    The written one has the sound, the times and the orientation that a player gives the given one.
+    """
     start, summary = time.perf_counter(), VideoSummary()
     prompts = fit_prompts(prompts, path, *video_size(path))
     if not args.pose_per_frame:
@@ -337,13 +341,13 @@ def process_video(args, path, target, segment, prompts, results):
             return None if equals_a_turn(frame) else segment.pose(frame)
 
         segment = segment.with_pose(clip_pose(find_pose, frames, uncertain))
-    with write_video(target, frame_rate(path)) as write:
-        frames = islice(read_frames(path), args.frames)
-        for number, frame in enumerate(
+    with write_video(target, frame_rate(path), sound_of=path) as write:
+        frames = islice(read_timed_frames(path), args.frames)
+        for number, (seconds, frame) in enumerate(
             tqdm(frames, path.name, unit="frame", leave=False, disable=None)
         ):
             found = segment(frame, prompts)
-            write(captioned(found))
+            write(captioned(found), seconds)
             summary.add(found)
             if results is not None:
                 results.add(path, found, number)
