@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from canon_seg.errors import InputError
 from canon_seg.io.files import write_atomically
+from canon_seg.io.names import printable
 
 SMALL = 480  # px; an image whose longer side is less is enlarged so far by whole factors
 MASK_OPACITY = 0.4
@@ -101,6 +102,7 @@ def add_caption(picture, lines):
     Returns:
         new (H', W', 3) array.
     """
+    lines = [printable(line) for line in lines]  # fonts refuse what is no Unicode
     size = max(14, round(max(picture.shape[:2]) / 40))
     font, pad = _font(size), size // 2
     text = max(font.getbbox(line)[2] for line in lines)

@@ -13,6 +13,7 @@ import argparse
 import importlib
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 
@@ -47,6 +48,7 @@ from canon_seg.errors import InputError, without_detectron2
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import check_output_dir
+from canon_seg.io.names import printable
 from canon_seg.sam.loading import SEGMENTER, is_sam
 
 CONFIG_FILE = "sam_tiny_c4.yaml"
@@ -173,21 +175,28 @@ def main():
     output = check_output_dir(args.output)
     load_segment = choose_segment(args, prompts)
     reading = ReadingOptions.from_config(load_config(args.config_file, args.options))
-    results = Results() if args.save_json else None
-    if args.webcam is not None:
-        errors = []
-        print(process_webcam(args, output, load_segment(), prompts, results))
-    else:
+    results, errors = Results() if args.save_json else None, []
+    # Whatever ends the work midway, what was found before is written.
+    with ExitStack() as at_end:
+        if results is not None:
+            at_end.callback(write_results, results, output / "results.json")
+        if args.webcam is not None:
+            print(process_webcam(args, output, load_segment(), prompts, results))
+            return 0
         # All inputs are looked at before the first is worked on: mistakes show at once.
         paths, errors = find_inputs(args.input, prompts, reading)
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
         if paths:
             errors += process_all(args, paths, output, load_segment(), prompts, results, reading)
-    if results is not None and results.images:
-        results.write(output / "results.json")
-        print("written:", output / "results.json")
     return 2 if errors else 0
+
+
+def write_results(results, path):
+    """Write what was found, if anything was."""
+    if results.images:
+        results.write(path)
+        print("written:", path)
 
 
 def choose_segment(args, prompts):
@@ -285,10 +294,13 @@ def process_all(args, paths, output, segment, prompts, results, reading):
         except InputError as error:
             errors.append(error)
             tqdm.write(f"error: {error}", file=sys.stderr)
+            # A picture that cannot be written costs the picture, a broken video all of its frames.
+            is_complete = not is_video(path)
         else:
-            if results is not None:
-                results.extend(found)
+            is_complete = True
             tqdm.write(line)
+        if results is not None and is_complete:
+            results.extend(found)
     return errors
 
 
@@ -309,8 +321,12 @@ def process_image(path, target, segment, prompts, all_turns, results, reading):
     height, width = image.shape[:2]
     prompts = fit_prompts(prompts, path, height, width)
     found = segment(image, prompts)
+    if results is not None:
+        results.add(path, found)
     save_picture(target, captioned(found))
-    line = f"{path.name}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
+    line = (
+        f"{printable(path.name)}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
+    )
     if all_turns:
         turned = [found] + [
             segment(
@@ -321,8 +337,6 @@ def process_image(path, target, segment, prompts, all_turns, results, reading):
         ]
         save_picture(target.with_name(f"{target.stem}_turns.png"), draw_turns(turned))
         line += f", {'the same' if same_when_turned(turned) else 'NOT the same'} in all turns"
-    if results is not None:
-        results.add(path, found)
     return f"{line}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
@@ -344,14 +358,14 @@ def process_video(args, path, target, segment, prompts, results):
     with write_video(target, frame_rate(path), sound_of=path) as write:
         frames = islice(read_timed_frames(path), args.frames)
         for number, (seconds, frame) in enumerate(
-            tqdm(frames, path.name, unit="frame", leave=False, disable=None)
+            tqdm(frames, printable(path.name), unit="frame", leave=False, disable=None)
         ):
             found = segment(frame, prompts)
             write(captioned(found), seconds)
             summary.add(found)
             if results is not None:
                 results.add(path, found, number)
-    return f"{path.name}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
+    return f"{printable(path.name)}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
 def process_webcam(args, output, segment, prompts, results):

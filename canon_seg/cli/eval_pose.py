@@ -23,7 +23,8 @@ from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
-from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
+from canon_seg.evaluation.figures import save_figure
+from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.evaluation.stress import KINDS
 from canon_seg.images.folders import list_photos
@@ -131,19 +132,6 @@ def main():
             "intervals": {name: under_stress["intervals"][name] for name in ("accuracy", "ece")},
         }
     names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
-    pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
-    save_figure(pictures[0], plot_poses(measured, args.images))
-    chosen = choose_mistakes(probabilities, NUM_MISTAKES)
-    save_figure(
-        pictures[1],
-        plot_photos(
-            [
-                fit(rotate_image(read_image(files[index], "RGB", reading), args.angle), THUMBNAIL)
-                for index in chosen
-            ],
-            [caption(names[index], probabilities[index]) for index in chosen],
-        ),
-    )
     if details:
         write_json(
             details,
@@ -162,10 +150,24 @@ def main():
             "config": describe(args, cfg),
         },
     )
+    written = [output, *([details] if details else [])]
+    chosen = choose_mistakes(probabilities, NUM_MISTAKES)
+
+    def draw_mistakes():
+        images = [
+            fit(rotate_image(read_image(files[index], "RGB", reading), args.angle), THUMBNAIL)
+            for index in chosen
+        ]
+        return plot_photos(
+            images, [caption(names[index], probabilities[index]) for index in chosen]
+        )
+
+    written += save_figure(output.with_suffix(".png"), lambda: plot_poses(measured, args.images))
+    written += save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes)
     print(format_measures(measured))
     if stressed:
         print(format_stress(measured, stressed))
-    print("written:", output, *pictures, *([details] if details else []))
+    print("written:", *written)
 
 
 def check_outputs(output, details):

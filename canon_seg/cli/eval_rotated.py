@@ -166,12 +166,12 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     )
     if not comm.is_main_process():
         return
-    print(format_table(result), format_realigned(result), format_summary(result), sep="\n\n")
-    written = list(write_report(result, output, describe(args, cfg), name))
+    written = write_report(result, output, describe(args, cfg), name)
     if args.keep_predictions:
         written.append(output / "predictions.jsonl")
         records.write(records.finished(), written[-1])
     records.remove()
+    print(format_table(result), format_realigned(result), format_summary(result), sep="\n\n")
     print("written:", *written)
 
 

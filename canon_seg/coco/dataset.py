@@ -12,6 +12,7 @@ from canon_seg.coco.masks import run_lengths
 from canon_seg.errors import InputError, warn
 from canon_seg.images.checking import describe_orientations, inspect_images
 from canon_seg.images.reading import ReadingOptions
+from canon_seg.io.kinds import describe_contents
 
 _MAX_LISTED = 10
 
@@ -114,7 +115,7 @@ def check_images(
     if problems:
         raise InputError(
             f"{images_dir}: {len(problems)} of {len(images)} images cannot be used:"
-            + _listed(problems)
+            + listed(problems)
         )
     return describe_orientations(found, options.exif)
 
@@ -163,6 +164,9 @@ def _read_json(path):
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder; give the JSON file with annotations") from error
     except json.JSONDecodeError as error:
+        found = describe_contents(path)
+        if found and found[0] != "a JSON text" and not found[0].startswith("empty"):
+            raise InputError(f"{path}: is no annotation file but {found[0]}; {found[1]}") from error
         raise InputError(
             f"{path}: is not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
             "it may be cut short, get or write it again"
@@ -180,6 +184,8 @@ def _check_sections(dataset, path):
             "object with images, annotations and categories"
             + (" (a results file?)" if isinstance(dataset, list) else "")
         )
+    if kind := _other_kind(dataset):
+        raise InputError(f"{path}: {kind}")
     for section in ("images", "annotations", "categories"):
         entries = dataset.get(section)
         if section not in dataset:
@@ -188,6 +194,30 @@ def _check_sections(dataset, path):
             raise InputError(f'{path}: "{section}" must be a list of objects')
         if not entries:
             raise InputError(f'{path}: "{section}" is empty; give a data set with some')
+
+
+def _other_kind(dataset):
+    """Describe a JSON file of another kind than COCO's instances, or return None."""
+    entries = dataset.get("annotations")
+    first = entries[0] if isinstance(entries, list) and entries else None
+    first = first if isinstance(first, dict) else {}
+    if "segments_info" in first:
+        return (
+            "is a panoptic file, whose masks are in PNG files (segments_info); give the instances "
+            "file of the set, such as instances_val2017.json"
+        )
+    if "caption" in first and "bbox" not in first:
+        return "is a file of captions; give the instances file of the set"
+    if "shapes" in dataset and "imagePath" in dataset:
+        return "is a file of Labelme for one image; convert the set to COCO's instances format"
+    if "_via_img_metadata" in dataset or "_via_settings" in dataset:
+        return "is a project of VGG Image Annotator; export it in COCO's format"
+    if "images" in dataset and "annotations" not in dataset and "categories" in dataset:
+        return (
+            'has no "annotations", as the files of images to be tested have none; give a file in '
+            "COCO's instances format"
+        )
+    return None
 
 
 def _check_ids(entries, section, path):
@@ -210,11 +240,12 @@ def _raise_problems(path, section, problems):
     found = [problem for problem in problems if problem]
     if found:
         raise InputError(
-            f"{path}: {len(found)} {section} cannot be used; mend or remove them:" + _listed(found)
+            f"{path}: {len(found)} {section} cannot be used; mend or remove them:" + listed(found)
         )
 
 
-def _listed(problems):
+def listed(problems):
+    """Return the first problems of a list, a line each, and how many more there are."""
     lines = problems[:_MAX_LISTED]
     if len(problems) > _MAX_LISTED:
         lines = [*lines, f"... and {len(problems) - _MAX_LISTED} more"]

@@ -159,6 +159,8 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.SERIES = []
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0
+    # Decode all images before a training begins, and not only when they are drawn.
+    cfg.DATASETS.CHECK_IMAGES = True
     # File that remembers which images were found whole before a training or an evaluation, so that
     # the next one need not decode them; "" for none.
     cfg.DATASETS.CHECK_CACHE = "~/.cache/canon_seg/checked_images.json"

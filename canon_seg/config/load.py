@@ -4,12 +4,19 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
 from fvcore.common.config import CfgNode
 
 from canon_seg.config.assets import embedded_configs, resolve_config
 from canon_seg.config.detectron2_keys import VERSION, detectron2_keys
 from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.errors import InputError
+
+# What yacs, fvcore and yaml say of wrong keys, values, types and files; recursion is of _BASE_.
+_ERRORS = (
+    *(AssertionError, AttributeError, KeyError, TypeError, ValueError),
+    *(OSError, RecursionError, yaml.YAMLError),
+)
 
 
 def default_config():
@@ -53,7 +60,7 @@ def load_config(config_file, options=(), defaults=None):
             )
         try:
             _merge(cfg, config_file)
-        except Exception as error:  # yacs, yaml and assertions all end here
+        except _ERRORS as error:
             raise InputError(f"{config_file}: {_reason(error)}") from error
     options = list(options)
     if len(options) % 2:
@@ -61,7 +68,7 @@ def load_config(config_file, options=(), defaults=None):
     try:
         _make_room(cfg, options)
         cfg.merge_from_list(_with_floats(cfg, options))
-    except Exception as error:
+    except _ERRORS as error:
         raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
     return cfg
 
@@ -80,13 +87,35 @@ def given_keys(config_file, node_class=CfgNode):
 
 
 def _merge(cfg, config_file):
-    _read(config_file, type(cfg))
+    whole = _whole_for_floats(cfg, _read(config_file, type(cfg)))
+    # yacs takes 0.5 for a float, but no 1: for the merge, the key holds an integer.
+    for node, key in whole:
+        node[key] = 0
     cfg.merge_from_file(config_file)
+    for node, key in whole:
+        node[key] = float(node[key])
     if cfg.VERSION != VERSION:
         raise ValueError(
             f"VERSION is {cfg.VERSION}; write it for version {VERSION}, or install detectron2, "
             "which converts configs of version 1"
         )
+
+
+def _whole_for_floats(cfg, given):
+    """List (node, key) of a config where a file gives a whole number and the key holds a float.
+
+    Args:
+        cfg: ``CfgNode`` before the file is merged.
+        given: nested dict of the file's keys.
+    """
+    found = []
+    for key, value in given.items():
+        own = cfg.get(key)
+        if isinstance(own, CfgNode) and isinstance(value, dict):
+            found += _whole_for_floats(own, value)
+        elif isinstance(own, float) and type(value) is int:
+            found.append((cfg, key))
+    return found
 
 
 def _with_floats(cfg, options):

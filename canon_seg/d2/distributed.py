@@ -228,7 +228,7 @@ def _run(folder, threads, main, args):
     _set_threads(threads)
     try:
         main(*args)
-    except Exception as error:
+    except Exception as error:  # and is raised again
         # The others fail too, once this one is gone: the first to write has the cause.
         name = "input_error" if isinstance(error, InputError) else "traceback"
         text = str(error) if isinstance(error, InputError) else traceback.format_exc()

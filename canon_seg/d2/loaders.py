@@ -32,11 +32,11 @@ def trains_on_photos(cfg):
     return cfg.MODEL.META_ARCHITECTURE == CANONICALIZED and cfg.MODEL.CANONICALIZER.TASK_WEIGHT == 0
 
 
-def split_photos(cfg):
+def find_photos(cfg):
     """Find upright photographs for the prior loss in DATASETS.PHOTOS and among DATASETS.TRAIN.
 
     Returns:
-        (training files, held-out files): always the same split, none held out of a handful.
+        list of paths, each once.
 
     Raises:
         InputError: naming the config key.
@@ -49,6 +49,23 @@ def split_photos(cfg):
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
+    return files
+
+
+def split_photos(cfg, files=None):
+    """Split upright photographs in those to train on and those to watch the training.
+
+    Args:
+        cfg: config.
+        files: what :func:`find_photos` found, where that is known already.
+
+    Returns:
+        (training files, held-out files): always the same split, none held out of a handful.
+
+    Raises:
+        InputError: naming the config key.
+    """
+    files = find_photos(cfg) if files is None else files
     if cfg.DATASETS.HELD_OUT == "BY_CONTENT":
         return split_by_content(
             files, HOLDOUT_EVERY, cfg.DATASETS.SERIES, ReadingOptions.from_config(cfg)

@@ -15,10 +15,12 @@ from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.coco_evaluator import UprightCocoEvaluator
 from canon_seg.d2.loaders import (
     build_train_loader,
+    find_photos,
     split_photos,
     trains_on_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
+from canon_seg.d2.training_images import check_before_training
 from canon_seg.errors import InputError
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
@@ -72,7 +74,11 @@ class Trainer(DefaultTrainer):
             cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.scorer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
-        photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
+        files = find_photos(cfg) if trains_on_photos(cfg) else []
+        if comm.is_main_process():
+            check_before_training(cfg, files)
+        comm.synchronize()
+        photos, self.held_out = split_photos(cfg, files) if files else ([], [])
         loader = self.build_train_loader(cfg, photos)
         if cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS:
             loader = taught_loader(cfg, loader, getattr(model, "canonicalizer", None))

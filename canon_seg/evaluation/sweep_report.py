@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from tabulate import tabulate
 
-from canon_seg.errors import InputError
+from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
 from canon_seg.evaluation.views import View
-from canon_seg.io.files import write_atomically, write_json
+from canon_seg.io.files import write_json
+from canon_seg.io.names import printable
 
 # Colours of Okabe and Ito's palette, which colour-blind readers can tell apart; marks for print.
 _STYLES = {
@@ -124,21 +125,16 @@ def write_report(result, folder, config, dataset):
         dataset: the name of the data set.
 
     Returns:
-        the two paths.
+        list of the two paths, or of the first alone where the picture could not be made, which is
+        an :class:`canon_seg.errors.InputWarning`.
 
     Raises:
-        InputError: if they cannot be written.
+        InputError: if the results cannot be written.
     """
     folder = Path(folder)
     paths = folder / "sweep.json", folder / "sweep.png"
     write_json(paths[0], {"config": config, "dataset": dataset, **result})
-    figure = plot(result, dataset)
-    with write_atomically(paths[1]) as temporary:
-        try:
-            figure.savefig(temporary, dpi=150)
-        except OSError as error:
-            raise InputError(f"{paths[1]}: cannot be written ({error.strerror})") from error
-    return paths
+    return [paths[0], *save_figure(paths[1], lambda: plot(result, dataset), dpi=150)]
 
 
 def plot(result, dataset):
@@ -164,7 +160,8 @@ def plot(result, dataset):
     angles = next(iter(values.values())).keys() - {AVERAGE}
     only_quarters = all(View(float(angle)).remainder == 0 for angle in angles)
     figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
-    figure.suptitle(f"{dataset}: {result['num_images']} images", fontsize=10, wrap=True)
+    title = f"{printable(dataset)}: {result['num_images']} images"
+    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)  # names may have dollars
     return figure
 
 

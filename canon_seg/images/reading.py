@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 from canon_seg.errors import InputError, warn
+from canon_seg.io.kinds import describe_contents
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -218,7 +220,7 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
         Image.MAX_IMAGE_PIXELS = options.max_pixels / 2
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             yield image
     except (InputError, MemoryError):
         raise
@@ -233,12 +235,7 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
             "(in Python: ReadingOptions.max_pixels)"
         ) from error
     except UnidentifiedImageError as error:
-        if Path(path).stat().st_size == 0:
-            raise InputError(f"{path}: is empty (0 bytes); get the file again") from error
-        raise InputError(
-            f"{path}: is not an image, or its beginning is broken; give a JPEG, PNG or another "
-            "format that Pillow reads"
-        ) from error
+        raise InputError(f"{path}: {_no_image(path)}") from error
     except PermissionError as error:
         raise InputError(f"{path}: may not be read; change its permissions") from error
     # Pillow's readers raise nearly anything on broken files: OSError, SyntaxError, struct.error...
@@ -246,6 +243,50 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
         raise InputError(
             f"{path}: cannot be decoded, it is cut short or broken ({error}); get the file again"
         ) from error
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if _brand(path) not in _HEIF_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path}: is an HEIC image, which the library pillow-heif reads; pip install "
+            "pillow-heif (or canon_seg[heic]), or convert it to JPEG"
+        ) from error
+    register_heif_opener()
+    return Image.open(path)
+
+
+# Four bytes after "ftyp" in files of the ISO family, by which formats are known.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _brand(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    return start[8:] if start[4:8] == b"ftyp" else b""
+
+
+def _no_image(path: str) -> str:
+    """Return the end of the message about a file that Pillow does not know."""
+    if _brand(path) in (b"avif", b"avis"):
+        return f"is an AVIF image, which Pillow {PIL.__version__} cannot read here; update Pillow"
+    with Path(path).open("rb") as file:
+        if file.read(12)[:8] in (b"\0\0\0\x0cjP  ", b"\xffO\xffQ\0/\0\0"):
+            return "is a JPEG 2000 image, for which this Pillow was not built; convert it"
+    found = describe_contents(path)
+    if found is None:
+        return (
+            "is not an image, or its beginning is broken; give a JPEG, PNG or another format that "
+            "Pillow reads"
+        )
+    what, advice = found
+    return f"is {'' if what.startswith('empty') else 'not an image but '}{what}; {advice}"
 
 
 def _orientation(image: Image.Image) -> tuple[int, str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from canon_seg.errors import InputError
+from canon_seg.io.names import without_surrogates
 
 AnyPath = str | os.PathLike[str]
 
@@ -57,9 +58,13 @@ def write_text(path: AnyPath, text: str) -> None:
 def write_json(path: AnyPath, value: Any, indent: int | None = 2) -> None:
     """Write ``value`` as JSON atomically.
 
-    NaN and infinity, which JSON doesn't have, raise ValueError before anything is written.
+    NaN and infinity, which JSON doesn't have, raise ValueError before anything is written. Strings
+    with bytes that are not UTF-8, as names of files may have, get escape codes in their place.
     """
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    if "\\ud" in text:  # a surrogate, or one of a pair, which stays as it is
+        text = json.dumps(without_surrogates(value), indent=indent, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def save_torch(path: AnyPath, contents: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from canon_seg.core.group import C4, elements_of
-from canon_seg.images.arrays import turn_image
+from canon_seg.images.arrays import contiguous, turn_image
 from canon_seg.images.preparation import trim_borders
 from canon_seg.images.reading import read_image
 from canon_seg.networks.photo_stream import PhotoStream, disturb_pixels
@@ -172,7 +172,7 @@ def compress(view: np.ndarray, quality: int) -> np.ndarray:
 
 def _trimmed(image: np.ndarray) -> np.ndarray:
     # As the network will see it.
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = torch.from_numpy(contiguous(image)).permute(2, 0, 1)
     return trim_borders(pixels).permute(1, 2, 0).numpy()
 
 

@@ -156,9 +156,9 @@ def turn_record(record: dict, turn: "Turn | int", height: int, width: int) -> di
 
 def _turn_segmentation(segmentation, turn):
     if isinstance(segmentation, np.ndarray):
-        return np.ascontiguousarray(turn_maps(segmentation, turn))
+        return contiguous(turn_maps(segmentation, turn))
     if isinstance(segmentation["counts"], list):  # segment_anything's uncompressed RLE
-        mask = np.ascontiguousarray(turn_maps(decode_rle(segmentation), turn))
+        mask = contiguous(turn_maps(decode_rle(segmentation), turn))
         return mask_to_rle_pytorch(torch.from_numpy(mask)[None].bool())[0]
     return turn_rle(segmentation, turn)
 

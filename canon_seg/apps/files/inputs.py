@@ -7,7 +7,7 @@ from canon_seg.apps import photographs
 from canon_seg.apps.files.parsing import fit_prompts
 from canon_seg.apps.files.video import is_video, video_size
 from canon_seg.errors import InputError
-from canon_seg.images.folders import EXTENSIONS
+from canon_seg.images.folders import EXTENSIONS, warn_of_skipped
 from canon_seg.images.reading import ReadingOptions, image_size
 
 
@@ -60,16 +60,16 @@ def expand(patterns):
 
 
 def _files_in(folder):
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if (path.suffix.lower() in EXTENSIONS or is_video(path)) and not path.name.startswith(".")
+    found = sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
     )
+    paths = [path for path in found if path.suffix.lower() in EXTENSIONS or is_video(path)]
     if not paths:
         raise InputError(
             f"{folder}: holds no image or video by name; for files below it give a glob, such as "
             f"'{folder}/**/*.jpg'"
         )
+    warn_of_skipped(str(folder), [path.name for path in found if path not in set(paths)])
     return paths
 
 
