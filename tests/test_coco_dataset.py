@@ -145,6 +145,30 @@ def test_a_file_of_another_kind(load, text, message):
         load(text)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda d: d.update(
+                annotations=[{"image_id": 7, "segments_info": [], "file_name": "a"}]
+            ),
+            "panoptic file",
+        ),
+        (
+            lambda d: d.update(annotations=[{"id": 1, "image_id": 7, "caption": "A dog."}]),
+            "captions",
+        ),
+        (lambda d: d.update(shapes=[], imagePath="a.jpg"), "Labelme"),
+        (lambda d: d.update(_via_settings={}), "VGG Image Annotator"),
+        (lambda d: d.pop("annotations"), 'has no "annotations"'),
+    ],
+)
+def test_annotations_of_another_kind_are_named(dataset, load, change, said):
+    change(dataset)
+    with pytest.raises(InputError, match=f"instances.json: .*{said}"):
+        load(dataset)
+
+
 def test_bytes_that_are_no_text(tmp_path, images_dir):
     path = tmp_path / "instances.json"
     path.write_bytes(b"\xff\xd8\xff\xe0JFIF")

@@ -122,3 +122,23 @@ def test_detectron2_is_not_imported():
         "assert cfg.MODEL.SAM.SIZE == 'tiny' and 'detectron2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("defaults", ["ours", "detectron2"])
+def test_whole_numbers_are_floats_in_files_as_in_options(tmp_path, defaults):
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  EMA_DECAY: 0\n")
+    (tmp_path / "a.yaml").write_text(
+        "_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 1\nMODEL:\n  CANONICALIZER:\n    PRIOR_WEIGHT: 3\n"
+    )
+    load = load_config
+    if defaults == "detectron2":
+        load = pytest.importorskip("canon_seg.d2.config").load_config
+    cfg = load(str(tmp_path / "a.yaml"))
+    assert cfg.SOLVER.BASE_LR == 1 and type(cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT) is float
+    assert cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT == 3 and cfg.SOLVER.EMA_DECAY == 0
+    assert type(cfg.SOLVER.EMA_DECAY) is float
+    if defaults == "detectron2":
+        assert type(cfg.SOLVER.BASE_LR) is float
+    (tmp_path / "b.yaml").write_text("MODEL:\n  CANONICALIZER:\n    PRIOR_WEIGHT: true\n")
+    with pytest.raises(InputError, match="b.yaml"):
+        load(str(tmp_path / "b.yaml"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import tiny_sam_options
 from optional import need
+from PIL import Image
 from test_d2_loaders import write_photos
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from torch import nn
@@ -22,7 +23,9 @@ from canon_seg.core.group import C4, D
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
+from canon_seg.d2.loaders import find_photos
 from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged, taught_loader
+from canon_seg.d2.training_images import check_training_images
 from canon_seg.errors import InputError
 from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
@@ -549,3 +552,73 @@ def test_log_lines_and_the_bar_share_the_terminal(tmp_path, photos):
         assert log.handlers == [console]
     finally:
         log.handlers = before
+
+
+# --- images are checked before a training begins --------------------------------------------------
+
+
+def cut(file):
+    whole = Path(file).read_bytes()
+    Path(file).write_bytes(whole[: len(whole) * 3 // 4])
+
+
+@pytest.mark.parametrize("kind", ["photos", "regions", "pasted", "detector"])
+def test_cut_images_are_named_before_training(tmp_path, kind):
+    """All of them, of every kind of training data."""
+    name = f"cut_{kind}"
+    annotations, images = write_toy_coco(tmp_path / "toy")
+    files = sorted(images.iterdir())
+    options = ["MODEL.DEVICE", "cpu", "DATASETS.CHECK_CACHE", str(tmp_path / "checked.json")]
+    options += ["MODEL.SAM.SIZE", "tiny", "OUTPUT_DIR", str(tmp_path)]
+    if kind == "photos":
+        options += ["DATASETS.PHOTOS", f"['{images}']"]
+        options += ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"]
+    else:
+        register_coco(name, annotations, images)
+        options += ["DATASETS.TRAIN" if kind != "pasted" else "DATASETS.PASTE", f"('{name}',)"]
+        architecture = "GeneralizedRCNN" if kind == "detector" else "SamSegmenter"
+        options += ["MODEL.META_ARCHITECTURE", architecture]
+    cfg = load_config("", options)
+    try:
+        photos = find_photos(cfg) if kind == "photos" else ()
+        assert check_training_images(cfg, photos) is None
+        cut(files[1])
+        cut(files[3])
+        with pytest.raises(InputError, match="2 of 4 training images") as caught:
+            check_training_images(cfg, photos)
+        assert "12.png: cannot be decoded" in str(caught.value) and "14.png" in str(caught.value)
+        cfg.DATASETS.CHECK_IMAGES = False
+        assert check_training_images(cfg, photos) is None
+    finally:
+        if kind != "photos":
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def test_sizes_and_orientations_are_checked_before_training(tmp_path):
+    annotations, images = write_toy_coco(tmp_path)
+    register_coco("sizes", annotations, images)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = images / "11.png"
+    Image.open(path).save(path, exif=exif)
+    options = ["DATASETS.TRAIN", "('sizes',)", "DATASETS.CHECK_CACHE", ""]
+    try:
+        with pytest.raises(InputError, match=r"11.png: is 83 x 60 .*INPUT.EXIF False would"):
+            check_training_images(load_config("", options))
+        line = check_training_images(load_config("", [*options, "INPUT.EXIF", "False"]))
+        assert "6 (turned by 90 degrees) in 1; not applied" in line
+    finally:
+        DatasetCatalog.remove("sizes")
+        MetadataCatalog.remove("sizes")
+
+
+def test_trainings_begin_with_the_check(tmp_path, monkeypatch):
+    photos = write_photos(tmp_path / "photos", 3)
+    cut(tmp_path / "photos" / "001.png")
+    options = ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter", "MODEL.DEVICE", "cpu"]
+    options += ["DATASETS.PHOTOS", f"['{photos}']", "OUTPUT_DIR", str(tmp_path / "out")]
+    options += ["MODEL.CANONICALIZER.SCORER.BACKBONE", "test_efficientnet"]
+    options += ["DATASETS.CHECK_CACHE", ""]
+    with pytest.raises(InputError, match="1 of 3 training images .*\n.*001.png: cannot be decoded"):
+        Trainer(load_config("", options))

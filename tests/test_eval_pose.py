@@ -183,6 +183,31 @@ def test_the_embedded_canonicalizer(evaluate, tmp_path):
     assert result["turned"] == {"photos": 8, "agreeing": 8}
 
 
+def test_names_of_any_bytes(evaluate, toy):
+    folder = toy / os.fsdecode(b"odd $x_{\xff")
+    folder.mkdir(exist_ok=True)
+    for name in (b"$a_{.png", b"\xe9.png", b"a\nb.png"):
+        Image.new("RGB", (40, 30), (len(name), 9, 9)).save(folder / os.fsdecode(name))
+    status, _, message = evaluate(
+        "--images", folder, "--output", folder / "pose.json", "--details", folder / "all.json"
+    )
+    assert status == 0, message
+    assert (folder / "pose.png").is_file() and (folder / "pose_mistakes.png").is_file()
+    details = json.loads((folder / "all.json").read_text())
+    assert {row["file"] for row in details} == {"$a_{.png", r"\xe9.png", "a\nb.png"}
+
+
+def test_results_are_written_before_pictures(evaluate, toy, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(eval_pose, "plot_poses", fail)
+    status, _, message = evaluate("--images", "photos", "--output", "first.json")
+    assert status == 0 and "warning: first.png: the picture could not be made (no font)" in message
+    assert json.loads((toy / "first.json").read_text())["num_images"] == 4
+    assert (toy / "first_mistakes.png").is_file()
+
+
 def test_stress(evaluate, toy):
     arguments = ["--images", "photos", "--output", "stress.json"]
     status, output, _ = evaluate(*arguments, "--stress")

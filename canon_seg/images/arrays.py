@@ -90,8 +90,7 @@ def contiguous(array: Array) -> Array:
     """
     if isinstance(array, torch.Tensor):
         return array.contiguous()
-    array = np.ascontiguousarray(array)
-    return array.copy(order="C") if min(array.strides, default=0) < 0 else array
+    return array.copy(order="C") if 1 in array.shape else np.ascontiguousarray(array)
 
 
 def _turn(array: Array, turn: "Turn | int", axes: tuple[int, int]) -> Array:

@@ -344,7 +344,7 @@ def _not_loaded(path, key, error):
     if found and found[0] == "a ZIP archive":  # so are PyTorch's files
         found = None if zipfile.is_zipfile(path) else ("cut short", "get the file again")
     if found:
-        return InputError(f"{path} ({key}) holds no weights: it is {found[0]}; {found[1]}")
+        return InputError(f"{path} ({key}) was not loaded: it is {found[0]}; {found[1]}")
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     # PyTorch's messages advise to load code; what it met comes at the end of the advice.
     foreign = re.search(r"(?:GLOBAL|asks for) (?!__builtin__)([\w.]+)", text)
