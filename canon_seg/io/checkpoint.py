@@ -7,7 +7,7 @@ pickle is taken down as plain values before any array is made of it.
 import pickle
 import re
 import zipfile
-from contextlib import contextmanager, nullcontext
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -122,19 +122,19 @@ _TORCH_GLOBALS = [
 ]
 
 
-@contextmanager
-def _numpy_allowed():
-    """Let PyTorch's unpickler of weights make numpy's arrays and scalars of numbers."""
-    allow = getattr(torch.serialization, "safe_globals", None)
+def _load_weights(path):
+    """Load a PyTorch file as weights only, with numpy's arrays and scalars of numbers."""
+    load = partial(torch.load, path, map_location="cpu", weights_only=True)
     try:
-        context = allow(_TORCH_GLOBALS) if allow else nullcontext()
-        context.__enter__()
-    except (AttributeError, TypeError):  # before PyTorch 2.6 there are no stand-ins
-        context = nullcontext()
-    try:
-        yield
-    finally:
-        context.__exit__(None, None, None)
+        return load()
+    except pickle.UnpicklingError as error:
+        if "numpy" not in str(error) or not hasattr(torch.serialization, "safe_globals"):
+            raise
+        try:
+            with torch.serialization.safe_globals(_TORCH_GLOBALS):
+                return _with_arrays(load())
+        except (AttributeError, TypeError):  # PyTorch before 2.6 takes no stand-ins
+            raise error from None
 
 
 def _with_arrays(value):
@@ -212,8 +212,7 @@ def load_torch_file(path: AnyPath, key: str) -> Any:
     """
     check_is_file(path, key)
     try:
-        with _numpy_allowed():
-            return _with_arrays(torch.load(path, map_location="cpu", weights_only=True))
+        return _load_weights(path)
     # RuntimeError, UnpicklingError, EOFError, KeyError...: a damaged file can raise anything.
     except Exception as error:
         raise _not_loaded(path, key, error) from error
