@@ -58,8 +58,11 @@ def write_video(
 class _Writer:
     def __init__(self, path: Path, fps: float, sound_of: Any) -> None:
         self.path, self.fps, self.count = path, fps, 0
-        self._sound_of, self._sound = sound_of, None
-        self._file = self._container = self._stream = None
+        self._sound_of = sound_of
+        self._sound: _Sound | None = None
+        self._file: Any = None
+        self._container: Any = None
+        self._stream: Any = None
         self._ticks = -1
 
     def write(self, picture: np.ndarray, seconds: float | None = None) -> None:
