@@ -297,6 +297,8 @@ def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
             "64",
             "DATALOADER.NUM_WORKERS",
             str(workers),
+            "DATASETS.CHECK_IMAGES",
+            "False",
         )
     )
     logger, records = logging.getLogger("detectron2.engine.train_loop"), []
