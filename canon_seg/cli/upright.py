@@ -35,6 +35,7 @@ from canon_seg.cli.options import add_device, all_options, parse_with_options
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError, interrupted_with
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import check_output_dir
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.predictors.upright import MIN_PROBABILITY, clear_pose
@@ -97,6 +98,12 @@ def main() -> int:
     options = all_options(args)
     cfg = load_config(args.config_file, options)
     resolve_device(cfg, args.config_file, options)
+    reading = ReadingOptions.from_config(cfg)
+    if not reading.exif:
+        raise InputError(
+            "INPUT.EXIF is False, but upright is what viewers show, with the EXIF orientation; "
+            "leave it at True"
+        )
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
     canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
     if not canonicalizer.finds_poses:
@@ -106,7 +113,7 @@ def main() -> int:
         )
     find_pose = partial(clear_pose, canonicalizer, min_probability=args.min_probability)
     if args.dry_run:
-        rows = show(photos, lambda photo: decide(photo, find_pose)[0])
+        rows = show(photos, lambda photo: decide(photo, find_pose, reading)[0])
     else:
         for folder in folders:
             check_output_dir(folder)
@@ -120,7 +127,7 @@ def main() -> int:
         def work(photo):
             row = journal.find(photo, folders)
             if row is None:
-                row = set_upright(photo, find_pose, *folders)
+                row = set_upright(photo, find_pose, *folders, reading=reading)
                 journal.add(photo, row)
             return row
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from canon_seg.errors import InputError
-from canon_seg.io.names import without_surrogates
+from canon_seg.io.names import as_unicode, without_surrogates
 
 AnyPath = str | os.PathLike[str]
 
@@ -50,9 +50,12 @@ def write_atomically(path: AnyPath) -> Iterator[Path]:
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible."""
+    """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible.
+
+    Bytes that are not UTF-8, as names of files may have, become escape codes.
+    """
     with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(as_unicode(text), encoding="utf-8")
 
 
 def write_json(path: AnyPath, value: Any, indent: int | None = 2) -> None:

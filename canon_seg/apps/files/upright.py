@@ -17,8 +17,9 @@ from canon_seg.core.turn import Turn, inverse
 from canon_seg.errors import InputError
 from canon_seg.images.file_turning import turn_file
 from canon_seg.images.folders import list_photos
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import write_atomically, write_text
+from canon_seg.io.names import printable
 
 JOURNAL = ".canon-seg-upright.jsonl"
 """In the output folder: a line for the settings, then one for each photograph that is finished."""
@@ -106,15 +107,22 @@ def find_photos(patterns: Iterable[str], leave_out: Iterable[Path] = ()) -> list
     return list(photos.values())
 
 
-def decide(photo: Photo, find_pose: FindPose) -> "tuple[Row, bytes | None]":
+def decide(
+    photo: Photo, find_pose: FindPose, reading: ReadingOptions = ReadingOptions()
+) -> "tuple[Row, bytes | None]":
     """Find the pose of a photograph, and what its file is to be.
+
+    Args:
+        photo: the photograph.
+        find_pose: see :data:`FindPose`.
+        reading: how files are read, with their EXIF orientation.
 
     Returns:
         (row, contents): None where the file stays as it is.
     """
     name = photo.name.as_posix()
     try:
-        pose = find_pose(read_image(photo.source, "RGB"))
+        pose = find_pose(read_image(photo.source, "RGB", reading))
     except InputError as error:
         return Row(name, FAILED, reason=str(error)), None
     likeliest = int(np.argmax(pose.probabilities))
@@ -132,7 +140,11 @@ def decide(photo: Photo, find_pose: FindPose) -> "tuple[Row, bytes | None]":
 
 
 def set_upright(
-    photo: Photo, find_pose: FindPose, output: Path, uncertain: "Path | None" = None
+    photo: Photo,
+    find_pose: FindPose,
+    output: Path,
+    uncertain: "Path | None" = None,
+    reading: ReadingOptions = ReadingOptions(),
 ) -> Row:
     """Write a photograph to the output folder: turned upright, or a copy of the same bytes.
 
@@ -141,11 +153,12 @@ def set_upright(
         find_pose: see :data:`FindPose`.
         output: folder to write to.
         uncertain: a further folder for copies of those whose pose is not clear.
+        reading: see :func:`decide`.
 
     Returns:
         what became of it; "failed" too where another file is in its place.
     """
-    row, contents = decide(photo, find_pose)
+    row, contents = decide(photo, find_pose, reading)
     targets = [output / photo.name]
     if uncertain is not None and row.result == UNCERTAIN:
         targets.append(uncertain / photo.name)
@@ -237,7 +250,7 @@ def format_row(row: Row) -> str:
         "uncertain" if not row.degrees else f"uncertain ({turn_in_words(row.degrees)}?)"
     )
     probability = "" if row.probability is None else f"{row.probability:.3f}"
-    return f"{said[row.result]:32}  {row.way:10}  {probability:>11}  {row.reason or row.file}"
+    return f"{said[row.result]:32}  {row.way:10}  {probability:>11}  {row.reason or printable(row.file)}"
 
 
 HEADER = f"{'turn':32}  {'by':10}  {'probability':>11}  file"
