@@ -783,3 +783,56 @@ def test_a_webcam_that_is_not_there_is_an_error(run):
 
 def test_the_default_config_is_the_embedded_one():
     assert Path(resolve_config(demo.CONFIG_FILE)) == ROOT / "configs" / "sam_tiny_c4.yaml"
+
+
+# --- names of any bytes, and work that ends midway ----------------------------------------------
+
+
+def test_names_of_any_bytes(run):
+    names = [os.fsdecode(name) for name in (b"$a_{.png", b"b\xff.png", b"c\n.png")]
+    for index, name in enumerate(names):
+        save(f"in/{name}", photo(seed=index))
+    done = run("--input", "in", "--output", "out", "--save-json", "--point", 1, 1)
+    assert done.status == 0, done.err
+    assert pictures("out") == sorted([*names, "results.json"])
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [
+        "in/$a_{.png",
+        "in/b\\xff.png",
+        "in/c\n.png",
+    ]
+    assert any(r"c\n.png" in line for line in done.lines)
+
+
+def test_what_was_found_is_written_when_work_ends_midway(run, monkeypatch):
+    for index in range(3):
+        save(f"in/{index}.png", photo(seed=index))
+    captioned = demo.captioned
+
+    def fail_at_the_second(found, done=[]):  # noqa: B006
+        done.append(found)
+        if len(done) == 2:
+            raise ZeroDivisionError("a defect")
+        return captioned(found)
+
+    monkeypatch.setattr(demo, "captioned", fail_at_the_second)
+    with pytest.raises(ZeroDivisionError):
+        run("--input", "in", "--output", "out", "--save-json", "--point", 1, 1)
+    images = json.loads(Path("out/results.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["in/0.png"]
+
+
+def test_a_picture_that_cannot_be_written_costs_the_picture(run, monkeypatch):
+    for index in range(2):
+        save(f"in/{index}.png", photo(seed=index))
+    write = demo.save_picture
+
+    def fail_for_the_first(target, picture):
+        if target.name == "0.png":
+            raise InputError("0.png: cannot be written")
+        write(target, picture)
+
+    monkeypatch.setattr(demo, "save_picture", fail_for_the_first)
+    done = run("--input", "in", "--output", "out", "--save-json", "--point", 1, 1)
+    assert done.status == 2 and "error: 0.png: cannot be written" in done.err
+    assert len(json.loads(Path("out/results.json").read_text())["images"]) == 2

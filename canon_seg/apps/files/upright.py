@@ -250,7 +250,8 @@ def format_row(row: Row) -> str:
         "uncertain" if not row.degrees else f"uncertain ({turn_in_words(row.degrees)}?)"
     )
     probability = "" if row.probability is None else f"{row.probability:.3f}"
-    return f"{said[row.result]:32}  {row.way:10}  {probability:>11}  {row.reason or printable(row.file)}"
+    last = row.reason or printable(row.file)
+    return f"{said[row.result]:32}  {row.way:10}  {probability:>11}  {last}"
 
 
 HEADER = f"{'turn':32}  {'by':10}  {'probability':>11}  file"
