@@ -304,7 +304,7 @@ def process_all(args, paths, output, segment, prompts, results, reading):
     return errors
 
 
-def process_image(path, target, segment, prompts, all_turns, results, reading):
+def process_image(path, target, segment, prompts, all_turns, results, reading=ReadingOptions()):
     """Segment one image, write its pictures, and return the line to print.
 
     Args:
