@@ -163,7 +163,7 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.CHECK_IMAGES = True
     # File that remembers which images were found whole before a training or an evaluation, so that
     # the next one need not decode them; "" for none.
-    cfg.DATASETS.CHECK_CACHE = "~/.cache/canon_seg/checked_images.json"
+    cfg.DATASETS.CHECK_CACHE = "~/.cache/canon-seg/checked_images.json"
     # For studies: this fraction of the training photographs is turned, always the same ones.
     cfg.DATASETS.TURNED_FRACTION = 0.0
     # Quarter turns by which these are turned: 1, 2 or 3; 0 for a random one each.
