@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import tiny_sam_options
 from optional import need
+from PIL import Image
 from test_d2_loaders import write_photos
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from torch import nn
@@ -252,6 +253,25 @@ def test_training_with_a_teacher(tmp_path, photos):
     logged = metrics(tmp_path)
     assert 0 <= logged["canonicalizer/teacher_agreement"] <= 1
     assert np.isfinite(logged["total_loss"])
+
+
+@needs_escnn
+def test_held_out_photos_are_brought_upright_too(tmp_path, photos):
+    first = sorted(os.listdir(photos))[0]
+    poses = tmp_path / "poses.json"
+    poses.write_text(json.dumps([{"file": first, "degrees": 90}]))
+    trainer = Trainer(
+        config(
+            tmp_path,
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "DATASETS.POSES",
+            f"[['{poses}', '{photos}']]",
+        )
+    )
+    read = trainer._read(f"{photos}/{first}")
+    stored = torch.from_numpy(np.array(Image.open(f"{photos}/{first}"))).permute(2, 0, 1)
+    assert torch.equal(torch.rot90(read, 1, (1, 2)), stored)
 
 
 @needs_escnn

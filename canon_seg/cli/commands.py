@@ -32,6 +32,11 @@ def install_detectron2():
     _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)
 
 
+def label_poses():
+    """Run canon-seg-label-poses."""
+    _run("label_poses", "canon-seg-label-poses", needs_detectron2=False)
+
+
 def train_net():
     """Run canon-seg-train."""
     _run("train_net", "canon-seg-train")

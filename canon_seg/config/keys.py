@@ -149,6 +149,12 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.PASTE = ()
     # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
     cfg.DATASETS.PHOTOS = []
+    # Photographs that are not all upright, with files that say which way they lie, as
+    # tools/label_poses.py writes them: (poses.json, folder of the photographs). They are brought
+    # upright and then trained on like those of PHOTOS.
+    cfg.DATASETS.POSES = []
+    # Photographs of DATASETS.POSES are left out whose pose is less probable than this, 0 to 1.
+    cfg.DATASETS.POSES_ABOVE = 0.6
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
     # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75

@@ -15,11 +15,13 @@ from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.coco_evaluator import UprightCocoEvaluator
 from canon_seg.d2.loaders import (
     build_train_loader,
+    known_poses,
     split_photos,
     trains_on_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.errors import InputError
+from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
@@ -73,6 +75,7 @@ class Trainer(DefaultTrainer):
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
         photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
+        self.poses = known_poses(cfg) if trains_on_photos(cfg) else {}
         loader = self.build_train_loader(cfg, photos)
         if cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS:
             loader = taught_loader(cfg, loader, getattr(model, "canonicalizer", None))
@@ -252,7 +255,9 @@ class Trainer(DefaultTrainer):
             canonicalizer.train(was_training)
 
     def _read(self, file):
-        return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
+        turns = -self.poses.get(file, 0) % 4
+        image = turn_image(read_image(file, self.cfg.INPUT.FORMAT), turns)
+        return to_chw(image).to(self.cfg.MODEL.DEVICE)
 
 
 def _is_no_bad_input(record):
