@@ -52,6 +52,24 @@ def test_turned_photographs_get_turned_labels(tmp_path, label):
     assert [photo.file for photo in photos] == [f"photos/{entry['file']}" for entry in entries]
 
 
+def test_labels_are_compared_with_what_is_known(tmp_path, label):
+    label("--photos", "photos", "--output", "poses.json", *WEIGHTS)
+    found = json.loads((tmp_path / "poses.json").read_text())
+    truth = [{"file": entry["file"], "degrees": entry["degrees"]} for entry in found[:3]]
+    truth[1]["degrees"] = (truth[1]["degrees"] + 90) % 360
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    arguments = ("--photos", "photos", "--output", "again.json", "--truth", "truth.json")
+    status, said, message = label(*arguments, *WEIGHTS)
+    assert status == 0, message
+    assert "right, all: 2 of 3 (66.7 %, 95 % interval 20.8 to 93.9 %)" in said
+    truth.append({"file": "other.png", "degrees": 0})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "again.json").unlink()
+    status, _, message = label(*arguments, *WEIGHTS)
+    assert status == 2 and "--truth: truth.json: 1 of 4 photographs are not in photos" in message
+    assert not (tmp_path / "again.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -15,9 +15,10 @@ from pathlib import Path
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
+from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.poses import find_poses
 from canon_seg.images.folders import list_photos
-from canon_seg.images.pose_files import DEGREES, pose_entry
+from canon_seg.images.pose_files import DEGREES, pose_entry, read_poses
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.build import build_pose_finder
 
@@ -36,6 +37,9 @@ def parse_arguments():
     parser.add_argument("--photos", required=True, metavar="DIR", help="folder of photographs")
     parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
     parser.add_argument(
+        "--truth", metavar="FILE", help="a pose file of some of the photographs, to compare with"
+    )
+    parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
     )
     return parser.parse_args()
@@ -51,6 +55,7 @@ def main():
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.photos, "--photos")
+    truth = read_poses(args.truth, args.photos, "--truth") if args.truth else []
     canonicalizer = build_pose_finder(cfg)
     probabilities, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT)
     if probabilities.shape[1] != len(DEGREES):
@@ -64,6 +69,8 @@ def main():
     ]
     write_json(output, entries)
     print(format_labels(entries))
+    if truth:
+        print(format_agreement(entries, args.photos, truth))
     print("written:", output)
 
 
@@ -81,3 +88,33 @@ def format_labels(entries):
             f"sure: {', '.join(sure)}",
         ]
     )
+
+
+def format_agreement(entries, folder, truth):
+    """Format how many labels are right, of all and of the surer ones, with 95 % intervals.
+
+    Args:
+        entries: of the pose file.
+        folder: of the photographs.
+        truth: list of :class:`canon_seg.images.pose_files.PosedPhoto`, of some of them.
+    """
+    known = {photo.file: DEGREES[photo.turns] for photo in truth}
+    pairs = [
+        (max(entry["probabilities"]), entry["degrees"] == known[file])
+        for entry in entries
+        for file in [str(Path(folder, entry["file"]))]
+        if file in known
+    ]
+    lines = []
+    for least in (0.0, *SURE):
+        right = [is_right for probability, is_right in pairs if probability >= least]
+        if not right:
+            continue
+        share = sum(right) / len(right)
+        low, high = wilson(share, len(right))
+        whose = f"sure by {least:g} or more" if least else "all"
+        lines.append(
+            f"right, {whose}: {sum(right)} of {len(right)} ({100 * share:.1f} %, 95 % interval "
+            f"{100 * low:.1f} to {100 * high:.1f} %)"
+        )
+    return "\n".join(lines)
