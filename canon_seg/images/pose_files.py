@@ -88,14 +88,14 @@ def _photo(entry: Any, folder: str, name: str) -> PosedPhoto:
         raise InputError(f"{name}: has no file; give the path of a photograph below {folder}")
     name = f"{name} ({entry['file']})"
     probabilities, degrees = entry.get("probabilities"), entry.get("degrees")
-    if probabilities is None and degrees is None:
-        raise InputError(f"{name}: has neither degrees nor probabilities; give degrees")
     if probabilities is not None and not _are_probabilities(probabilities):
         raise InputError(
             f"{name}: probabilities are {probabilities}; give {len(DEGREES)} numbers that sum to "
             "1, one for each quarter turn"
         )
     if degrees is None:
+        if probabilities is None:
+            raise InputError(f"{name}: has neither degrees nor probabilities; give degrees")
         degrees = pose_entry("", probabilities)["degrees"]
     if isinstance(degrees, bool) or degrees not in DEGREES:
         raise InputError(f"{name}: degrees are {degrees!r}; give 0, 90, 180 or 270")

@@ -37,7 +37,7 @@ def build_pose_finder(cfg: Any) -> Canonicalizer:
         InputError: as :func:`build_canonicalizer`, and for one that looks for no pose.
     """
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
-    built = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
+    built: Canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
     if not built.finds_poses:
         raise InputError(
             f"MODEL.CANONICALIZER.NAME is {cfg.MODEL.CANONICALIZER.NAME!r}, which looks for no "

@@ -72,8 +72,7 @@ class TaughtLoader:
             said = self._ask([example["image"] for example in batch])
             yield [{**example, TEACHER: row} for example, row in zip(batch, said, strict=True)]
 
-    @torch.no_grad()
     def _ask(self, images: list[torch.Tensor]) -> torch.Tensor:
         # In single precision: batches are drawn inside of the training step's autocast.
-        with torch.autocast(images[0].device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(images[0].device.type, enabled=False):
             return self.teacher(images).probabilities.float()
