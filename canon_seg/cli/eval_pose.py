@@ -23,6 +23,7 @@ from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
+from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.evaluation.stress import KINDS
@@ -32,7 +33,6 @@ from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import build_pose_finder
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"

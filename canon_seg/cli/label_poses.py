@@ -16,11 +16,11 @@ from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
 from canon_seg.evaluation.intervals import wilson
+from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.poses import find_poses
 from canon_seg.images.folders import list_photos
 from canon_seg.images.pose_files import DEGREES, pose_entry, read_poses
 from canon_seg.io.files import check_output_dir, write_json
-from canon_seg.networks.build import build_pose_finder
 
 CONFIG_FILE = "configs/sam_c4.yaml"
 SURE = (0.5, 0.9, 0.99)

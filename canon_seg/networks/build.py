@@ -27,25 +27,6 @@ def build_canonicalizer(cfg: Any) -> Canonicalizer:
     return built
 
 
-def build_pose_finder(cfg: Any) -> Canonicalizer:
-    """Build the canonicalizer of a config to find poses alone: on its device, in eval mode.
-
-    Args:
-        cfg: config; its TRAINABLE is switched off.
-
-    Raises:
-        InputError: as :func:`build_canonicalizer`, and for one that looks for no pose.
-    """
-    cfg.MODEL.CANONICALIZER.TRAINABLE = False
-    built: Canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
-    if not built.finds_poses:
-        raise InputError(
-            f"MODEL.CANONICALIZER.NAME is {cfg.MODEL.CANONICALIZER.NAME!r}, which looks for no "
-            "pose; set GroupCanonicalizer"
-        )
-    return built
-
-
 def canonicalizer_class(cfg: Any) -> Any:
     """Return the registered class that ``MODEL.CANONICALIZER.NAME`` names.
 
