@@ -8,6 +8,7 @@ import torch
 from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from canon_seg.errors import InputError
 from canon_seg.sam.models import pack
@@ -21,8 +22,8 @@ class BackboneEncoder(nn.Module):
 
     The interface of segment_anything's `ImageEncoderViT`: ``img_size``, and a call from
     (B, 3, S, S) normalised images to (B, 4 embed_dim, S / 8, S / 8). Attention over the whole
-    picture at stride 32, then a top-down path as in Lin et al. 2017. Batch statistics stay those of
-    the pretraining, since batches are small here.
+    picture at stride 32, then a top-down path as in Lin et al. 2017. The batch normalisation of the
+    pretraining is folded into its convolutions: batches are too small here for other statistics.
 
     Args:
         image_size: side S of the square input in pixels, a multiple of 32.
@@ -37,13 +38,16 @@ class BackboneEncoder(nn.Module):
     STRIDE = 8
     WIDTH = 96  # channels of the top-down path
     HEAD_DIM = 32
+    DETAIL_SCALE = 12.0  # what the pretrained features of the first two stages are as large as
 
     def __init__(
         self, image_size: int, backbone: str, embed_dim: int, freeze_stages: int = 0
     ) -> None:
         super().__init__()
         self.img_size = image_size
+        self.backbone = backbone
         self.body, channels = _body(backbone)
+        fold_batch_norms(self.body)
         self.last_stages = _last_stages(self.body.blocks)
         width = channels[-1]
         self.context = nn.TransformerEncoderLayer(
@@ -74,12 +78,6 @@ class BackboneEncoder(nn.Module):
             for part in (self.body.conv_stem, self.body.bn1, *self.body.blocks[:freeze_stages]):
                 part.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "BackboneEncoder":
-        """Set the mode as nn.Module does; the backbone's batch statistics are never changed."""
-        super().train(mode)
-        self.body.eval()
-        return self
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the packed embedding of (B, 3, S, S) normalised images."""
         x = images.contiguous(memory_format=torch.channels_last)
@@ -102,7 +100,8 @@ class BackboneEncoder(nn.Module):
                 level = level + F.interpolate(self.mixing(merged), scale_factor=2, mode="nearest")
             merged = level
         assert merged is not None
-        return pack(self.neck(merged), self.middle(fine), self.fine(finest)).contiguous()
+        details = self.middle(fine / self.DETAIL_SCALE), self.fine(finest / self.DETAIL_SCALE)
+        return pack(self.neck(merged), *details).contiguous()
 
     def load_pretrained(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """Take over what a pretrained backbone's weights hold of the stages that are used.
@@ -114,14 +113,17 @@ class BackboneEncoder(nn.Module):
         Raises:
             InputError: if they are another backbone's.
         """
-        own = self.body.state_dict()
+        body, _ = _body(self.backbone)
+        own = body.state_dict()
         wrong = [n for n, v in own.items() if n not in state or state[n].shape != v.shape]
         if wrong:
             raise InputError(
                 f"{source} ({KEY}.PRETRAINED) holds weights of another backbone than "
                 f"{KEY}.BACKBONE (see {wrong[0]}); give those that belong to it"
             )
-        self.body.load_state_dict({name: state[name] for name in own})
+        body.load_state_dict({name: state[name] for name in own})
+        fold_batch_norms(body)
+        self.body.load_state_dict(body.state_dict())
 
 
 def _body(backbone: str) -> tuple[nn.Module, list[int]]:
@@ -145,6 +147,32 @@ def _body(backbone: str) -> tuple[nn.Module, list[int]]:
     channels = [_width(body.blocks[stage]) for stage in _last_stages(body.blocks)]
     assert len(channels) == len(STRIDES), info
     return body.to(memory_format=torch.channels_last), channels
+
+
+def fold_batch_norms(body: nn.Module) -> None:
+    """Put what batch normalisation does in eval mode into the convolutions before it, in place.
+
+    Args:
+        body: with timm's layers, whose normalisation holds the activation that follows.
+    """
+    convolution: nn.Conv2d | None = None
+    for module in [module for module in body.modules() if not isinstance(module, nn.Identity)]:
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                convolution = layer
+            elif isinstance(layer, nn.BatchNorm2d):
+                assert convolution is not None
+                weight, bias = fuse_conv_bn_weights(
+                    convolution.weight,
+                    convolution.bias,
+                    layer.running_mean,
+                    layer.running_var,
+                    layer.eps,
+                    layer.weight,
+                    layer.bias,
+                )
+                convolution.weight, convolution.bias = weight, bias
+                setattr(module, name, layer.act)
 
 
 def _first_stage_at(whole: Any, stride: int) -> int:

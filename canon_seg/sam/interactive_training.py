@@ -6,6 +6,7 @@ Training with Mask Guidance for Interactive Segmentation" (ICIP 2022), which sav
 time.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ DEEPEST_FRACTION = 0.5  # of the clicks lie deepest in the region, the others an
 CLICK_STRIDE = 2  # pixels of the square, of the grid that clicks are found on
 # Of the proposals other than the best one, so that none of them is never trained.
 OTHERS_WEIGHT = 0.05
+OTHERS_FRACTION = 0.4
 PROPOSAL_WEIGHT, MASK_WEIGHT, IOU_WEIGHT = 1.0, 1.0, 1.0
 
 
@@ -116,11 +118,12 @@ def _click_losses(step: _Step) -> dict[str, torch.Tensor]:
     coarse = F.adaptive_avg_pool2d(batch.targets, proposals.shape[-2:])
     pixel, dice = losses_of_each(proposals.float(), coarse)
     proposal_loss, best = _best_of_three(pixel, dice)
-    # The best one is decoded anew, and another one, for whose quality alone is learned.
+    # The best one is decoded anew. Of some prompts another one too, whose quality alone is learned.
     count = len(batch)
     everyone = torch.arange(count, device=batch.images.device)
-    other = (best + torch.as_tensor(step.rng.integers(1, MASKS, count)).to(best)) % MASKS
-    rows = torch.cat([everyone, everyone])
+    some = everyone[: math.ceil(OTHERS_FRACTION * count)]
+    other = (best[some] + torch.as_tensor(step.rng.integers(1, MASKS, len(some))).to(best)) % MASKS
+    rows = torch.cat([everyone, some])
     chosen = torch.cat([best, other])
     found = decoder.refine(
         step.embeddings,

@@ -8,7 +8,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 from torch.nn import functional as F
 
-from canon_seg.sam.backbone_encoder import BackboneEncoder, Separable
+from canon_seg.sam.backbone_encoder import BackboneEncoder
 from canon_seg.sam.geometry import (
     Geometry,
     GeometryPromptEncoder,
@@ -193,7 +193,7 @@ class ProposingStage(nn.Module):
     """Propose masks over the whole picture: the cells are those of stride 16, masks of stride 8."""
 
     REACHES = (10.0, 32.0, 96.0)  # pixels
-    DILATIONS = (1, 2, 4)
+    DILATIONS = (1, 3)
     KEYS = 32
 
     def __init__(self, dim: int, image_size: int) -> None:
@@ -207,8 +207,8 @@ class ProposingStage(nn.Module):
         self.transformer = TwoWayTransformer(
             depth=2, embedding_dim=dim, mlp_dim=2 * dim, num_heads=4
         )
-        self.mixing = nn.Sequential(*(Separable(dim, 5, d) for d in self.DILATIONS))
-        self.last_mixing = nn.Sequential(*(Separable(dim, 5, d) for d in self.DILATIONS[:2]))
+        self.mixing = mixing(dim, self.DILATIONS[:2])
+        self.last_mixing = mixing(dim, self.DILATIONS)
         quarter = dim // 4
         self.detail = nn.Conv2d(dim, quarter, 1)
         self.upscaling = nn.ConvTranspose2d(dim, quarter, 2, stride=2)
