@@ -298,7 +298,9 @@ def test_files_of_packages(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise AssertionError('is not to be run')")
     torch.save({"a": torch.ones(2)}, package / "file.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    assert read_pretrained("package://weights_for_tests/file.pth", f"{KEY}.PRETRAINED")["a"].shape == (2,)
+    assert read_pretrained("package://weights_for_tests/file.pth", f"{KEY}.PRETRAINED")[
+        "a"
+    ].shape == (2,)
     with pytest.raises(InputError, match=f"{KEY}.PRETRAINED: there is no file"):
         read_pretrained("package://weights_for_tests/other.pth", f"{KEY}.PRETRAINED")
     for name in ("no_such_package", "..", ""):

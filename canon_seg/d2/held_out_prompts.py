@@ -1,6 +1,8 @@
 """Measure a SAM in training by prompts on the objects of held-out images."""
 
 import numpy as np
+from pycocotools.mask import decode
+from segment_anything import SamPredictor
 
 from canon_seg.coco.masks import annotation_to_rle
 from canon_seg.d2.catalog import load_examples
@@ -8,7 +10,6 @@ from canon_seg.images.reading import read_image
 from canon_seg.sam.interaction import mean_qualities, measure_prompts
 
 from detectron2.structures import BoxMode
-from pycocotools.mask import decode
 
 CLICKS = (1, 5)
 MAX_IMAGES = 10  # spread over each set: a training is not to wait for long
@@ -62,4 +63,6 @@ def _measure(sam, example):
             )
     if not masks:
         return {}
-    return measure_prompts(sam, image, masks, np.array(boxes, np.float32), CLICKS)
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    return measure_prompts(predictor, masks, np.array(boxes, np.float32), CLICKS)

@@ -171,7 +171,7 @@ def fold_batch_norms(body: nn.Module) -> None:
                     layer.weight,
                     layer.bias,
                 )
-                convolution.weight, convolution.bias = weight, bias
+                convolution.weight, convolution.bias = weight, nn.Parameter(bias.detach())
                 setattr(module, name, layer.act)
 
 

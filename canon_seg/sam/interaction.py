@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything import SamPredictor
-from segment_anything.modeling import Sam
 
 from canon_seg.sam.clicks import Mask, next_click
 
@@ -31,20 +30,18 @@ class MaskQuality:
 
 
 def measure_prompts(
-    sam: Sam,
-    image: npt.NDArray[np.uint8],
+    predictor: SamPredictor,
     masks: Sequence[Mask],
     boxes: npt.NDArray[np.float32],
     clicks: Sequence[int] = CLICKS,
 ) -> dict[str, list[MaskQuality]]:
-    """Prompt a `Sam` for objects of one image, and compare its masks with them.
+    """Prompt for objects of one image, and compare the masks with them.
 
     The first click lies deepest in the object, each next one deepest in the larger error of the
     best-scored mask before, which SAM is given along with all clicks so far.
 
     Args:
-        sam: the `Sam`, in eval mode.
-        image: (H, W, 3) RGB.
+        predictor: of segment_anything, or one that stands for it; its image is set.
         masks: (H, W) bool of each object, not empty.
         boxes: (N, 4) XYXY of the objects in pixels.
         clicks: numbers of clicks after which the masks are measured.
@@ -53,8 +50,6 @@ def measure_prompts(
         dict from ``clicks_1``, ..., ``box`` and ``box_click`` (the box, then a click that corrects
         the mask) to one :class:`MaskQuality` for each object, in order.
     """
-    predictor = SamPredictor(sam)
-    predictor.set_image(image)
     found: dict[str, list[MaskQuality]] = {f"clicks_{count}": [] for count in clicks}
     found |= {"box": [], "box_click": []}
     for start in range(0, len(masks), PER_BATCH):
@@ -96,23 +91,27 @@ class _Dialogue:
     def predict(self) -> None:
         """Predict the masks of all prompts so far."""
         size, transform = self.predictor.original_size, self.predictor.transform
+        device = self.predictor.device
         coords = labels = boxes = None
         if self.clicks[0]:
             array = np.array(self.clicks)
-            coords = torch.as_tensor(
-                transform.apply_coords(array[..., :2].astype(np.float64), size), dtype=torch.float
-            )
-            labels = torch.as_tensor(array[..., 2])
+            coords = transform.apply_coords(array[..., :2].astype(np.float64), size)
+            coords = torch.as_tensor(coords, dtype=torch.float, device=device)
+            labels = torch.as_tensor(array[..., 2], device=device)
         if self.boxes is not None:
-            boxes = torch.as_tensor(transform.apply_boxes(self.boxes, size), dtype=torch.float)
+            boxes = transform.apply_boxes(self.boxes, size)
+            boxes = torch.as_tensor(boxes, dtype=torch.float, device=device)
         masks, scores, low = self.predictor.predict_torch(coords, labels, boxes, self.logits)
-        everyone, chosen = torch.arange(len(masks)), scores.argmax(dim=1)
+        chosen = scores.argmax(dim=1)
+        everyone = torch.arange(len(masks), device=chosen.device)
         self.logits = low[everyone, chosen][:, None]
         self.found = list(masks[everyone, chosen].cpu().numpy())
         self.quality = []
-        for number, (three, wanted) in enumerate(zip(masks.cpu().numpy(), self.wanted, strict=True)):
+        for best, three, wanted in zip(
+            chosen.tolist(), masks.cpu().numpy(), self.wanted, strict=True
+        ):
             ious = [mask_iou(mask, wanted) for mask in three]
-            self.quality.append(MaskQuality(ious[int(chosen[number])], max(ious)))
+            self.quality.append(MaskQuality(ious[best], max(ious)))
 
 
 def mask_iou(found: Mask, wanted: Mask) -> float:

@@ -112,9 +112,7 @@ class TwoStageDecoder(nn.Module):
         if len(image_embeddings) != 1:
             raise ValueError(f"one image embedding at a time, not {len(image_embeddings)}")
         # An embedding may have been made or kept in lower precision, as with segment_anything's.
-        embedding = image_embeddings.to(
-            torch.promote_types(image_embeddings.dtype, image_pe.dtype)
-        )
+        embedding = image_embeddings.to(torch.promote_types(image_embeddings.dtype, image_pe.dtype))
         images = torch.zeros(len(sparse_prompt_embeddings), dtype=torch.int64)
         chosen = range(1, MASKS) if multimask_output else range(1)
         found = self.decode(
@@ -290,9 +288,7 @@ class RefiningStage(nn.Module):
             nn.Linear(2 * dim + self.MEASURES, dim), nn.ReLU(), nn.Linear(dim, 1)
         )
 
-    def forward(
-        self, embeddings, images, pe, sparse, geometry: Geometry, boxes, proposals=None
-    ):
+    def forward(self, embeddings, images, pe, sparse, geometry: Geometry, boxes, proposals=None):
         """Decode four masks in the window around each box.
 
         Args:
@@ -407,5 +403,3 @@ def _masks(filters, queries, pixels):
 
 def _filter_mlp(dim, channels):
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, channels))
-
-
