@@ -10,6 +10,7 @@ from canon_seg.errors import InputError
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.io.imagenet import from_efficientnet_lite, read_pretrained
 from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
 from canon_seg.networks.backbone_scorer import (
     BackboneScorer,

@@ -4,9 +4,9 @@ r"""Evaluate a SAM as people prompt it: mean IoU by boxes and by 1, 3, 5, 10 cli
         --annotations instances.json --images DIR --output DIR [KEY VALUE ...]
 
 Each object of the data set that is not small is clicked on where it is deepest, then where the mask
-is most wrong. Vanilla is the SAM alone, upright and as a mean over the four turns; canonical the SAM
-behind the canonicalizer of the config, whose masks turn along. Writes prompts.json, and a plot of
-the IoU against the clicks to prompts.png.
+is most wrong. Vanilla is the SAM alone, upright and as a mean over the four turns; canonical the
+SAM behind the canonicalizer of the config, whose masks turn along. Writes prompts.json, and a plot
+of the IoU against the clicks to prompts.png.
 """
 
 import argparse

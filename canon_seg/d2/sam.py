@@ -209,8 +209,8 @@ class SamSegmenter(nn.Module):
 def _draw(instances, count, large):
     """Draw up to ``count`` instances, those larger than a part of the image's side more rarely.
 
-    The larger they are above ``large``, 0 to 1, the more rarely they are drawn, since photographs hold more
-    small objects than the regions that people draw.
+    The larger they are above ``large``, 0 to 1, the more rarely they are drawn, since photographs
+    hold more small objects than the regions that people draw.
     """
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)

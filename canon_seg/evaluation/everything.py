@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,16 +11,16 @@ import numpy.typing as npt
 from tabulate import tabulate
 from tqdm import tqdm
 
-from canon_seg.core.group import C4
 from canon_seg.evaluation.prompts import MIN_AREA, object_masks, objects_by_image
 from canon_seg.images.arrays import contiguous, turn_image, turn_maps
 from canon_seg.images.reading import read_image
 
-Image = npt.NDArray[np.uint8]
-Masks = npt.NDArray[np.bool_]
+Image: TypeAlias = npt.NDArray[np.uint8]
+Masks: TypeAlias = npt.NDArray[np.bool_]
 
 FOUND_IOU, SAME_IOU = 0.5, 0.9
 JPEG_QUALITY = 95
+QUARTER = 1  # turns counterclockwise, of the image that is segmented again turned
 
 
 def iou_matrix(first: Masks, second: Masks) -> npt.NDArray[np.float64]:
@@ -53,8 +53,8 @@ def share_found(wanted: Masks, found: Masks, iou: float) -> tuple[int, int]:
 def through_jpeg(image: Image) -> Image:
     """Return an (H, W, 3) RGB image after it was saved as JPEG at quality 95."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    decoded: Image = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(decoded)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(np.asarray(decoded, np.uint8)[..., ::-1])
 
 
 def measure_everything(
@@ -87,7 +87,6 @@ def measure_everything(
         mode: dict.fromkeys(("hit", "wanted", "masks", "kept", "turned", "seconds"), 0.0)
         for mode in finders
     }
-    quarter = C4.elements[1]
     with tqdm(total=3 * len(finders) * len(entries), unit="image", disable=not progress) as bar:
         for entry in entries:
             image = read_image(Path(images_dir) / entry["file_name"], "RGB")
@@ -104,8 +103,8 @@ def measure_everything(
                 count["masks"] += len(masks)
                 count["kept"] += share_found(masks, find(through_jpeg(image)), SAME_IOU)[0]
                 bar.update()
-                turned = through_jpeg(contiguous(turn_image(image, quarter)))
-                expected = contiguous(turn_maps(masks, quarter))
+                turned = through_jpeg(contiguous(turn_image(image, QUARTER)))
+                expected = contiguous(turn_maps(masks, QUARTER))
                 count["turned"] += share_found(expected, find(turned), SAME_IOU)[0]
                 bar.update()
     return {

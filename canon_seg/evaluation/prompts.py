@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from canon_seg.coco.masks import annotation_to_rle
-from canon_seg.core.group import C4
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous, turn_image, turn_maps
 from canon_seg.images.reading import read_image
@@ -33,7 +32,8 @@ _STYLES = {
     "canonical": ("#0072B2", "o"),
 }
 
-Qualities = dict[str, list[MaskQuality]]
+TURNS = range(4)  # quarter turns counterclockwise
+Qualities: TypeAlias = dict[str, list[MaskQuality]]
 
 
 def objects_by_image(dataset: Mapping[str, Any], min_area: int) -> dict[int, list[dict[str, Any]]]:
@@ -101,7 +101,7 @@ def measure_dataset(
     objects = objects_by_image(dataset, min_area)
     entries = [entry for entry in dataset["images"] if entry["id"] in objects]
     by_mode: dict[str, list[Qualities]] = {mode: [] for mode in predictors}
-    by_angle: dict[str, list[Qualities]] = {f"{turn.degrees:.0f}": [] for turn in C4.elements}
+    by_angle: dict[str, list[Qualities]] = {str(90 * turn): [] for turn in TURNS}
     runs = len(predictors) + ("vanilla" in predictors) * (len(by_angle) - 1)
     with tqdm(total=runs * len(entries), unit="image", disable=not progress) as bar:
         for entry in entries:
@@ -112,13 +112,13 @@ def measure_dataset(
                 bar.update(runs)
                 continue
             for mode, make in predictors.items():
-                for turn in C4.elements if mode == "vanilla" else C4.elements[:1]:
+                for turn in TURNS if mode == "vanilla" else TURNS[:1]:
                     turned = contiguous(turn_image(image, turn)), contiguous(turn_maps(masks, turn))
                     qualities = _measure(make(), *turned, clicks)
-                    if turn == C4.elements[0]:
+                    if turn == 0:
                         by_mode[mode].append(qualities)
                     if mode == "vanilla":
-                        by_angle[f"{turn.degrees:.0f}"].append(qualities)
+                        by_angle[str(90 * turn)].append(qualities)
                     bar.update()
     modes = {mode: mean_qualities(parts) for mode, parts in by_mode.items()}
     result: dict[str, Any] = {"num_objects": _count(by_mode), "modes": modes}

@@ -60,10 +60,10 @@ class BackboneEncoder(nn.Module):
             norm_first=True,
         )
         self.laterals = nn.ModuleList(nn.Conv2d(count, self.WIDTH, 1) for count in channels[2:])
-        self.mixing = Separable(self.WIDTH, 5)
+        self.mixing = _Separable(self.WIDTH, 5)
         self.neck = nn.Sequential(
             LayerNorm2d(self.WIDTH),
-            Separable(self.WIDTH, 3),
+            _Separable(self.WIDTH, 3),
             nn.Conv2d(self.WIDTH, embed_dim, 1),
         )
         self.middle = nn.Conv2d(channels[1], embed_dim // 4, 1)
@@ -93,13 +93,9 @@ class BackboneEncoder(nn.Module):
         # Of inputs that are not contiguous torch.compile expects other strides than torch gives.
         cells = self.context(coarse[-1].flatten(2).transpose(1, 2).contiguous())
         coarse[-1] = cells.transpose(1, 2).unflatten(2, coarse[-1].shape[-2:])
-        merged: torch.Tensor | None = None
-        for lateral, feature in zip(reversed(self.laterals), reversed(coarse), strict=True):
-            level = lateral(feature)
-            if merged is not None:
-                level = level + F.interpolate(self.mixing(merged), scale_factor=2, mode="nearest")
-            merged = level
-        assert merged is not None
+        *levels, merged = [layer(maps) for layer, maps in zip(self.laterals, coarse, strict=True)]
+        for level in reversed(levels):
+            merged = level + F.interpolate(self.mixing(merged), scale_factor=2, mode="nearest")
         details = self.middle(fine / self.DETAIL_SCALE), self.fine(finest / self.DETAIL_SCALE)
         return pack(self.neck(merged), *details).contiguous()
 
@@ -126,7 +122,15 @@ class BackboneEncoder(nn.Module):
         self.body.load_state_dict(body.state_dict())
 
 
-def _body(backbone: str) -> tuple[nn.Module, list[int]]:
+class _Body(nn.Module):
+    """Hold the stem and the stages, under timm's names."""
+
+    conv_stem: Any
+    bn1: Any
+    blocks: Any
+
+
+def _body(backbone: str) -> tuple[_Body, list[int]]:
     """Return (stem and stages up to the first of stride 32, channels at each of the strides)."""
     if not timm.is_model(backbone):
         raise InputError(
@@ -136,16 +140,19 @@ def _body(backbone: str) -> tuple[nn.Module, list[int]]:
     whole: Any = timm.create_model(backbone, pretrained=False)
     if not all(hasattr(whole, part) for part in ("conv_stem", "bn1", "blocks")):
         raise InputError(
-            f"{KEY}.BACKBONE is {backbone!r}, which is no EfficientNet; give one of timm's, such as "
-            "tf_efficientnet_lite0"
+            f"{KEY}.BACKBONE is {backbone!r}, which is no EfficientNet; give one of timm's, such "
+            "as tf_efficientnet_lite0"
         )
-    info = whole.feature_info
-    body = nn.Module()
+    body = _Body()
     body.conv_stem, body.bn1 = whole.conv_stem, whole.bn1
     # The last stage repeats what ImageNet's classes need; its parameters are a fifth of all.
     body.blocks = whole.blocks[: _first_stage_at(whole, STRIDES[-1]) + 1]
     channels = [_width(body.blocks[stage]) for stage in _last_stages(body.blocks)]
-    assert len(channels) == len(STRIDES), info
+    if len(channels) != len(STRIDES):
+        raise InputError(
+            f"{KEY}.BACKBONE is {backbone!r}, whose stages do not have the strides "
+            f"{', '.join(map(str, STRIDES))}"
+        )
     return body.to(memory_format=torch.channels_last), channels
 
 
@@ -161,12 +168,15 @@ def fold_batch_norms(body: nn.Module) -> None:
             if isinstance(layer, nn.Conv2d):
                 convolution = layer
             elif isinstance(layer, nn.BatchNorm2d):
-                assert convolution is not None
+                if convolution is None:
+                    raise ValueError("batch normalisation without a convolution before it")
+                mean: Any = layer.running_mean
+                variance: Any = layer.running_var
                 weight, bias = fuse_conv_bn_weights(
                     convolution.weight,
                     convolution.bias,
-                    layer.running_mean,
-                    layer.running_var,
+                    mean,
+                    variance,
                     layer.eps,
                     layer.weight,
                     layer.bias,
@@ -202,7 +212,7 @@ def _width(stage: Any) -> int:
     return int((block.conv_pwl if hasattr(block, "conv_pwl") else block.conv_pw).out_channels)
 
 
-class Separable(nn.Module):
+class _Separable(nn.Module):
     """Mix cells by a residual block: one convolution per channel, then one per cell."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int = 1) -> None:
@@ -213,8 +223,8 @@ class Separable(nn.Module):
         )
         self.conv1 = nn.Conv2d(channels, 2 * channels, 1)
         self.conv2 = nn.Conv2d(2 * channels, channels, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.conv2(F.gelu(self.conv1(self.depthwise(x))))

@@ -1,10 +1,12 @@
 """Click as a user would who wants an object: in it first, then where the mask is most wrong."""
 
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 def depths(mask: Mask) -> npt.NDArray[np.float32]:
@@ -17,10 +19,8 @@ def depths(mask: Mask) -> npt.NDArray[np.float32]:
         (H, W) distances in pixels, 0 outside of the mask.
     """
     padded = np.pad(mask.astype(np.uint8), 1)
-    found: npt.NDArray[np.float32] = cv2.distanceTransform(
-        padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    return found[1:-1, 1:-1]
+    found = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(found[1:-1, 1:-1], np.float32)
 
 
 def deepest_point(mask: Mask) -> tuple[int, int] | None:

@@ -423,6 +423,7 @@ class Comparison(nn.Module):
         self.mlp = pixelwise_mlp(self.RASTER**2, max(channels, 2 * key_channels), channels)
 
     def forward(self, maps):
+        """Say of (N, C, h, w) maps what each cell is like: the same shape, to be added."""
         keys = F.normalize(self.key(maps).float(), dim=1)
         means = F.adaptive_avg_pool2d(keys, self.RASTER).flatten(2)
         likeness = self.SCALE * torch.einsum("nchw,ncp->nphw", keys, means)
@@ -447,10 +448,12 @@ class _Mixing(nn.Module):
 
 
 def mixing(channels, dilations):
+    """Build residual blocks of convolutions with the given dilations."""
     return nn.Sequential(*(_Mixing(channels, dilation) for dilation in dilations))
 
 
 def pixelwise_mlp(before, hidden, after):
+    """Build two layers that see one cell at a time, from and to that many channels."""
     return nn.Sequential(nn.Conv2d(before, hidden, 1), nn.GELU(), nn.Conv2d(hidden, after, 1))
 
 

@@ -309,23 +309,19 @@ class RefiningStage(nn.Module):
         middle = middle + self.middle_comparison(middle)
 
         given = coarse.new_tensor(float(proposals is None))
-        masks = [geometry.masks] if proposals is None else [proposals[:, None], geometry.masks]
-        masks = torch.cat(
-            [through_windows(m, windows, 4 * cells, side).sigmoid() - 0.5 for m in masks], dim=1
-        )
-        if proposals is None:
-            masks = F.pad(masks, (0, 0, 0, 0, 1, 0))
         has_mask = geometry.has_mask[:, None, None, None]
-        masks = torch.cat([masks[:, :1], masks[:, 1:] * has_mask], dim=1)
+        before = has_mask * self._inside(geometry.masks, windows)
+        nothing = torch.zeros_like(before)
+        proposed = nothing if proposals is None else self._inside(proposals[:, None], windows)
+        masks = torch.cat([proposed, before], dim=1)
         smaller = [F.avg_pool2d(masks, factor) for factor in (4, 2)]
-        smaller.append(masks)
 
         keys = F.normalize(self.key(coarse).float(), dim=1)
         clicks = through_windows(geometry.clicks, windows, cells, side)
         size = (windows[:, 2:] - windows[:, :2]).mean(dim=1, keepdim=True) / cells
         near = click_features(clicks, size * size.new_tensor(self.REACHES))
         step, inside = 1 + len(self.REACHES), smaller[0][:, :1] + 0.5
-        proposed = 1 - given
+        own = 1 - given
 
         def constant(values):
             return values.expand(len(windows), -1)[..., None, None].expand(-1, -1, cells, cells)
@@ -336,17 +332,17 @@ class RefiningStage(nn.Module):
             constant(given[None, None]),
             near,
             smaller[0],
-            constant(torch.stack([proposed.expand(len(windows)), geometry.has_mask], dim=1)),
+            constant(torch.stack([own.expand(len(windows)), geometry.has_mask], dim=1)),
             likeness(keys, near[:, [0]]),
             likeness(keys, near[:, [step]]),
-            proposed * likeness(keys, inside),
-            proposed * likeness(keys, 1 - inside),
+            own * likeness(keys, inside),
+            own * likeness(keys, 1 - inside),
         ]
         pixels = coarse + self.coarse_prompt(torch.cat(described, dim=1).to(coarse))
         details = []
         for maps, layer, factor, mask in (
             (middle, self.middle_prompt, 2, smaller[1]),
-            (fine, self.fine_prompt, 4, smaller[2]),
+            (fine, self.fine_prompt, 4, masks),
         ):
             box = given * box_features(boxes, windows, factor * cells)
             details.append(maps + layer(torch.cat([box, mask], dim=1).to(maps)))
@@ -361,6 +357,11 @@ class RefiningStage(nn.Module):
         pixels = self.fine_mixing(F.relu(self.to_fine(pixels) + details[1]))
         logits = _masks(self.filters, queries, pixels)
         return logits, self._predict_ious(logits, queries, masks)
+
+    def _inside(self, logits, windows):
+        """Return how much of masks (N, 1, h, w) each cell of the windows is in, -0.5 to 0.5."""
+        seen = through_windows(logits, windows, 4 * self.CELLS, self.image_size)
+        return seen.sigmoid() - 0.5
 
     def _predict_ious(self, logits, queries, masks):
         """Predict (N, 4) IoU from the tokens, and from how sure the masks are of themselves."""
