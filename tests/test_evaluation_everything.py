@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from conftest import tiny_sam_options
 from toy_coco import write_toy_coco
 
 from canon_seg.cli import eval_everything
@@ -101,9 +102,8 @@ def test_command(toy, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="--points-per-side is -1"):
         run(monkeypatch, *given, "--points-per-side", -1)
     options = [
-        *["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", "", "MODEL.SAM.TINY.IMAGE_SIZE", 64],
-        *["MODEL.SAM.TINY.CHANNELS", [8, 8, 16, 64], "MODEL.SAM.TINY.BLOCKS", [1, 1, 1, 1]],
-        *["MODEL.SAM.TINY.EMBED_DIM", 32],
+        *["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""],
+        *tiny_sam_options(),
     ]
     run(monkeypatch, *given, "--limit", 1, "--points-per-side", 2, "--max-masks", 5, *options)
     report = json.loads((tmp_path / "out" / "everything.json").read_text())

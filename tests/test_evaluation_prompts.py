@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_sam_options
 from segment_anything.utils.transforms import ResizeLongestSide
 from tiny_models import random_canonicalizer, tiny_segmenter
 from toy_coco import write_toy_coco
@@ -127,9 +128,8 @@ def test_nothing_to_measure_is_said(toy):
 
 
 OPTIONS = [
-    *["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", "", "MODEL.SAM.TINY.IMAGE_SIZE", 64],
-    *["MODEL.SAM.TINY.CHANNELS", [8, 8, 16, 64], "MODEL.SAM.TINY.BLOCKS", [1, 1, 1, 1]],
-    *["MODEL.SAM.TINY.EMBED_DIM", 32],
+    *["MODEL.DEVICE", "cpu", "MODEL.SEGMENTER.WEIGHTS", ""],
+    *tiny_sam_options(),
 ]
 
 
