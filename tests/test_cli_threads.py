@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS = [
     "app",
     "demo",
+    "eval_everything",
     "eval_pose",
+    "eval_prompts",
     "eval_rotated",
     "install_detectron2",
     "label_poses",

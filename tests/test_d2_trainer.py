@@ -23,7 +23,13 @@ from canon_seg.core.group import C4, D
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
-from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged, taught_loader
+from canon_seg.d2.trainer import (
+    AverageWeights,
+    Trainer,
+    build_averaged,
+    slow_down_pretrained,
+    taught_loader,
+)
 from canon_seg.errors import InputError
 from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
@@ -403,6 +409,44 @@ def test_training_sam_alone(tmp_path, toy):
     state = torch.load(tmp_path / "segmenter.pth", weights_only=True)
     assert state.keys() == trainer.model.sam.state_dict().keys()
     assert trainer.model.training  # testing gave the mode back
+
+
+@pytest.mark.parametrize("backbone", ["", "tf_efficientnet_lite0"])
+def test_sam_is_measured_by_prompts(tmp_path, toy, backbone):
+    cfg = config(
+        tmp_path,
+        *["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.TINY.BACKBONE", backbone],
+        *["DATASETS.TRAIN", f"('{toy}',)", "DATASETS.TEST_PROMPTS", f"('{toy}',)"],
+        *["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.EMA_DECAY", "0.9"],
+    )
+    trainer = Trainer(cfg)
+    trainer.train()
+    logged = metrics(tmp_path)
+    names = [
+        f"{prompt}_{kind}"
+        for prompt in ("clicks_1", "clicks_5", "box", "box_click")
+        for kind in ("best_scored", "best")
+    ]
+    found = {name: logged[f"prompts/{name}"] for name in names}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["box_best"] >= found["box_best_scored"]
+    assert ("loss_proposals" in logged) == bool(backbone)
+    assert trainer.model.training  # measuring gave the mode back
+
+
+def test_pretrained_layers_are_slower():
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    model["body"].bias.requires_grad = False
+    groups = [
+        {"params": [model["head"].weight, model["body"].weight], "lr": 0.1, "weight_decay": 0.2},
+        {"params": [model["head"].bias], "lr": 0.3},
+    ]
+    assert slow_down_pretrained(groups, model, 1.0) is groups
+    head, body, bias = slow_down_pretrained(groups, model, 0.5)
+    assert head["params"][0] is model["head"].weight and head["lr"] == 0.1
+    assert body["params"][0] is model["body"].weight
+    assert body["lr"] == 0.05 and body["weight_decay"] == 0.2
+    assert bias["params"][0] is model["head"].bias and bias["lr"] == 0.3
 
 
 @needs_escnn
