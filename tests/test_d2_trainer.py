@@ -24,7 +24,13 @@ from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.loaders import find_photos
-from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged, taught_loader
+from canon_seg.d2.trainer import (
+    AverageWeights,
+    Trainer,
+    build_averaged,
+    slow_down_pretrained,
+    taught_loader,
+)
 from canon_seg.d2.training_images import check_training_images
 from canon_seg.errors import InputError
 from canon_seg.networks.backbone_weights import load_pose_network
@@ -258,6 +264,25 @@ def test_training_with_a_teacher(tmp_path, photos):
 
 
 @needs_escnn
+def test_held_out_photos_are_brought_upright_too(tmp_path, photos):
+    first = sorted(os.listdir(photos))[0]
+    poses = tmp_path / "poses.json"
+    poses.write_text(json.dumps([{"file": first, "degrees": 90}]))
+    trainer = Trainer(
+        config(
+            tmp_path,
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "DATASETS.POSES",
+            f"[['{poses}', '{photos}']]",
+        )
+    )
+    read = trainer._read(f"{photos}/{first}")
+    stored = torch.from_numpy(np.array(Image.open(f"{photos}/{first}"))).permute(2, 0, 1)
+    assert torch.equal(torch.rot90(read, 1, (1, 2)), stored)
+
+
+@needs_escnn
 def test_a_teacher_without_photographs_to_teach_on(tmp_path, toy, photos):
     teacher = ["MODEL.CANONICALIZER.TEACHER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"]
     toys = ["DATASETS.TRAIN", f"('{toy}',)"]
@@ -388,6 +413,44 @@ def test_training_sam_alone(tmp_path, toy):
     state = torch.load(tmp_path / "segmenter.pth", weights_only=True)
     assert state.keys() == trainer.model.sam.state_dict().keys()
     assert trainer.model.training  # testing gave the mode back
+
+
+@pytest.mark.parametrize("backbone", ["", "tf_efficientnet_lite0"])
+def test_sam_is_measured_by_prompts(tmp_path, toy, backbone):
+    cfg = config(
+        tmp_path,
+        *["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.TINY.BACKBONE", backbone],
+        *["DATASETS.TRAIN", f"('{toy}',)", "DATASETS.TEST_PROMPTS", f"('{toy}',)"],
+        *["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.EMA_DECAY", "0.9"],
+    )
+    trainer = Trainer(cfg)
+    trainer.train()
+    logged = metrics(tmp_path)
+    names = [
+        f"{prompt}_{kind}"
+        for prompt in ("clicks_1", "clicks_5", "box", "box_click")
+        for kind in ("best_scored", "best")
+    ]
+    found = {name: logged[f"prompts/{name}"] for name in names}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["box_best"] >= found["box_best_scored"]
+    assert ("loss_proposals" in logged) == bool(backbone)
+    assert trainer.model.training  # measuring gave the mode back
+
+
+def test_pretrained_layers_are_slower():
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    model["body"].bias.requires_grad = False
+    groups = [
+        {"params": [model["head"].weight, model["body"].weight], "lr": 0.1, "weight_decay": 0.2},
+        {"params": [model["head"].bias], "lr": 0.3},
+    ]
+    assert slow_down_pretrained(groups, model, 1.0) is groups
+    head, body, bias = slow_down_pretrained(groups, model, 0.5)
+    assert head["params"][0] is model["head"].weight and head["lr"] == 0.1
+    assert body["params"][0] is model["body"].weight
+    assert body["lr"] == 0.05 and body["weight_decay"] == 0.2
+    assert bias["params"][0] is model["head"].bias and bias["lr"] == 0.3
 
 
 @needs_escnn

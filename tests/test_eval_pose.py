@@ -109,6 +109,7 @@ def test_a_folder_of_photos(toy, evaluate):
     details = json.loads((toy / "new" / "details.json").read_text())
     assert [entry["file"] for entry in details] == ["a/1.PNG", "a/deep/2.webp", "b.jpg", "c.bmp"]
     poses = [int(np.argmax(entry["probabilities"])) for entry in details]
+    assert [entry["degrees"] for entry in details] == [90 * pose for pose in poses]
     assert result["confusion"][0] == np.bincount(poses, minlength=4).tolist()
     assert result["accuracy"] == poses.count(0) / 4
     assert f"found upright: {poses.count(0)} of 4" in said

@@ -27,9 +27,24 @@ def eval_pose():
     _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
 
 
+def eval_prompts():
+    """Run canon-seg-eval-prompts."""
+    _run("eval_prompts", "canon-seg-eval-prompts")
+
+
+def eval_everything():
+    """Run canon-seg-eval-everything."""
+    _run("eval_everything", "canon-seg-eval-everything")
+
+
 def install_detectron2():
     """Run canon-seg-install-detectron2."""
     _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)
+
+
+def label_poses():
+    """Run canon-seg-label-poses."""
+    _run("label_poses", "canon-seg-label-poses", needs_detectron2=False)
 
 
 def train_net():

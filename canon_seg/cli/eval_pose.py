@@ -24,15 +24,16 @@ from canon_seg.config.load import load_config
 from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.figures import save_figure
+from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.evaluation.stress import KINDS
 from canon_seg.images.folders import list_photos
+from canon_seg.images.pose_files import pose_entry
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -67,7 +68,7 @@ def parse_arguments():
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
     parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
     parser.add_argument(
-        "--details", metavar="FILE", help="another one, for the probabilities of each photograph"
+        "--details", metavar="FILE", help="another one, for what was found of each photograph"
     )
     parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
@@ -91,13 +92,7 @@ def main():
     reading = ReadingOptions.from_config(cfg)
     files = list_photos(args.images, "--images")[: args.limit]
     keys = cfg.MODEL.CANONICALIZER
-    keys.TRAINABLE = False
-    canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
-    if not canonicalizer.finds_poses:
-        raise InputError(
-            f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}, which looks for no pose; set "
-            "GroupCanonicalizer"
-        )
+    canonicalizer = build_pose_finder(cfg)
     with of_key("MODEL.CANONICALIZER."):
         prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
     probabilities, agreeing = find_poses(
@@ -136,7 +131,7 @@ def main():
         write_json(
             details,
             [
-                {"file": name, "probabilities": row.tolist()}
+                pose_entry(name, row.tolist())
                 for name, row in zip(names, probabilities, strict=True)
             ],
         )

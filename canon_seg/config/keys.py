@@ -134,6 +134,14 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.TINY = CN()
     # Side of the square input in pixels.
     cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
+    # Its image encoder: an EfficientNet by its name in timm, with a decoder of two stages; "" for
+    # the residual network of CHANNELS and BLOCKS.
+    cfg.MODEL.SAM.TINY.BACKBONE = ""
+    # The backbone's weights from ImageNet, to train from: a file, or package://NAME/PATH for a file
+    # of an installed Python package; "" starts from random weights.
+    cfg.MODEL.SAM.TINY.PRETRAINED = ""
+    # Its first stages that keep these weights: most of the time of training goes into them.
+    cfg.MODEL.SAM.TINY.FREEZE_STAGES = 0
     # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an
     # even number of attention heads, which torch has fast code for.
     cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
@@ -147,8 +155,16 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.COCO = []
     # Sets (of DATASETS.COCO) whose objects are pasted into the images that SAM is trained on.
     cfg.DATASETS.PASTE = ()
+    # Sets (of DATASETS.COCO) on whose objects a SAM is measured by boxes and clicks in training.
+    cfg.DATASETS.TEST_PROMPTS = ()
     # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
     cfg.DATASETS.PHOTOS = []
+    # Photographs that are not all upright, with files that say which way they lie, as
+    # tools/label_poses.py writes them: (poses.json, folder of the photographs). They are brought
+    # upright and then trained on like those of PHOTOS.
+    cfg.DATASETS.POSES = []
+    # Photographs of DATASETS.POSES are left out whose pose is less probable than this, 0 to 1.
+    cfg.DATASETS.POSES_ABOVE = 0.6
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
     # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75
@@ -190,6 +206,8 @@ def add_canon_seg_config(cfg):
 
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rate of layers that start from PRETRAINED weights, as a multiple of BASE_LR.
+    cfg.SOLVER.PRETRAINED_LR_FACTOR = 1.0
     # Train in bfloat16 where that is safe (autocast); on CPUs too, twice as fast on recent ones.
     cfg.SOLVER.BFLOAT16 = False
     # Decay per step of the averaged weights that are written at the end; 0 switches it off.

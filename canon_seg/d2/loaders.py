@@ -8,6 +8,7 @@ from canon_seg.d2.mapped_loader import ReadingMapper, build_mapped_loader
 from canon_seg.errors import InputError
 from canon_seg.images.folders import list_photos
 from canon_seg.images.near_duplicates import split_by_content
+from canon_seg.images.pose_files import read_poses
 from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.resize import network_size
 from canon_seg.networks.backbone import MIN_SIZE
@@ -33,7 +34,7 @@ def trains_on_photos(cfg):
 
 
 def find_photos(cfg):
-    """Find upright photographs for the prior loss in DATASETS.PHOTOS and among DATASETS.TRAIN.
+    """Find photographs for the prior loss in DATASETS.PHOTOS, POSES and TRAIN.
 
     Returns:
         list of paths, each once.
@@ -46,6 +47,7 @@ def find_photos(cfg):
     files += [
         example["file_name"] for example in load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
     ]
+    files += known_poses(cfg)
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
@@ -79,6 +81,35 @@ def split_photos(cfg, files=None):
     return training, held_out
 
 
+def known_poses(cfg):
+    """Read which way the photographs of DATASETS.POSES lie.
+
+    Returns:
+        dict from the path to quarter turns counterclockwise, 0..3, of those that are sure enough.
+
+    Raises:
+        InputError: naming the config key and the file.
+    """
+    least = cfg.DATASETS.POSES_ABOVE
+    if not 0 <= least <= 1:
+        raise InputError(f"DATASETS.POSES_ABOVE is {least}; give a probability, 0 to 1")
+    poses = {}
+    for pair in cfg.DATASETS.POSES:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise InputError(
+                f"DATASETS.POSES: {pair!r} is no pair; give [['poses.json', 'photographs']]"
+            )
+        photos = read_poses(*pair, "DATASETS.POSES")
+        sure = {photo.file: photo.turns for photo in photos if photo.probability >= least}
+        if not sure:
+            raise InputError(
+                f"DATASETS.POSES: no pose in {pair[0]} is as probable as DATASETS.POSES_ABOVE, "
+                f"{least}; lower that, or label the photographs better"
+            )
+        poses.update(sure)
+    return poses
+
+
 def build_train_loader(cfg, photos=None):
     """Build the loader for what the config trains: photographs alone, or annotated images.
 
@@ -97,10 +128,10 @@ def build_train_loader(cfg, photos=None):
             "upright; it is for segmenters trained by themselves (MODEL.META_ARCHITECTURE)"
         )
     if trains_on_photos(cfg):
-        if not cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
+        if not (cfg.DATASETS.PHOTOS or cfg.DATASETS.POSES or cfg.DATASETS.TRAIN):
             raise InputError(
-                "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
-                "DATASETS.TRAIN to registered COCO-format sets"
+                "no training data: set DATASETS.PHOTOS to folders of upright photographs, "
+                "DATASETS.POSES to labelled ones, or DATASETS.TRAIN to registered COCO-format sets"
             )
         return _build_photo_loader(cfg, photos or split_photos(cfg)[0])
     if not cfg.DATASETS.TRAIN:
@@ -165,6 +196,7 @@ def _build_photo_loader(cfg, files):
         side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
         longer = network_size(3, 4, side)
         kind, shapes = PhotoStream, [longer, longer[::-1], (side, side)]
+    poses = known_poses(cfg)
     stream = kind(
         files,
         folder_weights(files, cfg.DATASETS.FOLDER_POWER),
@@ -175,6 +207,7 @@ def _build_photo_loader(cfg, files):
         image_format=cfg.INPUT.FORMAT,
         reading=ReadingOptions.from_config(cfg),
         turns=choose_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
+        poses=np.array([poses.get(file, 0) for file in files], np.int64),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),
     )

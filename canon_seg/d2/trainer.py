@@ -13,15 +13,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from canon_seg.d2.capabilities import capabilities, segmenter_class
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.coco_evaluator import UprightCocoEvaluator
+from canon_seg.d2.held_out_prompts import measure_sets
 from canon_seg.d2.loaders import (
     build_train_loader,
     find_photos,
+    known_poses,
     split_photos,
     trains_on_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.d2.training_images import check_before_training
 from canon_seg.errors import InputError
+from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
@@ -43,6 +46,9 @@ from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+BODY = "body"
+"""The module, in a backbone's wrapper, that starts from PRETRAINED weights."""
 
 
 class Trainer(DefaultTrainer):
@@ -79,6 +85,7 @@ class Trainer(DefaultTrainer):
             check_before_training(cfg, files)
         comm.synchronize()
         photos, self.held_out = split_photos(cfg, files) if files else ([], [])
+        self.poses = known_poses(cfg) if trains_on_photos(cfg) else {}
         loader = self.build_train_loader(cfg, photos)
         if cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS:
             loader = taught_loader(cfg, loader, getattr(model, "canonicalizer", None))
@@ -135,6 +142,7 @@ class Trainer(DefaultTrainer):
         parameters = get_default_optimizer_params(
             model, base_lr=cfg.SOLVER.BASE_LR, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
         )
+        parameters = slow_down_pretrained(parameters, model, cfg.SOLVER.PRETRAINED_LR_FACTOR)
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return optimizer(parameters, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
@@ -205,6 +213,8 @@ class Trainer(DefaultTrainer):
                 results["held_out"] = self.test_poses(self.held_out)
         elif self.cfg.DATASETS.TEST:
             results.update(self.test(self.cfg, self.trained))
+        if self.cfg.DATASETS.TEST_PROMPTS and comm.is_main_process():
+            results["prompts"] = measure_sets(self.trained, self.cfg)
         self._last_eval_results = results
         return results
 
@@ -259,7 +269,32 @@ class Trainer(DefaultTrainer):
 
     def _read(self, file):
         image = read_image(file, self.cfg.INPUT.FORMAT, ReadingOptions.from_config(self.cfg))
+        image = turn_image(image, -self.poses.get(file, 0) % 4)
         return to_chw(image).to(self.cfg.MODEL.DEVICE)
+
+
+def slow_down_pretrained(groups, model, factor):
+    """Give the layers that start from pretrained weights a learning rate of their own.
+
+    Args:
+        groups: list of an optimizer's dicts, each with ``params`` and ``lr``.
+        model: whose backbones' layers lie in modules named "body".
+        factor: by which their learning rates are multiplied; 1 changes nothing.
+
+    Returns:
+        list of dicts in the same order, those with both kinds of layers split in two.
+    """
+    if factor == 1:
+        return groups
+    slow = {id(value) for name, value in model.named_parameters() if BODY in name.split(".")}
+    split = []
+    for group in groups:
+        for is_slow in (False, True):
+            chosen = [value for value in group["params"] if (id(value) in slow) == is_slow]
+            if chosen:
+                rate = group["lr"] * (factor if is_slow else 1)
+                split.append({**group, "params": chosen, "lr": rate})
+    return split
 
 
 def _is_no_bad_input(record):

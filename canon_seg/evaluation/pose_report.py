@@ -24,9 +24,11 @@ def plot_poses(measured, title):
     diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _plot_reliability(diagram, histogram, measured)
     _plot_confusion(right.subplots(), np.array(measured["confusion"]))
+    low, high = measured["intervals"]["accuracy"]
     figure.suptitle(
         f"{printable(title)}: {measured['num_images']} photographs, "
-        f"{100 * measured['accuracy']:.1f} % found upright, ECE {measured['ece']:.3f}",
+        f"{100 * measured['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) found upright, "
+        f"ECE {measured['ece']:.3f}",
         fontsize=10,
         wrap=True,
         parse_math=False,  # names may have dollars

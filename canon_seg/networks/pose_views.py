@@ -18,7 +18,6 @@ import torch
 from canon_seg.core.group import C4, elements_of
 from canon_seg.images.arrays import contiguous, turn_image
 from canon_seg.images.preparation import trim_borders
-from canon_seg.images.reading import read_image
 from canon_seg.networks.photo_stream import PhotoStream, disturb_pixels
 
 MAX_TILT = 10.0  # degrees
@@ -39,8 +38,7 @@ class PoseStream(PhotoStream):
 
     def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file = self.files[index]
-        image = read_image(file, self.image_format, self.reading)
-        image = turn_image(image, int(self.turns[index]))
+        image = turn_image(self.upright(index), int(self.turns[index]))
         view, pose = draw_view(image, shape[0], rng, self.min_scale)
         return {
             "file_name": file,

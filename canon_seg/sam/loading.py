@@ -14,6 +14,7 @@ from canon_seg.sam.models import (
     build_official_sam,
     build_tiny_sam,
 )
+from canon_seg.sam.two_stage import build_two_stage_sam
 
 SEGMENTER = "SamSegmenter"
 """The MODEL.SEGMENTER.META_ARCHITECTURE of configs whose segmenter is a `Sam`."""
@@ -93,6 +94,10 @@ def build_sam(cfg) -> Sam:
         raise InputError(
             "MODEL.SAM.TINY: IMAGE_SIZE must be a multiple of 32 and EMBED_DIM one of 16; got "
             f"{tiny.IMAGE_SIZE} and {tiny.EMBED_DIM}"
+        )
+    if tiny.BACKBONE:
+        return build_two_stage_sam(
+            tiny.IMAGE_SIZE, tiny.BACKBONE, tiny.EMBED_DIM, tiny.FREEZE_STAGES
         )
     if not len(tiny.CHANNELS) == len(tiny.BLOCKS) == 4:
         raise InputError(
