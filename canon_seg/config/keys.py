@@ -52,8 +52,15 @@ def add_canon_seg_config(cfg):
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
     # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below.
-    # Or a scorer that was registered under its name.
+    # "SegmenterScorer": the segmenter itself, which runs in all poses, by how sure it is in each.
+    # "EnergyScorer": a function from an image to a number, see ENERGY. Or a scorer that was
+    # registered under its name.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+    # The registered function of an "EnergyScorer", by its name.
+    cfg.MODEL.CANONICALIZER.SCORER.ENERGY = ""
+    # What energies are divided by for log-probabilities, also those of a "SegmenterScorer": the
+    # difference that makes one pose e times as likely as another.
+    cfg.MODEL.CANONICALIZER.SCORER.TEMPERATURE = 0.05
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
     cfg.MODEL.CANONICALIZER.SCORER.BACKBONE = ""
