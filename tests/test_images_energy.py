@@ -19,7 +19,7 @@ from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.core.turn import Turn
 from canon_seg.d2.cache import ResultCache
 from canon_seg.d2.config import load_config
-from canon_seg.d2.judge import SUREST, bound_to_model, detector_confidence, energy_of
+from canon_seg.d2.judge import bound_to_model, detector_confidence, energy_of
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
@@ -187,9 +187,7 @@ def test_the_pose_is_that_of_the_surest_run(kind):
                     (found.pred_ious.double().mean() + found.pred_stabilities.double().mean()) / 2
                 )
                 if kind == "sam"
-                else -float(
-                    found.scores.double().sort(descending=True).values[:SUREST].sum() / SUREST
-                )
+                else -float(found.scores.double().max())
             )
         ours = model([given])[0]
         # The image is turned by k to its canonical form, so its pose is the inverse of k.
@@ -200,7 +198,7 @@ def test_the_pose_is_that_of_the_surest_run(kind):
         np.testing.assert_allclose(
             [ours["pose"].probabilities[-k % 4] for k in range(4)], likely, rtol=1e-9
         )
-    assert len(chosen) > 1
+    assert chosen != {0}
 
 
 def test_a_vote_takes_the_runs_that_are_there():
@@ -291,9 +289,7 @@ def test_confidence():
     assert confidence(torch.tensor([0.5, 0.7]), torch.tensor([0.9, 0.9])) == pytest.approx(0.75)
     assert confidence(torch.zeros(0), torch.zeros(0)) == 0.0
     assert detector_confidence(torch.zeros(0)) == 0.0
-    assert detector_confidence(torch.tensor([0.5])) == pytest.approx(0.5 / SUREST)
-    many = torch.cat([torch.full((SUREST,), 0.8), torch.full((50,), 0.1)])
-    assert detector_confidence(many[torch.randperm(len(many))]) == pytest.approx(0.8)
+    assert detector_confidence(torch.tensor([0.3, 0.5, 0.2])) == 0.5
 
 
 def test_results_without_scores_are_refused():

@@ -27,6 +27,7 @@ from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
 from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
 from canon_seg.evaluation.stress import KINDS
+from canon_seg.images.energy import EnergyScorer
 from canon_seg.images.folders import list_photos
 from canon_seg.images.pose_files import pose_entry
 from canon_seg.images.reading import read_image
@@ -140,7 +141,7 @@ def main():
             **measured,
             "turned": {"photos": turned, "agreeing": agreeing},
             **({"stress": stressed} if args.stress else {}),
-            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
+            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS), keys.SCORER),
             "config": describe(args, cfg),
         },
     )
@@ -164,9 +165,11 @@ def check_outputs(output, details):
     return paths
 
 
-def describe_network(canonicalizer, weights):
+def describe_network(canonicalizer, weights, keys):
     """Describe what was evaluated: ``parameters`` are the trained ones, as papers count them."""
     scorer = canonicalizer.scorer
+    if isinstance(scorer, EnergyScorer):
+        return {"name": keys.NAME, "energy": keys.ENERGY, "temperature": scorer.temperature}
     count = sum(parameter.numel() for parameter in scorer.parameters())
     if isinstance(scorer, BackboneScorer):
         return {

@@ -60,7 +60,7 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.SCORER.ENERGY = ""
     # What energies are divided by for log-probabilities, also those of a "SegmenterScorer": the
     # difference that makes one pose e times as likely as another.
-    cfg.MODEL.CANONICALIZER.SCORER.TEMPERATURE = 0.05
+    cfg.MODEL.CANONICALIZER.SCORER.TEMPERATURE = 0.01
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
     cfg.MODEL.CANONICALIZER.SCORER.BACKBONE = ""

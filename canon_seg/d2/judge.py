@@ -9,10 +9,6 @@ from canon_seg.errors import InputError
 from canon_seg.images.energy import KEY, bound_to
 from canon_seg.sam import confidence as sam
 
-SUREST = 5
-"""So many of the best detections of an image count, absent ones as 0: a few false ones that a turned
-image adds do not, nor does it gain by finding less."""
-
 
 def energy_of(result: "dict[str, Any]", prompted: bool) -> float:
     """Return the energy of a segmenter's result: minus how sure it is.
@@ -42,9 +38,12 @@ def energy_of(result: "dict[str, Any]", prompted: bool) -> float:
 
 
 def detector_confidence(scores: torch.Tensor) -> float:
-    """Return how sure a detector is of an image: the mean of its ``SUREST`` best scores."""
-    best = scores.double().topk(min(SUREST, len(scores))).values
-    return float(best.sum()) / SUREST
+    """Return how sure a detector is of an image: its best score, 0 where it finds nothing.
+
+    Turned images make a detector find parts of things in place of the whole, so that sums and means
+    over detections are often larger there (docs/evaluation.md); its best score is not.
+    """
+    return float(scores.double().max()) if len(scores) else 0.0
 
 
 def bound_to_model(model: Any) -> Canonicalizer:

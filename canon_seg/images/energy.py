@@ -7,7 +7,7 @@ canonicalizer as its own judge, by how sure it is of its results.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 
@@ -140,14 +140,14 @@ class JudgedCall(Canonicalizer):
             result, energy = self._run(turned_copy(representative, inverse(pose)), to_canonical)
             self.results[to_canonical] = result
             energies.append(check_energy(energy))
-        scorer = self._like[0].scorer
-        assert isinstance(scorer, SegmenterScorer)
-        return scorer.distribution([energies])
+        return cast(SegmenterScorer, self._like[0].scorer).distribution([energies])
 
 
-def judges_by_segmenter(canonicalizer: Any) -> bool:
+def judges_by_segmenter(canonicalizer: Any) -> TypeGuard[GroupCanonicalizer]:
     """Tell whether a canonicalizer finds poses by the segmenter behind it."""
-    return isinstance(getattr(canonicalizer, "scorer", None), SegmenterScorer)
+    return isinstance(canonicalizer, GroupCanonicalizer) and isinstance(
+        canonicalizer.scorer, SegmenterScorer
+    )
 
 
 def bound_to(canonicalizer: Canonicalizer, energy: Energy) -> Canonicalizer:
@@ -157,10 +157,9 @@ def bound_to(canonicalizer: Canonicalizer, energy: Energy) -> Canonicalizer:
         canonicalizer: any; not changed.
         energy: of the segmenter, see :data:`Energy`.
     """
-    if not isinstance(canonicalizer, GroupCanonicalizer) or not judges_by_segmenter(canonicalizer):
+    if not judges_by_segmenter(canonicalizer):
         return canonicalizer
-    scorer = canonicalizer.scorer
-    assert isinstance(scorer, SegmenterScorer)
+    scorer = cast(SegmenterScorer, canonicalizer.scorer)
     return GroupCanonicalizer(scorer.bound(energy), uncertain=canonicalizer.uncertain).eval()
 
 
@@ -177,17 +176,17 @@ def check_energy(value: Any) -> float:
     try:
         if math.prod(shape) != 1:
             raise TypeError
-        energy = float(value)
+        energy = float(value.item() if shape else value)
     except (TypeError, ValueError) as error:
         what = f"the shape {shape}" if shape else f"{value!r}"
         raise InputError(
-            f"{KEY}.ENERGY: the energy of an image is one number, and this one gave {what}; return "
-            "a float"
+            f"{KEY}.ENERGY: the energy of an image is one number, and this one gave {what}; "
+            "return a float"
         ) from error
     if not math.isfinite(energy):
         raise InputError(
-            f"{KEY}.ENERGY: the energy of an image is {energy}; return a finite number, and a large "
-            "one for what is not canonical"
+            f"{KEY}.ENERGY: the energy of an image is {energy}; return a finite number, and a "
+            "large one for what is not canonical"
         )
     return energy
 

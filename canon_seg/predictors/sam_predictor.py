@@ -69,8 +69,9 @@ class CanonicalSamPredictor(SamPredictor):
     Args:
         sam_model: a `Sam` in eval mode.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
-            embedded one, on the device of the model. With :func:`canon_seg.sam.confidence.sam_judge`
-            the `Sam` itself finds the pose, on a grid of clicks, in four runs of its image encoder.
+            embedded one, on the device of the model. With
+            :func:`canon_seg.sam.confidence.sam_judge` the `Sam` itself finds the pose, on a grid of
+            clicks, in four runs of its image encoder.
     """
 
     def __init__(self, sam_model, canonicalizer=None):

@@ -42,15 +42,16 @@ class CanonicalSam:
         Returns:
             (pose, masks), masks in the frame of ``image``.
         """
-        canonicalizer, judges = self.canonicalizer, judges_by_segmenter(self.canonicalizer)
-        if judges:
-            canonicalizer = JudgedCall(canonicalizer, partial(self._judged, image.shape, prompts))
-        frame = CanonicalFrame(canonicalizer, image, prompts)
+        judged = None
+        if judges_by_segmenter(self.canonicalizer):
+            judged = JudgedCall(self.canonicalizer, partial(self._judged, image.shape, prompts))
+        frame = CanonicalFrame(judged or self.canonicalizer, image, prompts)
 
         def run(frame: CanonicalFrame) -> PromptedMasks:
-            if judges:  # it ran already
-                return canonicalizer.results[frame.pose.to_canonical]
-            return self.prompted(frame.image, frame.prompts)
+            if judged is None:
+                return self.prompted(frame.image, frame.prompts)
+            found: PromptedMasks = judged.results[frame.pose.to_canonical]
+            return found
 
         # Boxes around masks are whole numbers: turning is exact without rounding them.
         best = run(frame)

@@ -45,7 +45,8 @@ def grid_energy(prompted: PromptedSam, image: torch.Tensor) -> float:
         prompted: the `Sam`.
         image: (3, H, W) tensor, values 0..255, in the channel order that ``prompted`` takes.
     """
-    return embedded_grid_energy(prompted, prompted.embed(image), tuple(image.shape[-2:]))
+    height, width = image.shape[-2:]
+    return embedded_grid_energy(prompted, prompted.embed(image), (height, width))
 
 
 def embedded_grid_energy(
