@@ -45,6 +45,10 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW = 0.5
     # Poses in which the segmenter runs for a vote, 2 or 4.
     cfg.MODEL.CANONICALIZER.VOTE_POSES = 2
+    # Leave an image as it is given unless the log-probability of the likeliest pose is above that
+    # of the given one by this margin; 0.0 is off. For photographs that are mostly upright: results
+    # are not equivariant. (UNCERTAIN "keep" asks how sure the likeliest pose is by itself.)
+    cfg.MODEL.CANONICALIZER.GATE = 0.0
     # IoU above which of two detections of one class, found in different poses, one is left out
     # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
     cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5

@@ -26,7 +26,7 @@ class GroupCanonicalizer(Canonicalizer):
 
     For a turn of the same pixels by an element of the group the answer differs by exactly that
     turn, bit for bit in the probabilities and the poses that vote, whatever the scorer is; except
-    for an image that equals a turn of itself, and for one that is kept as given.
+    for an image that equals a turn of itself, and for one that is kept as given (``uncertain``).
 
     Attributes:
         scorer: as given.
@@ -63,7 +63,9 @@ class GroupCanonicalizer(Canonicalizer):
         with of_key("MODEL.CANONICALIZER.SCORER.NAME"):
             build_scorer = SCORERS.get(keys.SCORER.NAME)
         with of_key("MODEL.CANONICALIZER."):
-            uncertain = UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES)
+            uncertain = UncertainPoses(
+                keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES, keys.GATE
+            )
         scorer = build_scorer(cfg)
         with of_key("MODEL.CANONICALIZER"):
             return cls(scorer, uncertain=uncertain)
