@@ -242,3 +242,30 @@ def test_a_pretrained_backbone(evaluate, toy):
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     assert measured["turned"]["agreeing"] == measured["turned"]["photos"]
+
+
+def test_a_gate_is_counted(evaluate, toy):
+    arguments = ["--images", "photos", "--output", "gate.json"]
+    status, said, message = evaluate(*arguments, "MODEL.CANONICALIZER.GATE", "100.0")
+    assert status == 0, message
+    gate = json.loads((toy / "gate.json").read_text())["gate"]
+    assert gate["margin"] == 100 and gate["upright"]["accuracy"] == 1  # nothing is ever turned
+    assert gate["turned"]["accuracy"] == 0 and gate["turned"]["gated"] <= 1
+    assert "gate of 100: upright 100.0 % right" in said
+    evaluate(*arguments)
+    assert "gate" not in json.loads((toy / "gate.json").read_text())
+    status, _, message = evaluate(*arguments, "MODEL.CANONICALIZER.GATE", "-1.0")
+    assert status == 2 and "MODEL.CANONICALIZER.GATE is -1.0; give a margin" in message
+
+
+def test_the_segmenter_as_judge(evaluate, toy):
+    name = ["MODEL.CANONICALIZER.SCORER.NAME", "SegmenterScorer"]
+    arguments = ["--images", "photos", "--limit", 2, "--output", "judge.json"]
+    status, _, message = evaluate(*arguments, "--config-file", "configs/sam_tiny_c4.yaml", *name)
+    assert status == 0, message
+    measured = json.loads((toy / "judge.json").read_text())
+    assert measured["network"]["name"] == "SegmenterScorer"
+    assert measured["turned"] == {"photos": 2, "agreeing": 2}
+    options = [*name, "MODEL.SEGMENTER.META_ARCHITECTURE", ""]
+    status, _, message = evaluate(*arguments, *options)
+    assert status == 2 and "no segmenter to ask" in message

@@ -26,8 +26,9 @@ from canon_seg.errors import InputError, of_key
 from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses
-from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_gate, measure_poses
 from canon_seg.evaluation.stress import KINDS
+from canon_seg.images.energy import EnergyScorer
 from canon_seg.images.folders import list_photos
 from canon_seg.images.pose_files import pose_entry
 from canon_seg.images.reading import ReadingOptions, read_image
@@ -111,6 +112,8 @@ def main():
             "not get poses that turn along: the confusion does not hold",
             file=sys.stderr,
         )
+    gate = canonicalizer.uncertain.gate
+    gated = measure_gate(probabilities, gate) if gate else None
     stressed = {}
     for kind in KINDS if args.stress else ():
         found, _ = find_poses(
@@ -141,7 +144,8 @@ def main():
             **measured,
             "turned": {"photos": turned, "agreeing": agreeing},
             **({"stress": stressed} if args.stress else {}),
-            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
+            **({"gate": gated} if gated else {}),
+            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS), keys.SCORER),
             "config": describe(args, cfg),
         },
     )
@@ -162,6 +166,8 @@ def main():
     print(format_measures(measured))
     if stressed:
         print(format_stress(measured, stressed))
+    if gated:
+        print(format_gate(gated))
     print("written:", *written)
 
 
@@ -179,9 +185,11 @@ def check_outputs(output, details):
     return paths
 
 
-def describe_network(canonicalizer, weights):
+def describe_network(canonicalizer, weights, keys):
     """Describe what was evaluated: ``parameters`` are the trained ones, as papers count them."""
     scorer = canonicalizer.scorer
+    if isinstance(scorer, EnergyScorer):
+        return {"name": keys.NAME, "energy": keys.ENERGY, "temperature": scorer.temperature}
     count = sum(parameter.numel() for parameter in scorer.parameters())
     if isinstance(scorer, BackboneScorer):
         return {
@@ -229,6 +237,16 @@ def format_stress(measured, stressed):
         ends = "{:.3f} to {:.3f}".format(*row["intervals"]["accuracy"])
         lines.append(f"{name:15}{row['accuracy']:8.3f}{change:+8.3f}{row['ece']:8.4f}  {ends}")
     return "\n".join(lines)
+
+
+def format_gate(gated):
+    """Format what the gate does in one line."""
+    parts = [
+        f"{name} {100 * row['accuracy']:.1f} % right, {100 * row['gated']:.1f} % left as given"
+        for name, row in gated.items()
+        if name != "margin"
+    ]
+    return f"gate of {gated['margin']:g}: {'; '.join(parts)}"
 
 
 def format_measures(measured):

@@ -45,6 +45,10 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW = 0.5
     # Poses in which the segmenter runs for a vote, 2 or 4.
     cfg.MODEL.CANONICALIZER.VOTE_POSES = 2
+    # Leave an image as it is given unless the log-probability of the likeliest pose is above that
+    # of the given one by this margin; 0.0 is off. For photographs that are mostly upright: results
+    # are not equivariant. (UNCERTAIN "keep" asks how sure the likeliest pose is by itself.)
+    cfg.MODEL.CANONICALIZER.GATE = 0.0
     # IoU above which of two detections of one class, found in different poses, one is left out
     # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
     cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5
@@ -52,8 +56,15 @@ def add_canon_seg_config(cfg):
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
     # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below.
-    # Or a scorer that was registered under its name.
+    # "SegmenterScorer": the segmenter itself, which runs in all poses, by how sure it is in each.
+    # "EnergyScorer": a function from an image to a number, see ENERGY. Or a scorer that was
+    # registered under its name.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+    # The registered function of an "EnergyScorer", by its name.
+    cfg.MODEL.CANONICALIZER.SCORER.ENERGY = ""
+    # What energies are divided by for log-probabilities, also those of a "SegmenterScorer": the
+    # difference that makes one pose e times as likely as another.
+    cfg.MODEL.CANONICALIZER.SCORER.TEMPERATURE = 0.01
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
     cfg.MODEL.CANONICALIZER.SCORER.BACKBONE = ""

@@ -128,7 +128,8 @@ class SamSegmenter(nn.Module):
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
             bool, ``pred_boxes`` (tight boxes of the masks), ``pred_ious`` (SAM's own estimate of
-            the mask's quality), ``scores`` (the detector's where the prompts have them, else the
+            the mask's quality), ``pred_stabilities`` (how little it changes with its threshold,
+            0..1), ``scores`` (the detector's where the prompts have them, else the
             predicted IoU), ``pred_classes``; one for each prompt, in order. Training: dict of
             losses.
         """
@@ -147,6 +148,7 @@ class SamSegmenter(nn.Module):
             pred_masks=found.masks,
             pred_boxes=Boxes(found.boxes),
             pred_ious=found.ious,
+            pred_stabilities=found.stabilities,
             scores=found.scores,
             pred_classes=found.classes,
         )

@@ -75,9 +75,10 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = _training_config(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
-        if hasattr(model, "canonicalizer"):  # its weights file may have brought its own
+        scorer = getattr(getattr(model, "canonicalizer", None), "scorer", None)
+        if hasattr(scorer, "input_size"):  # its weights file may have brought its own
             cfg.defrost()
-            cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.scorer.input_size
+            cfg.MODEL.CANONICALIZER.INPUT_SIZE = scorer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
         files = find_photos(cfg) if trains_on_photos(cfg) else []
@@ -132,7 +133,8 @@ class Trainer(DefaultTrainer):
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(
                 "there is nothing to train: MODEL.CANONICALIZER.NAME is "
-                f"{cfg.MODEL.CANONICALIZER.NAME!r}, and MODEL.SEGMENTER.FREEZE "
+                f"{cfg.MODEL.CANONICALIZER.NAME!r} with the scorer "
+                f"{cfg.MODEL.CANONICALIZER.SCORER.NAME!r}, and MODEL.SEGMENTER.FREEZE "
                 f"{cfg.MODEL.SEGMENTER.FREEZE}"
             )
         if cfg.SOLVER.OPTIMIZER == "SGD":

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from canon_seg.core.group import C4, permutation
+from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein
 from canon_seg.errors import InputError
 from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
@@ -147,6 +148,36 @@ def measure_poses(probabilities, prior):
             "identity_rate": wilson(aligned["identity_rate"], len(right)),
             "accuracy_without_least_certain_tenth": wilson(without_tenth, len(kept)),
             **_drawn_intervals(probabilities, prior),
+        },
+    }
+
+
+def measure_gate(probabilities, gate):
+    """Measure what a gate does to images as they are, upright, and to the same turned.
+
+    Args:
+        probabilities: (n, 4) array of upright photographs, n > 0.
+        gate: margin, see :class:`canon_seg.core.pose.UncertainPoses`.
+
+    Returns:
+        dict that JSON can hold: ``margin``; ``upright``, and ``turned``, of the three other turns:
+        ``accuracy``, fraction of the poses that are right with the gate, and ``gated``, fraction of
+        the images that the gate leaves as given.
+    """
+    policy, right, gated = UncertainPoses(gate=gate), {}, {}
+    for true in C4.elements:
+        name = "turned" if true.quarters else "upright"
+        for row in np.asarray(probabilities):
+            turned = dict(zip(C4.elements, np.roll(row, true.quarters).tolist(), strict=True))
+            ranking = sorted(turned.items(), key=lambda item: -item[1])
+            pose = policy.choose(ranking, list(turned.values()))
+            right.setdefault(name, []).append(pose.turn == true)
+            gated.setdefault(name, []).append(pose.policy == "gate")
+    return {
+        "margin": gate,
+        **{
+            name: {"accuracy": float(np.mean(right[name])), "gated": float(np.mean(gated[name]))}
+            for name in right
         },
     }
 

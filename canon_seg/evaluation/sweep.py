@@ -21,6 +21,7 @@ from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
+from canon_seg.images.energy import judges_by_segmenter
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 
@@ -109,8 +110,9 @@ def run_sweep(
           (:func:`canon_seg.evaluation.intervals.wilson`) for as many trials as there are images;
           ``accuracy_by_angle``: the same by degrees; ``distance``: mean angle between the pose
           found and the angle of the image, degrees in 0..180; ``policies``: how often
-          each answer to an uncertain pose was used; ``passes``: how often the segmenter has to run
-          for an image, on average (a vote takes several runs);
+          each answer to an uncertain pose was used, and the gate; ``passes``: how often the
+          segmenter has to run for an image, on average (a vote takes several runs, and so does the
+          segmenter as judge);
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
@@ -222,7 +224,10 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                     facts["seconds"][mode] += _now(model.device) - start
                     if mode == "canonical":
                         pose = outputs[0]["pose"]
-                        facts["poses"].append([pose.turns, pose.policy, 1 + len(pose.others)])
+                        runs = 1 + len(pose.others)
+                        if judges_by_segmenter(model.canonicalizer):
+                            runs = len(model.canonicalizer.group.elements)
+                        facts["poses"].append([pose.turns, pose.policy, runs])
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:

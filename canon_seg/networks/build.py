@@ -7,7 +7,7 @@ from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
 from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
-from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
+from canon_seg.images import canonicalizer, energy  # noqa: F401 - register what they define
 from canon_seg.io.imagenet import read_pretrained
 from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
 from canon_seg.networks.backbone_scorer import BackboneScorer, load_backbone_scorer

@@ -24,6 +24,7 @@ def describe(pose, degrees="°"):
     """Say the pose in words; a terminal may not have the degree sign."""
     uncertain = {
         "keep": ", uncertain: left as given",
+        "gate": ", hardly likelier: left as given",
         "vote": f", uncertain: {1 + len(pose.others)} poses vote",
     }
     return (

@@ -21,6 +21,7 @@ from canon_seg.predictors.everything import segment_regions
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.canonical import CanonicalSam
+from canon_seg.sam.confidence import bound_to_sam
 from canon_seg.sam.loading import sam_from_config
 from canon_seg.sam.prompted import (
     PromptedMasks,
@@ -251,6 +252,7 @@ def build_sam_segment(
         keys.MULTIMASK,
         keys.PROMPTS_PER_BATCH,
     )
+    canonicalizer = bound_to_sam(canonicalizer, ask)
     speed_up(ask, used_numerics(cfg))
     if prompted:
         return Segment(partial(segment_prompts, ask), canonicalizer)
