@@ -33,8 +33,8 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 def format_table(result):
     """Format the scores as text: task, mode and angle down, detectron2's columns across.
 
-    Where poses were found, a column at the end is the share of images whose pose is not clear, in %.
-    The paper's mAP, where it was asked for, has the last one.
+    Where poses were found, a column holds the share of images whose pose is not clear, in %. The
+    paper's mAP, where it was asked for, has the last one.
     """
     rows, paper, unclear = [], result.get("paper"), _unclear(result)
     for task in TASKS:
