@@ -11,9 +11,7 @@ from canon_seg.images.folders import EXTENSIONS, warn_of_skipped
 from canon_seg.images.reading import ReadingOptions, image_size
 
 
-def find_inputs(
-    patterns, prompts, reading=ReadingOptions(), recursive=False, leave_out=None
-):
+def find_inputs(patterns, prompts, reading=ReadingOptions(), recursive=False, leave_out=None):
     """Find images and videos that the prompts fit; return an InputError for each of the others.
 
     Args:
