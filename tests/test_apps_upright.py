@@ -167,7 +167,9 @@ def test_a_second_run_does_only_what_is_missing(photos, run, tmp_path, monkeypat
     calls = []
     set_upright = app.set_upright
     monkeypatch.setattr(
-        command, "set_upright", lambda photo, *a: calls.append(photo.name) or set_upright(photo, *a)
+        command,
+        "set_upright",
+        lambda photo, *a, **k: calls.append(photo.name) or set_upright(photo, *a, **k),
     )
     code, second, _ = run("photos", "--output", "out")
     assert code == 0 and second == first
@@ -182,10 +184,10 @@ def test_a_second_run_does_only_what_is_missing(photos, run, tmp_path, monkeypat
 def test_an_interrupted_run_goes_on(photos, run, tmp_path, monkeypatch):
     set_upright = app.set_upright
 
-    def interrupt(photo, *rest):
+    def interrupt(photo, *rest, **options):
         if photo.name.name == "over.JPG":
             raise KeyboardInterrupt
-        return set_upright(photo, *rest)
+        return set_upright(photo, *rest, **options)
 
     monkeypatch.setattr(command, "set_upright", interrupt)
     code, _, message = run("photos", "--output", "out")

@@ -18,6 +18,7 @@ import torch
 
 import canon_seg
 from canon_seg.apps.drawing import fit
+from canon_seg.cli.options import parse_with_options
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -71,10 +72,7 @@ def parse_arguments():
     parser.add_argument(
         "--details", metavar="FILE", help="another one, for what was found of each photograph"
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def main():

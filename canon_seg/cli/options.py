@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from canon_seg.apps.files.video import VIDEO_SUFFIXES
 from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
+from canon_seg.images.folders import EXTENSIONS
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+")
 _SINGLE_KEYS = ("CUDNN_BENCHMARK", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD")
-_IMAGE_ENDS = (".BMP", ".HEIC", ".HEIF", ".JPEG", ".JPG", ".PNG", ".TIF", ".TIFF", ".WEBP")
-_VIDEO_ENDS = (".AVI", ".FLV", ".M4V", ".MKV", ".MOV", ".MP4", ".MPEG", ".MPG", ".WEBM", ".WMV")
-_FILE_ENDS = _IMAGE_ENDS + _VIDEO_ENDS
+_FILE_ENDS = tuple(end.upper() for end in (*EXTENSIONS, ".TIF", ".TIFF", *VIDEO_SUFFIXES))
 
 
 def parse_with_options(

@@ -8,6 +8,9 @@ from typing import ClassVar
 from canon_seg.core.group import PlanarGroup, permutation
 from canon_seg.core.turn import IDENTITY, Turn, as_turn, compose, exact_turn, inverse
 
+CLEAR = 0.5
+"""Probability from which on a pose counts as clear."""
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -59,6 +62,11 @@ class Pose:
     def turns_to_canonical(self) -> int:
         """Return the quarter turns that take the image to its canonical form, 0..3."""
         return self.to_canonical.quarters
+
+    @property
+    def is_clear(self) -> bool:
+        """Return whether the likeliest pose is likelier than all others together."""
+        return max(self.probabilities) >= CLEAR
 
     @property
     def is_symmetric(self) -> bool:
@@ -117,7 +125,7 @@ class UncertainPoses:
     POLICIES: ClassVar[tuple[str, ...]] = ("argmax", "keep", "vote")
 
     policy: str = "argmax"
-    below: float = 0.5
+    below: float = CLEAR
     vote_poses: int = 2
     gate: float = 0.0
 

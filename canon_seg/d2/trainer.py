@@ -104,6 +104,7 @@ class Trainer(DefaultTrainer):
         if self.averaged is not model:
             checkpointables["averaged"] = self.averaged
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
+        self.measured = {}
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self.register_hooks(self.build_hooks())
 
@@ -213,11 +214,16 @@ class Trainer(DefaultTrainer):
         if trains_on_photos(self.cfg):
             if self.held_out and comm.is_main_process():
                 results["held_out"] = self.test_poses(self.held_out)
+                logging.getLogger(TrainerBase.__module__).info(
+                    "poses found of %d held-out photographs: %.1f %%",
+                    len(self.held_out),
+                    100 * results["held_out"]["pose_accuracy"],
+                )
         elif self.cfg.DATASETS.TEST:
             results.update(self.test(self.cfg, self.trained))
         if self.cfg.DATASETS.TEST_PROMPTS and comm.is_main_process():
             results["prompts"] = measure_sets(self.trained, self.cfg)
-        self._last_eval_results = results
+        self._last_eval_results = self.measured = results
         return results
 
     @torch.no_grad()

@@ -50,6 +50,10 @@ class Records:
         self.folder = Path(folder)
         self._file = self._lock = None
 
+    def is_unfinished(self):
+        """Return whether an earlier sweep left finished images here."""
+        return self._header.is_file() and any(self.folder.glob("*.jsonl"))
+
     def begin(self, header, resume):
         """Make the folder ready; in one process only, before any other call.
 

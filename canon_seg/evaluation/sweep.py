@@ -108,7 +108,8 @@ def run_sweep(
           nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
           pose was found, 0..1, and ``accuracy_interval``, its 95 % interval
           (:func:`canon_seg.evaluation.intervals.wilson`) for as many trials as there are images;
-          ``accuracy_by_angle``: the same by degrees; ``distance``: mean angle between the pose
+          ``accuracy_by_angle``: the same by degrees; ``unclear_by_angle``: fraction whose likeliest
+          pose had a probability below a half; ``distance``: mean angle between the pose
           found and the angle of the image, degrees in 0..180; ``policies``: how often
           each answer to an uncertain pose was used, and the gate; ``passes``: how often the
           segmenter has to run for an image, on average (a vote takes several runs, and so does the
@@ -227,7 +228,7 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                         runs = 1 + len(pose.others)
                         if judges_by_segmenter(model.canonicalizer):
                             runs = len(model.canonicalizer.group.elements)
-                        facts["poses"].append([pose.turns, pose.policy, runs])
+                        facts["poses"].append([pose.turns, pose.policy, runs, pose.is_clear])
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
@@ -303,12 +304,14 @@ def _time_summary(facts, mode, views):
 
 def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
-    found, policies, passes, distances = dict.fromkeys(views, 0), {}, 0, []
+    found, unclear = dict.fromkeys(views, 0), dict.fromkeys(views, 0)
+    policies, passes, distances = {}, 0, []
     for image in facts:
-        for view, (pose, policy, runs) in zip(views, image["poses"], strict=True):
+        for view, (pose, policy, runs, *is_clear) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
             distances.append(abs((view.angle - 90 * pose + 180) % 360 - 180))
+            unclear[view] += is_clear == [False]  # sweeps begun before do not say it
             policies[policy] = policies.get(policy, 0) + 1
             passes += runs
     accuracy = float(np.trace(confusion) / confusion.sum())
@@ -316,6 +319,7 @@ def _pose_summary(facts, views):
         "accuracy": accuracy,
         "accuracy_interval": wilson(accuracy, len(facts)),
         "accuracy_by_angle": {view.label: n / len(facts) for view, n in found.items()},
+        "unclear_by_angle": {view.label: n / len(facts) for view, n in unclear.items()},
         "distance": math.fsum(distances) / len(distances),
         "confusion": confusion.tolist(),
         "policies": dict(sorted(policies.items())),

@@ -33,17 +33,24 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 def format_table(result):
     """Format the scores as text: task, mode and angle down, detectron2's columns across.
 
-    The paper's mAP, where it was asked for, has a column of its own at the end.
+    Where poses were found, a column holds the share of images whose pose is not clear, in %. The
+    paper's mAP, where it was asked for, has the last one.
     """
-    rows, paper = [], result.get("paper")
+    rows, paper, unclear = [], result.get("paper"), _unclear(result)
     for task in TASKS:
         for mode, by_angle in result["modes"].items():
             for angle, scores in by_angle.items():
                 row = [task, mode, angle, *(scores[task][metric] for metric in METRICS)]
+                if unclear:
+                    row.append(unclear.get(angle) if mode == "canonical" else None)
                 if paper:
                     row.append(paper["modes"][mode][angle][task]["AP"])
                 rows.append(row)
-    headers = [*METRICS, *(["paper's mAP"] if paper else [])]
+    headers = [
+        *METRICS,
+        *(["unclear %"] if unclear else []),
+        *(["paper's mAP"] if paper else []),
+    ]
     return tabulate(
         rows,
         headers=["task", "mode", "angle", *headers],
@@ -85,6 +92,12 @@ def format_summary(result):
         right, total = sum(confusion[i][i] for i in range(len(confusion))), sum(map(sum, confusion))
         share = f"{100 * result['pose']['accuracy']:.1f} %"
         lines.append(f"pose found: {right} of {total} ({share}{_interval(result['pose'])})")
+        unclear = _unclear(result).values()
+        if any(unclear):
+            lines.append(
+                f"pose not clear (probability below a half): {sum(unclear) / len(unclear):.1f} %; "
+                "MODEL.CANONICALIZER.UNCERTAIN vote may help"
+            )
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
@@ -106,6 +119,12 @@ def _interval(pose):
         return ""
     low, high = pose["accuracy_interval"]
     return f", 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+
+
+def _unclear(result):
+    """Return the share of unclear poses in % by degrees; {} where none were looked for."""
+    by_angle = (result["pose"] or {}).get("unclear_by_angle", {})
+    return {angle: 100 * share for angle, share in by_angle.items()}
 
 
 def _named(ids):

@@ -22,6 +22,7 @@ SEGMENTER = "SamSegmenter"
 WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
 EMBEDDED = "canon_seg://sam_tiny.pth"
 
+OFFICIAL_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 OFFICIAL_FILES = {
     "vit_h": "sam_vit_h_4b8939.pth",
     "vit_l": "sam_vit_l_0b3195.pth",
@@ -145,8 +146,8 @@ def weights_advice(size: str) -> str:
     if official is None:
         return "Give a segmenter.pth that tools/train_net.py wrote"
     return (
-        f"For MODEL.SAM.SIZE {size} get the official {official} from the segment-anything project "
-        f"and set {WEIGHTS_KEY} to its path"
+        f"For MODEL.SAM.SIZE {size} get the official {official} from {OFFICIAL_PAGE} and set "
+        f"{WEIGHTS_KEY} to its path"
     )
 
 
