@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import logging
 import os
@@ -37,7 +38,7 @@ from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, JSONWriter
 
 needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
@@ -339,6 +340,46 @@ def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
     assert "Traceback" not in str(caught.value)
     assert not any(record.exc_info for record in records)
     assert not logger.filters
+
+
+def _full(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@needs_escnn
+@pytest.mark.parametrize("checkpoint_fails", [False, True])
+def test_a_full_disk_ends_training_with_one_message(
+    tmp_path, photos, monkeypatch, caplog, checkpoint_fails
+):
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+    monkeypatch.setattr(JSONWriter, "write", _full)  # as closing the logs ends in any case
+    message = f"{tmp_path}: cannot be written (No space left on device); make room"
+    if checkpoint_fails:
+        monkeypatch.setattr(torch, "save", _full)
+        message = f"{tmp_path}/model_0000001.pth: cannot be written (No space left on device)"
+    with pytest.raises(InputError) as caught:
+        trainer.train()
+    assert str(caught.value).startswith(message)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@needs_escnn
+def test_a_full_disk_before_training_ends_with_one_message(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(Trainer, "build_writers", _full)
+    with pytest.raises(InputError, match="cannot be written .No space left on device.; make room"):
+        Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+
+
+@needs_escnn
+def test_other_failures_of_files_keep_their_traceback(tmp_path, photos, monkeypatch):
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+
+    def broken():
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(trainer, "run_step", broken)
+    with pytest.raises(OSError, match="broken"):
+        trainer.train()
 
 
 @needs_escnn

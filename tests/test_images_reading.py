@@ -309,3 +309,20 @@ def test_options_of_a_config():
     cfg.INPUT.MAX_PIXELS = -1
     with pytest.raises(InputError, match="INPUT.MAX_PIXELS is -1"):
         ReadingOptions.from_config(cfg)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
+def test_turned_tiff_files_without_compression(tmp_path, pixels, mode, orientation):
+    """Pillow maps them into memory, and forgets that they are turned."""
+    upright = Image.fromarray(pixels[:, :, 0]).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright.save(tmp_path / "turned.tif", exif=exif)
+    # Compressed files are not mapped.
+    upright.save(tmp_path / "compressed.tif", exif=exif, compression="tiff_lzw")
+    read = read_image(tmp_path / "turned.tif", "RGB")
+    np.testing.assert_array_equal(read, read_image(tmp_path / "compressed.tif", "RGB"))
+    assert image_size(tmp_path / "turned.tif") == read.shape[:2]
+    rgb = np.asarray(upright.convert("RGB"))
+    assert read.shape == (rgb if orientation < 5 else rgb.swapaxes(0, 1)).shape

@@ -1,9 +1,10 @@
 """Train with detectron2's trainer on this project's data, checkpoints and results."""
 
+import errno
 import logging
 import os
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -49,6 +50,8 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 
 BODY = "body"
 """The module, in a backbone's wrapper, that starts from PRETRAINED weights."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Trainer(DefaultTrainer):
@@ -106,7 +109,8 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
         self.measured = {}
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
-        self.register_hooks(self.build_hooks())
+        with _said_where_full(cfg.OUTPUT_DIR):  # TensorBoard begins its file
+            self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_train_loader(cls, cfg, photos=None):
@@ -150,11 +154,16 @@ class Trainer(DefaultTrainer):
         return optimizer(parameters, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     def train(self):
-        """Train as detectron2 does, but without its log of a traceback for bad input."""
+        """Train as detectron2 does, but without its log of a traceback for bad input.
+
+        Raises:
+            InputError: what the user can mend; a full disk, too.
+        """
         logger = logging.getLogger(TrainerBase.__module__)
         logger.addFilter(_is_no_bad_input)
         try:
-            return super().train()
+            with _said_where_full(self.cfg.OUTPUT_DIR):
+                return super().train()
         finally:
             logger.removeFilter(_is_no_bad_input)
 
@@ -306,8 +315,39 @@ def slow_down_pretrained(groups, model, factor):
 
 
 def _is_no_bad_input(record):
-    """Return whether a log record is not of an :class:`InputError`, whose message says it all."""
-    return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+    """Return whether a log record is of no error that ends in a message which says it all."""
+    error = record.exc_info and record.exc_info[1]
+    return not (isinstance(error, InputError) or _is_no_room(error))
+
+
+@contextmanager
+def _said_where_full(folder):
+    """Raise InputError for what a full disk ends in; what hooks do at the end fails there, too."""
+    try:
+        yield
+    except Exception as error:
+        chain = list(_with_contexts(error))
+        for reason in chain:
+            if isinstance(reason, InputError):
+                raise reason from None
+        for reason in chain:
+            if _is_no_room(reason):
+                raise InputError(
+                    f"{folder}: cannot be written ({reason.strerror}); make room, then go on with "
+                    "--resume"
+                ) from reason
+        raise
+
+
+def _is_no_room(error):
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _with_contexts(error):
+    """Yield an exception, the one while which it was raised, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _training_config(cfg):

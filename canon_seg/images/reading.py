@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import PIL
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from canon_seg.errors import InputError, warn
 from canon_seg.io.kinds import describe_contents
@@ -113,7 +113,7 @@ def read_image(
         raise ValueError(f'format must be "BGR" or "RGB", got {format!r}')
     with _opened(path, options) as image:
         orientation, reason = _orientation(image)
-        image.load()
+        _load(image)
         pixels = _to_rgb(image, path)
         is_turned = orientation != _orientation(image)[0]  # Pillow turns TIFF files as it loads
     if options.exif and reason:
@@ -186,7 +186,7 @@ def image_facts(
     with _opened(path, options) as image:
         orientation, reason = _orientation(image)
         if decode or image.format == "TIFF":
-            image.load()
+            _load(image)
         if decode:
             _to_rgb(image, path)
         is_turned = orientation != _orientation(image)[0]
@@ -243,6 +243,12 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
         raise InputError(
             f"{path}: cannot be decoded, it is cut short or broken ({error}); get the file again"
         ) from error
+
+
+def _load(image: Image.Image) -> None:
+    """Decode an image; uncompressed TIFF files without Pillow's memory map, which does not turn."""
+    cast(ImageFile.ImageFile, image).filename = ""
+    image.load()
 
 
 def _open(path: str) -> Image.Image:
