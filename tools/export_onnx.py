@@ -24,6 +24,7 @@ from canon_seg.config.load import load_config
 from canon_seg.errors import InputError, run_main
 from canon_seg.images.arrays import turned_copy
 from canon_seg.images.folders import list_photos
+from canon_seg.images.preparation import brighten
 from canon_seg.images.reading import read_image
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.tensors import to_chw
@@ -41,7 +42,7 @@ OPSET = 18
 
 
 class PoseLogits(nn.Module):
-    """Give the logits (1, 4) of a prepared representative (1, 3, S, S), values 0..255."""
+    """Give the logits (1, 4) of a prepared, bright representative (1, 3, S, S), values 0..255."""
 
     def __init__(self, scorer):
         super().__init__()
@@ -49,7 +50,7 @@ class PoseLogits(nn.Module):
 
     def forward(self, pixels):
         """Return the logits."""
-        return self.scorer.logits_of_inputs(pixels)
+        return self.scorer.logits_of_bright_inputs(pixels)
 
 
 def main():
@@ -191,7 +192,7 @@ def _same_pose(scorer, session, image, image_format):
     pixels = to_chw(image if image_format == "RGB" else image[..., ::-1])
     turns = representative_turns(pixels.permute(1, 2, 0), scorer.group)
     square = scorer.prepare(turned_copy(pixels, turns[0]))[None]
-    (logits,) = session.run(None, {"pixels": square.numpy()})
+    (logits,) = session.run(None, {"pixels": brighten(square.float()).numpy()})
     return int(logits.argmax() == scorer.logits_of_inputs(square).argmax())
 
 
