@@ -29,6 +29,7 @@ def run(monkeypatch, *arguments):
     export_onnx.main()
 
 
+@pytest.mark.timeout(900)  # exporting takes about half a minute of a core
 def test_files_do_what_torch_does(photos, tmp_path, monkeypatch, capsys):
     for name in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(name)
