@@ -1,12 +1,14 @@
 """Cut the SAM of two stages into modules that can be exported to ONNX, at fixed sizes."""
 
+from typing import Any
+
 import torch
 from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional as F
 
 from canon_seg.sam.geometry import MASK_LOGIT, Geometry, nearest_clicks
-from canon_seg.sam.two_stage import MASKS, TwoStageDecoder
+from canon_seg.sam.two_stage import MASKS
 from canon_seg.sam.windows import paste_windows, windows_around, within_reach
 
 
@@ -15,6 +17,9 @@ class EncoderForExport(nn.Module):
 
     segment_anything pads normalised images by zeros: pad pixels by 127.5 for the same.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
@@ -29,9 +34,14 @@ class EncoderForExport(nn.Module):
 
 
 class _Decoder(nn.Module):
+    prompts: Any
+    decoder: Any
+    pe: torch.Tensor
+    first: torch.Tensor
+
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.decoder: TwoStageDecoder = sam.mask_decoder
+        self.decoder = sam.mask_decoder
         self.prompts = sam.prompt_encoder
         self.side = sam.image_encoder.img_size
         self.cells = sam.prompt_encoder.image_embedding_size[0]
