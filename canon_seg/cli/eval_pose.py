@@ -1,8 +1,7 @@
-r"""Measure how well the canonicalizer finds the pose of upright photographs, and how sure it is.
+"""Measure how well the canonicalizer finds the pose of upright photographs, and how sure it is.
 
     canon-seg-eval-pose --images DIR --output pose.json [--config-file FILE] [KEY VALUE ...]
-    canon-seg-eval-pose --images DIR --output pose.json --config-file configs/sam_so2.yaml \
-        --angles 0:360:15 --canvas inscribed
+    canon-seg-eval-pose --images DIR --output pose.json --angles 0:360:15 --canvas inscribed
 
 Every photograph below DIR counts as upright. Writes accuracy, calibration and alignment with the
 prior to pose.json, a reliability diagram and the confusion matrix to pose.png beside it, and the
