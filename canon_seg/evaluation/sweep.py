@@ -241,7 +241,7 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                     start = _now(model.device)
                     outputs = model([inputs])
                     facts["seconds"][mode] += _now(model.device) - start
-                    pose = outputs[0]["pose"]
+                    pose = outputs[0].get("pose")
                     if mode == "canonical":
                         runs = 1 + len(pose.others)
                         if judges_by_segmenter(model.canonicalizer):
