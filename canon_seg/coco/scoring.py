@@ -125,7 +125,7 @@ class Scorer:
         evaluation.params.use_cats = by_class
         evaluation.evaluate()
         evaluation.accumulate()
-        curves = evaluation.eval
+        curves: Any = evaluation.eval
         return {name: curves[name] for name in ("precision", "recall", "scores")}
 
     def _detections(self, results, task):

@@ -217,7 +217,7 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
     path = os.fspath(path)
     if options.max_pixels is not None and Image.MAX_IMAGE_PIXELS != options.max_pixels / 2:
         # Pillow refuses more than twice its limit, and would warn of half of what is allowed here.
-        Image.MAX_IMAGE_PIXELS = options.max_pixels / 2
+        Image.MAX_IMAGE_PIXELS = options.max_pixels / 2  # type: ignore[assignment]
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         with _open(path) as image:

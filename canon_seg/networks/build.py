@@ -169,8 +169,8 @@ def load_scorer(
     """
     path = resolve_asset(os.fspath(path))
     if not is_pose_network(path):
-        network, size = load_canonicalizer(path)
-        scorer: Any = NetworkScorer(network, input_size=size, image_format=image_format)
+        equivariant, size = load_canonicalizer(path)
+        scorer: Any = NetworkScorer(equivariant, input_size=size, image_format=image_format)
     else:
         network, size, temperatures = load_pose_network(path)
         options: dict[str, Any] = {

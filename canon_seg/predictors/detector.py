@@ -109,7 +109,7 @@ class CanonicalDetector:
     def _back(self, frame: CanonicalFrame, found: Any) -> Any:
         supervision = import_supervision("CanonicalDetector")
         if isinstance(found, supervision.Detections):
-            fields = {
+            fields: dict[str, Any] = {
                 "xyxy": self._turn(frame, "boxes", found.xyxy),
                 "mask": self._masks(frame, found.mask),
             }
