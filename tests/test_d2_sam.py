@@ -258,12 +258,12 @@ def test_small_objects_are_drawn_more_often_and_one_always():
     instances = Instances((100, 200))
     instances.gt_boxes = Boxes(torch.tensor([[0.0, 0, 20, 20], [0, 0, 200, 100]]))
     instances.number = torch.arange(2)
-    drawn = [sam_meta_arch._draw(instances, 2).number.tolist() for _ in range(200)]
+    drawn = [sam_meta_arch._draw(instances, 2, 0.2).number.tolist() for _ in range(200)]
     assert all(0 in numbers for numbers in drawn)
     assert 1 <= sum(1 in numbers for numbers in drawn) < 40
     large = instances[1:]
-    assert all(len(sam_meta_arch._draw(large, 2)) == 1 for _ in range(50))
-    assert len(sam_meta_arch._draw(instances[:0], 2)) == 0
+    assert all(len(sam_meta_arch._draw(large, 2, 0.2)) == 1 for _ in range(50))
+    assert len(sam_meta_arch._draw(instances[:0], 2, 0.2)) == 0
 
 
 def test_training_and_inference_see_nearly_the_same_pixels():

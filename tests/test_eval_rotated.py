@@ -135,6 +135,8 @@ def test_a_sweep_from_files(toy):
         "dataset",
         "num_images",
         "modes",
+        "over_angles",
+        "angle_errors",
         "paper",
         "instances_cut",
         "instances_cut_ids",

@@ -512,7 +512,11 @@ def test_modes_share_the_segmenter(toy):
 @pytest.mark.parametrize(
     ("change", "modes", "message"),
     [
-        ({}, ["upright"], "--modes: 'upright' is not a mode; known: vanilla, canonical, oracle"),
+        (
+            {},
+            ["upright"],
+            "--modes: 'upright' is not a mode; known: vanilla, canonical, C4, C8, SO2, oracle",
+        ),
         ({}, ["canonical"], "MODEL.CANONICALIZER.WEIGHTS is empty"),
         ({"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, ["vanilla"], "MODEL.META_ARCHITECTURE is"),
         ({"MODEL.SEGMENTER.META_ARCHITECTURE": ""}, ["vanilla"], "nothing to evaluate"),

@@ -80,13 +80,13 @@ def eval_pose():
 
 def page():
     from canon_seg.apps.web.samples import load_samples
-    from canon_seg.apps.web.turning import ObjectPrompt, pose_of
+    from canon_seg.apps.web.turning import ObjectPrompt, agreement, pose_of
     from canon_seg.cli import app
 
     turner = app.build_turner(app.parse_arguments(["--device", "cpu"]))
     session = turner.open(IMAGE, 90, ObjectPrompt(box=tuple(BOX.tolist())))
     _, plain, canonical = turner.compare(session)
-    assert canonical.iou == 1 and plain.mask.shape == (60, 40) and pose_of(session)
+    assert agreement(canonical) == 1 and plain[0].mask.shape == (60, 40) and pose_of(session)
     assert load_samples()
 
 

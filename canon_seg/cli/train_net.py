@@ -71,8 +71,9 @@ def setup(args):
     cfg.freeze()
     if not (args.eval_only or args.resume or args.overwrite):
         check_nothing_is_lost(cfg.OUTPUT_DIR)
-    check_photos(cfg)  # before the whole config is printed
     check_output_dir(cfg.OUTPUT_DIR)
+    if not args.eval_only:
+        check_photos(cfg)  # before the whole config is printed
     default_setup(cfg, args)
     if args.resume and cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))

@@ -138,7 +138,10 @@ def _check_lists(cfg, options):
             meant = value
         if not isinstance(meant, (list, tuple)):
             proper = f"[{meant!r}]" if isinstance(node, list) else f"({meant!r},)"
-            raise InputError(f'{key} is a list, and {value} is one thing: give {key} "{proper}"')
+            raise InputError(
+                f"options {key} {value}: it takes a list, and {value} is one thing; give "
+                f'{key} "{proper}"'
+            )
 
 
 def _with_floats(cfg, options):

@@ -247,7 +247,8 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
 
 def _load(image: Image.Image) -> None:
     """Decode an image; uncompressed TIFF files without Pillow's memory map, which does not turn."""
-    cast(ImageFile.ImageFile, image).filename = ""
+    if image.format == "TIFF":
+        cast(ImageFile.ImageFile, image).filename = ""
     image.load()
 
 
