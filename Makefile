@@ -3,6 +3,7 @@
 # make check   the static checks: lint, format, types, and which room imports which
 # make format  has ruff format the code and sort its imports
 # make test-minimum  the core tests on the oldest supported versions, in an environment of their own
+# make fuzz CASES=10000  feeds files of all kinds, whole and spoilt; CASES of each
 # make benchmark OUTPUT=DIR  what it costs beside its peers, which it installs into the environment
 # make results  every evaluation behind the documents' tables, an hour; PARTS="coco poses" some of them
 # make docs-check  runs the commands of the documents; DOCS="--list" passes options on
@@ -22,6 +23,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MINIMUM_VENV ?= .venv-minimum
 OUTPUT ?= output/demo
+CASES ?= 10000
 CONFIG ?= configs/sam_tiny_c4.yaml
 
 ifeq ($(strip $(VENV)),)
@@ -50,7 +52,7 @@ MINIMUM_TESTS := $(addprefix tests/test_, $(addsuffix .py, \
     networks_photo_stream predictor rotated_coco sam_losses sam_models sam_predictor sam_prompts \
     sam_windows views))
 
-.PHONY: demo test test-minimum results docs-check benchmark env extras clean format
+.PHONY: demo test test-minimum fuzz results docs-check benchmark env extras clean format
 .PHONY: check check-lint check-format check-types check-rooms
 
 demo: $(READY)
@@ -64,6 +66,10 @@ test: $(READY)
 test-minimum: $(MINIMUM_VENV)/.canon_seg-ready
 	OMP_NUM_THREADS=1 $(MINIMUM_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile \
 	    $(MINIMUM_TESTS) $(PYTEST)
+
+fuzz: $(READY)
+	CANON_SEG_FUZZ_CASES=$(CASES) OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto \
+	    --timeout 0 tests/fuzz $(PYTEST)
 
 # With --keep-going, what one check finds does not hide what the others find.
 check: check-lint check-format check-types check-rooms
@@ -124,7 +130,7 @@ $(READY): requirements/constraints.txt requirements/escnn.txt pyproject.toml set
 
 $(EXTRAS): $(READY)
 	@echo "==> $(VENV): the extras"
-	@SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --editable .[app,benchmark,hub,supervision] \
+	@SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --editable .[app,benchmark,heic,hub,supervision] \
 	    --group optional-tests
 	@touch $@
 

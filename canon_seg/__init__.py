@@ -23,6 +23,7 @@ _HOMES = {
     "segment_everything": "predictors.everything",
     "to_coco_json": "predictors.conversions",
     "to_supervision": "predictors.conversions",
+    "upright": "predictors.upright",
 }
 
 __all__ = list(_HOMES)

@@ -1,8 +1,10 @@
 """Report bad input to the user: one exception, one way for scripts to end on it."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class InputError(ValueError):
@@ -10,6 +12,19 @@ class InputError(ValueError):
 
     The message names the file or the config key, what was wrong with it, and what to do.
     """
+
+
+class InputWarning(UserWarning):
+    """Say that something that the user gave is used, but may not mean what it seems to mean."""
+
+
+def warn(message: str) -> None:
+    """Warn of something that the user gave; the same message is shown once in a process.
+
+    Commands print it as one line on stderr. In Python it is an :class:`InputWarning`, which
+    ``warnings.filterwarnings`` can make an error of.
+    """
+    warnings.warn(message, InputWarning, stacklevel=2)
 
 
 @contextmanager
@@ -31,6 +46,19 @@ def of_key(name: str) -> Iterator[None]:
         raise InputError(f"{name}{'' if name.endswith('.') else ': '}{error}") from error
 
 
+@contextmanager
+def interrupted_with(advice: str) -> Iterator[None]:
+    """Have an interrupt of the block end with words on how to go on.
+
+    Args:
+        advice: follows "interrupted; ".
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(advice) from None
+
+
 def without_detectron2(what):
     """Return the message for something that needs detectron2 where there is none."""
     return (
@@ -45,14 +73,38 @@ def run_main(main):
     Args:
         main: function without arguments; its return value becomes the exit status.
 
-    An :class:`InputError` is printed to stderr as one line and ends with status 2; an interrupt
-    ends with status 130. Any other exception is a defect and keeps its traceback.
+    An :class:`InputError` is printed to stderr as one line and ends with status 2. An interrupt
+    ends with status 130, and says the advice of :func:`interrupted_with` where there is one. Any
+    other exception is a defect and keeps its traceback. An :class:`InputWarning` is printed to
+    stderr as one line. Characters of names that the terminal does not have are printed as their
+    escape codes.
     """
+    prepare_terminal()
     try:
         sys.exit(main())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         sys.exit(130)
+
+
+def prepare_terminal() -> None:
+    """Print warnings as lines, and what the terminal cannot show as escape codes, from now on."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not in notebooks and tests
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None
+) -> None:
+    """Print a warning as Python does, an :class:`InputWarning` without the place in the code."""
+    text = (
+        f"warning: {message}\n"
+        if issubclass(category, InputWarning)
+        else warnings.formatwarning(message, category, filename, lineno, line)
+    )
+    print(text, end="", file=file or sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Segment photographs and videos in their canonical pose; the console command canon-seg-demo.
 
-python demo/demo.py --input photo.jpg --output DIR
+python demo/demo.py photo.jpg --output DIR
 python demo/demo.py --help
 """
 

@@ -281,3 +281,47 @@ def test_bad_input_has_clear_errors(official):
     ours.predict(box=BOX, mask_input=logits)
     with pytest.raises(InputError, match=f"give \\(1, {logits.shape[1]}, {logits.shape[1]}\\)"):
         ours.predict(box=BOX, mask_input=np.zeros((1, 8, 8), np.float32))
+
+
+def test_several_prompts_for_transformers(transformers_sam):
+    transformers_sam.set_image(picture())
+    boxes = np.stack([BOX, BOX + 7, BOX - 2])
+    together = transformers_sam.predict(box=boxes)
+    assert [part.shape[:2] for part in together] == [(3, 3)] * 3
+    for index, box in enumerate(boxes):
+        for one, all_of_them in zip(transformers_sam.predict(box=box), together):
+            np.testing.assert_allclose(one, all_of_them[index], atol=1e-4)
+    clicks = np.stack([POINTS, POINTS[::-1]])
+    masks, scores, _ = transformers_sam.predict(clicks, np.stack([LABELS, LABELS]))
+    assert masks.shape == (2, 3, *SIZE) and scores.shape == (2, 3)
+    with pytest.raises(InputError, match="mask_input goes with one prompt"):
+        transformers_sam.predict(box=boxes, mask_input=np.zeros((1, 32, 32), np.float32))
+    with pytest.raises(InputError, match=r"of \[2, 3\] prompts"):
+        transformers_sam.predict(clicks, np.stack([LABELS, LABELS]), box=boxes)
+
+
+def test_boxes_in_batches_turn_with_the_image_for_transformers(transformers_sam):
+    ours, boxes = CanonicalImagePredictor(transformers_sam, random_canonicalizer()), None
+    expected = None
+    for turns in C4.elements:
+        ours.set_image(turn_image(picture(), turns))
+        boxes = turn_boxes(np.stack([BOX, BOX + 7]), turns, *SIZE)
+        masks, scores, _ = ours.predict(box=boxes)
+        expected = (masks, scores) if expected is None else expected
+        assert np.array_equal(masks, turn_maps(expected[0], turns))
+        assert np.array_equal(scores, expected[1])
+
+
+@pytest.mark.parametrize("size", [(40, 1), (1, 40), (1, 1)])
+def test_images_one_pixel_wide(sam2_predictor, official, size):
+    for predictor in (sam2_predictor, official):
+        ours = CanonicalImagePredictor(predictor, random_canonicalizer())
+        image = np.ascontiguousarray(random_image(*size).permute(1, 2, 0).numpy())
+        expected = None
+        for turns in C4.elements:
+            turned = turn_image(image, turns)  # with negative strides
+            ours.set_image(turned)
+            masks, _, _ = ours.predict(box=np.array([0, 0, *turned.shape[1::-1]]))
+            torch.from_numpy(masks)
+            expected = masks if expected is None else expected
+            assert np.array_equal(masks, turn_maps(expected, turns))

@@ -11,7 +11,17 @@ import pytest
 from canon_seg.cli import commands, threads
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY_POINTS = ["app", "demo", "eval_pose", "eval_rotated", "install_detectron2", "train_net"]
+ENTRY_POINTS = [
+    "app",
+    "demo",
+    "eval_everything",
+    "eval_pose",
+    "eval_prompts",
+    "eval_rotated",
+    "install_detectron2",
+    "label_poses",
+    "train_net",
+]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from canon_seg.coco.dataset import check_images, contiguous_ids, load_coco
 from canon_seg.errors import InputError
+from canon_seg.images.reading import ReadingOptions
 
 HEIGHT, WIDTH = 20, 30
 VAL182 = Path(__file__).parents[2] / "shared" / "data" / "coco_val182"
@@ -143,6 +145,30 @@ def test_a_file_of_another_kind(load, text, message):
         load(text)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda d: d.update(
+                annotations=[{"image_id": 7, "segments_info": [], "file_name": "a"}]
+            ),
+            "panoptic file",
+        ),
+        (
+            lambda d: d.update(annotations=[{"id": 1, "image_id": 7, "caption": "A dog."}]),
+            "captions",
+        ),
+        (lambda d: d.update(shapes=[], imagePath="a.jpg"), "Labelme"),
+        (lambda d: d.update(_via_settings={}), "VGG Image Annotator"),
+        (lambda d: d.pop("annotations"), 'has no "annotations"'),
+    ],
+)
+def test_annotations_of_another_kind_are_named(dataset, load, change, said):
+    change(dataset)
+    with pytest.raises(InputError, match=f"instances.json: .*{said}"):
+        load(dataset)
+
+
 def test_bytes_that_are_no_text(tmp_path, images_dir):
     path = tmp_path / "instances.json"
     path.write_bytes(b"\xff\xd8\xff\xe0JFIF")
@@ -205,6 +231,9 @@ SIZE = [HEIGHT, WIDTH]
         ("annotations", "bbox", [1, 2, 3, "4"], "bbox is"),
         ("annotations", "bbox", [1, 2, 3, float("nan")], "bbox is"),
         ("annotations", "bbox", [1, 2, -3, 4], "negative width"),
+        ("annotations", "bbox", [2, 3, 0, 6], r"bbox \[2, 3, 0, 6\] has no area, though"),
+        ("annotations", "bbox", [30, 3, 5, 6], r"lies outside the image, 30 wide and 20 high"),
+        ("annotations", "bbox", [2, -6, 5, 6], r"lies outside the image"),
         ("annotations", "segmentation", ABSENT, "annotation 1 of image 7: segmentation is null"),
         ("annotations", "segmentation", [], r"segmentation is \[\]"),
         ("annotations", "segmentation", [1, 2, 3, 4, 5, 6], "polygon 1 is not a list"),
@@ -236,6 +265,7 @@ def test_compressed_rle_is_decoded_like_pycocotools(dataset, load):
         mask = np.asfortranarray(rng.random((HEIGHT, WIDTH)) < density, dtype=np.uint8)
         counts = mask_util.encode(mask)["counts"].decode()
         dataset["annotations"][0]["segmentation"] = {"size": SIZE, "counts": counts}
+        dataset["annotations"][0]["bbox"] = mask_util.toBbox(mask_util.encode(mask)).tolist()
         load(dataset)
         dataset["annotations"][0]["segmentation"] = {"size": SIZE, "counts": counts[:-1]}
         with pytest.raises(InputError, match="RLE counts"):
@@ -292,6 +322,42 @@ def test_size_that_disagrees(dataset, images_dir, decode):
     first, second = str(caught.value).splitlines()[1:]
     assert "a.png: is 19 x 30" in first and "image 7" in first and "EXIF" not in first
     assert "b.png: is 20 x 30" in second and "is 30 x 20" in second and "EXIF" in second
+
+
+def write_turned(images_dir, orientation):
+    """Write a.png with another EXIF orientation, on the same raw frame, and b.png as it is."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (WIDTH, HEIGHT)).save(images_dir / "a.png", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "said"), [(3, "3 .turned by 180 degrees. in 1"), (2, "2 .mirrored. in 1")]
+)
+def test_orientations_are_said_that_no_size_shows(dataset, images_dir, orientation, said):
+    assert check_images(dataset, images_dir, progress=False) is None
+    write_turned(images_dir, orientation)
+    line = check_images(dataset, images_dir, progress=False)
+    assert re.search(f"EXIF orientation of 2 images: {said}; applied.*INPUT.EXIF False", line)
+    raw = ReadingOptions(exif=False)
+    line = check_images(dataset, images_dir, progress=False, options=raw)
+    assert re.search(f"EXIF orientation of 2 images: {said}; not applied", line)
+
+
+def test_raw_frames_have_the_raw_size(dataset, images_dir):
+    write_turned(images_dir, 6)
+    with pytest.raises(InputError, match="a.png: is 30 x 20 .* give INPUT.EXIF False"):
+        check_images(dataset, images_dir, progress=False)
+    assert check_images(dataset, images_dir, progress=False, options=ReadingOptions(exif=False))
+    dataset["images"][0].update(height=WIDTH, width=HEIGHT)
+    with pytest.raises(InputError, match="a.png: is 20 x 30 .* give INPUT.EXIF True"):
+        check_images(dataset, images_dir, progress=False, options=ReadingOptions(exif=False))
+
+
+def test_backslashes_are_the_reason(dataset, images_dir):
+    dataset["images"][1]["file_name"] = "sub\\b.png"
+    with pytest.raises(InputError, match=r"backslashes in its file_name are the reason.*sub/b.png"):
+        check_images(dataset, images_dir, progress=False)
 
 
 # Detectron2 --------------------------------------------------------------------------------------

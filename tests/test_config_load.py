@@ -1,5 +1,6 @@
 """Configs on fvcore alone; what both ways of loading share is tested in test_d2_config.py too."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,65 @@ def test_detectron2_is_not_imported():
         "assert cfg.MODEL.SAM.SIZE == 'tiny' and 'detectron2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("defaults", ["ours", "detectron2"])
+def test_whole_numbers_are_floats_in_files_as_in_options(tmp_path, defaults):
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  EMA_DECAY: 0\n")
+    (tmp_path / "a.yaml").write_text(
+        "_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 1\nMODEL:\n  CANONICALIZER:\n    PRIOR_WEIGHT: 3\n"
+    )
+    load = load_config
+    if defaults == "detectron2":
+        load = pytest.importorskip("canon_seg.d2.config").load_config
+    cfg = load(str(tmp_path / "a.yaml"))
+    assert cfg.SOLVER.BASE_LR == 1 and type(cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT) is float
+    assert cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT == 3 and cfg.SOLVER.EMA_DECAY == 0
+    assert type(cfg.SOLVER.EMA_DECAY) is float
+    if defaults == "detectron2":
+        assert type(cfg.SOLVER.BASE_LR) is float
+    (tmp_path / "b.yaml").write_text("MODEL:\n  CANONICALIZER:\n    PRIOR_WEIGHT: true\n")
+    with pytest.raises(InputError, match="b.yaml"):
+        load(str(tmp_path / "b.yaml"))
+
+
+@pytest.mark.parametrize("loader", ["fvcore", "detectron2"])
+@pytest.mark.parametrize(
+    "base", ["sam_tiny_c4.yaml", "configs/sam_tiny_c4.yaml", "train/sam_tiny.yaml"]
+)
+def test_a_base_may_be_a_config_of_the_package(tmp_path, loader, base):
+    load = load_config
+    if loader == "detectron2":
+        load = pytest.importorskip("canon_seg.d2.config").load_config
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_BASE_: {base}\nMODEL:\n  SAM:\n    PROMPTS_PER_BATCH: 3\n")
+    cfg, packaged = load(str(path)), load(base)
+    assert cfg.MODEL.SAM.PROMPTS_PER_BATCH == 3 and cfg.MODEL.SAM.SIZE == "tiny"
+    packaged.MODEL.SAM.PROMPTS_PER_BATCH = 3
+    assert cfg == packaged
+
+
+def test_a_base_beside_the_file_wins(tmp_path):
+    (tmp_path / "sam_tiny_c4.yaml").write_text("SEED: 77\nVERSION: 2\n")
+    (tmp_path / "mine.yaml").write_text("_BASE_: sam_tiny_c4.yaml\n")
+    assert load_config(str(tmp_path / "mine.yaml")).SEED == 77
+
+
+def test_a_base_that_is_nowhere_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: nothing.yaml\n")
+    with pytest.raises(InputError, match=r"mine.yaml: _BASE_: .*nothing.yaml.*sam_tiny_c4.yaml"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "proper"),
+    [
+        ("DATASETS.PHOTOS", "my_photos", "['my_photos']"),
+        ("MODEL.SAM.TINY.BLOCKS", "3", "[3]"),
+    ],
+)
+def test_one_thing_for_a_list_is_answered_with_the_list(key, value, proper):
+    with pytest.raises(InputError, match=re.escape(f'give {key} "{proper}"')):
+        load_config("", [key, value])
+    load_config("", [key, proper])

@@ -115,3 +115,17 @@ def test_a_missing_supervision_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ModuleNotFoundError, match="pip install supervision"):
         to_supervision(found())
+
+
+def test_numbers_of_numpy_become_json():
+    instances = Instances(
+        (4, 5),
+        pred_boxes=Boxes(torch.tensor([[0.0, 0, 2, 2]])),
+        scores=torch.tensor([0.5]),
+        pred_classes=torch.tensor([1]),
+    )
+    for ids in (np.array([3, 8]), {1: np.int64(8)}, [torch.tensor(3), torch.tensor(8)]):
+        entries = to_coco_json(instances, np.int64(7), ids)
+        assert json.loads(json.dumps(entries))[0]["category_id"] == 8
+        assert (type(entries[0]["image_id"]), entries[0]["image_id"]) == (int, 7)
+    assert to_coco_json(instances, "a", None)[0]["image_id"] == "a"

@@ -12,6 +12,7 @@ from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.loaders import (
     build_train_loader,
+    known_poses,
     split_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
@@ -379,3 +380,113 @@ def test_masks_that_the_mask_format_cannot_hold_are_named(tmp_path):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+# --- EXIF orientation, which every kind of loader applies or not ----------------------------------
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    """Names of two registered sets of the same raw frames: one with EXIF orientation 3."""
+    names = []
+    for name, orientation in (("exif_none", 1), ("exif_three", 3)):
+        annotations, images = write_toy_coco(tmp_path_factory.mktemp(name))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for file in Path(images).iterdir():
+            Image.open(file).save(file, exif=exif)
+        register_coco(name, annotations, images)
+        names.append(name)
+    yield names
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+COMMON = ["DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SEED", "3"]
+DETECTOR = ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.MASK_ON", "True"]
+KINDS = {
+    "photos": ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"],
+    "turned photos": [
+        *("MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"),
+        *("MODEL.CANONICALIZER.SCORER.BACKBONE", "efficientnet_lite0"),
+    ],
+    "regions": [
+        *("MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.SIZE", "tiny"),
+        *("MODEL.SAM.TINY.IMAGE_SIZE", "64"),
+    ],
+    "detector": [*DETECTOR, "INPUT.MASK_FORMAT", "bitmask"],
+    "jittered detector": [*DETECTOR, "INPUT.COLOR_JITTER", "0.3"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_train", [True, False])
+def test_raw_frames_where_the_annotations_are_of_these(turned, kind, is_train):
+    def first(name, exif):
+        key = "TRAIN" if is_train else "TEST"
+        options = [*COMMON, *KINDS[kind], "INPUT.EXIF", exif, f"DATASETS.{key}", f"('{name}',)"]
+        cfg = load_config("", options)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        loader = build_train_loader(cfg) if is_train else build_test_loader(cfg, name)
+        return next(iter(loader))[0]["image"]
+
+    plain = first(turned[0], exif=True)
+    assert torch.equal(plain, first(turned[1], exif=False))
+    assert not torch.equal(plain, first(turned[1], exif=True))
+
+
+# --- photographs whose poses are known ------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Photographs in a folder and a pose file of them, the fourth unsure."""
+    folder = write_photos(tmp_path / "labelled", 4)
+    names = [f"{index:03}.png" for index in range(4)]
+    entries = [{"file": name, "degrees": 90 * index} for index, name in enumerate(names[:3])]
+    entries.append({"file": names[3], "probabilities": [0.4, 0.3, 0.2, 0.1]})
+    path = tmp_path / "poses.json"
+    path.write_text(json.dumps(entries))
+    return str(path), folder
+
+
+def test_photos_whose_poses_are_known(labelled, tmp_path):
+    path, folder = labelled
+    upright = write_photos(tmp_path / "upright", 2)
+    options = ["DATASETS.POSES", f"[['{path}', '{folder}']]"]
+    cfg = photo_config(*options, "DATASETS.PHOTOS", f"['{upright}']")
+    poses = {f"{folder}/{index:03}.png": index for index in range(3)}
+    assert known_poses(cfg) == poses
+    training, held_out = split_photos(cfg)
+    assert sorted(training) == sorted([*poses, f"{upright}/000.png", f"{upright}/001.png"])
+    assert held_out == []
+    stream = build_train_loader(cfg).loader.dataset
+    assert dict(zip(stream.files, stream.poses.tolist())) == {
+        **poses,
+        f"{upright}/000.png": 0,
+        f"{upright}/001.png": 0,
+    }
+    cfg = photo_config(*options, "DATASETS.POSES_ABOVE", "0.3")
+    assert known_poses(cfg)[f"{folder}/003.png"] == 0
+    assert len(next(iter(build_train_loader(cfg)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["DATASETS.POSES_ABOVE", "1.5"], "DATASETS.POSES_ABOVE is 1.5"),
+        (["DATASETS.POSES", "['{path}']"], "is no pair; give"),
+        (["DATASETS.POSES", "[['{path}', '{other}']]"], "4 of 4 photographs are not in"),
+        (["DATASETS.POSES", "[['{unsure}', '{folder}']]"], "no pose in .* is as probable as"),
+    ],
+)
+def test_poses_that_cannot_be_used(labelled, tmp_path, options, message):
+    path, folder = labelled
+    unsure = tmp_path / "unsure.json"
+    unsure.write_text(json.dumps([{"file": "000.png", "probabilities": [0.4, 0.3, 0.2, 0.1]}]))
+    names = {"path": path, "folder": folder, "unsure": unsure, "other": tmp_path}
+    cfg = photo_config(*(option.format(**names) for option in options))
+    with pytest.raises(InputError, match=message):
+        known_poses(cfg)

@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import tiny_sam_options
 from optional import need
+from PIL import Image
 from test_d2_loaders import write_photos
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from torch import nn
@@ -22,13 +24,21 @@ from canon_seg.core.group import C4, D
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
-from canon_seg.d2.trainer import AverageWeights, Trainer, build_averaged, taught_loader
+from canon_seg.d2.loaders import find_photos
+from canon_seg.d2.trainer import (
+    AverageWeights,
+    Trainer,
+    build_averaged,
+    slow_down_pretrained,
+    taught_loader,
+)
+from canon_seg.d2.training_images import check_training_images
 from canon_seg.errors import InputError
 from canon_seg.networks.backbone_weights import load_pose_network
 from canon_seg.networks.weights import load_canonicalizer
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, JSONWriter
 
 needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
@@ -255,6 +265,25 @@ def test_training_with_a_teacher(tmp_path, photos):
 
 
 @needs_escnn
+def test_held_out_photos_are_brought_upright_too(tmp_path, photos):
+    first = sorted(os.listdir(photos))[0]
+    poses = tmp_path / "poses.json"
+    poses.write_text(json.dumps([{"file": first, "degrees": 90}]))
+    trainer = Trainer(
+        config(
+            tmp_path,
+            "DATASETS.PHOTOS",
+            f"['{photos}']",
+            "DATASETS.POSES",
+            f"[['{poses}', '{photos}']]",
+        )
+    )
+    read = trainer._read(f"{photos}/{first}")
+    stored = torch.from_numpy(np.array(Image.open(f"{photos}/{first}"))).permute(2, 0, 1)
+    assert torch.equal(torch.rot90(read, 1, (1, 2)), stored)
+
+
+@needs_escnn
 def test_a_teacher_without_photographs_to_teach_on(tmp_path, toy, photos):
     teacher = ["MODEL.CANONICALIZER.TEACHER.WEIGHTS", "canon_seg://canonicalizer_gcnn.pth"]
     toys = ["DATASETS.TRAIN", f"('{toy}',)"]
@@ -294,6 +323,8 @@ def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
             "64",
             "DATALOADER.NUM_WORKERS",
             str(workers),
+            "DATASETS.CHECK_IMAGES",
+            "False",
         )
     )
     logger, records = logging.getLogger("detectron2.engine.train_loop"), []
@@ -309,6 +340,46 @@ def test_an_unreadable_photo_ends_training_with_one_message(tmp_path, workers):
     assert "Traceback" not in str(caught.value)
     assert not any(record.exc_info for record in records)
     assert not logger.filters
+
+
+def _full(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@needs_escnn
+@pytest.mark.parametrize("checkpoint_fails", [False, True])
+def test_a_full_disk_ends_training_with_one_message(
+    tmp_path, photos, monkeypatch, caplog, checkpoint_fails
+):
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+    monkeypatch.setattr(JSONWriter, "write", _full)  # as closing the logs ends in any case
+    message = f"{tmp_path}: cannot be written (No space left on device); make room"
+    if checkpoint_fails:
+        monkeypatch.setattr(torch, "save", _full)
+        message = f"{tmp_path}/model_0000001.pth: cannot be written (No space left on device)"
+    with pytest.raises(InputError) as caught:
+        trainer.train()
+    assert str(caught.value).startswith(message)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@needs_escnn
+def test_a_full_disk_before_training_ends_with_one_message(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(Trainer, "build_writers", _full)
+    with pytest.raises(InputError, match="cannot be written .No space left on device.; make room"):
+        Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+
+
+@needs_escnn
+def test_other_failures_of_files_keep_their_traceback(tmp_path, photos, monkeypatch):
+    trainer = Trainer(config(tmp_path, "DATASETS.PHOTOS", f"['{photos}']"))
+
+    def broken():
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(trainer, "run_step", broken)
+    with pytest.raises(OSError, match="broken"):
+        trainer.train()
 
 
 @needs_escnn
@@ -383,6 +454,44 @@ def test_training_sam_alone(tmp_path, toy):
     state = torch.load(tmp_path / "segmenter.pth", weights_only=True)
     assert state.keys() == trainer.model.sam.state_dict().keys()
     assert trainer.model.training  # testing gave the mode back
+
+
+@pytest.mark.parametrize("backbone", ["", "tf_efficientnet_lite0"])
+def test_sam_is_measured_by_prompts(tmp_path, toy, backbone):
+    cfg = config(
+        tmp_path,
+        *["MODEL.META_ARCHITECTURE", "SamSegmenter", "MODEL.SAM.TINY.BACKBONE", backbone],
+        *["DATASETS.TRAIN", f"('{toy}',)", "DATASETS.TEST_PROMPTS", f"('{toy}',)"],
+        *["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.EMA_DECAY", "0.9"],
+    )
+    trainer = Trainer(cfg)
+    trainer.train()
+    logged = metrics(tmp_path)
+    names = [
+        f"{prompt}_{kind}"
+        for prompt in ("clicks_1", "clicks_5", "box", "box_click")
+        for kind in ("best_scored", "best")
+    ]
+    found = {name: logged[f"prompts/{name}"] for name in names}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["box_best"] >= found["box_best_scored"]
+    assert ("loss_proposals" in logged) == bool(backbone)
+    assert trainer.model.training  # measuring gave the mode back
+
+
+def test_pretrained_layers_are_slower():
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    model["body"].bias.requires_grad = False
+    groups = [
+        {"params": [model["head"].weight, model["body"].weight], "lr": 0.1, "weight_decay": 0.2},
+        {"params": [model["head"].bias], "lr": 0.3},
+    ]
+    assert slow_down_pretrained(groups, model, 1.0) is groups
+    head, body, bias = slow_down_pretrained(groups, model, 0.5)
+    assert head["params"][0] is model["head"].weight and head["lr"] == 0.1
+    assert body["params"][0] is model["body"].weight
+    assert body["lr"] == 0.05 and body["weight_decay"] == 0.2
+    assert bias["params"][0] is model["head"].bias and bias["lr"] == 0.3
 
 
 @needs_escnn
@@ -549,3 +658,73 @@ def test_log_lines_and_the_bar_share_the_terminal(tmp_path, photos):
         assert log.handlers == [console]
     finally:
         log.handlers = before
+
+
+# --- images are checked before a training begins --------------------------------------------------
+
+
+def cut(file):
+    whole = Path(file).read_bytes()
+    Path(file).write_bytes(whole[: len(whole) * 3 // 4])
+
+
+@pytest.mark.parametrize("kind", ["photos", "regions", "pasted", "detector"])
+def test_cut_images_are_named_before_training(tmp_path, kind):
+    """All of them, of every kind of training data."""
+    name = f"cut_{kind}"
+    annotations, images = write_toy_coco(tmp_path / "toy")
+    files = sorted(images.iterdir())
+    options = ["MODEL.DEVICE", "cpu", "DATASETS.CHECK_CACHE", str(tmp_path / "checked.json")]
+    options += ["MODEL.SAM.SIZE", "tiny", "OUTPUT_DIR", str(tmp_path)]
+    if kind == "photos":
+        options += ["DATASETS.PHOTOS", f"['{images}']"]
+        options += ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter"]
+    else:
+        register_coco(name, annotations, images)
+        options += ["DATASETS.TRAIN" if kind != "pasted" else "DATASETS.PASTE", f"('{name}',)"]
+        architecture = "GeneralizedRCNN" if kind == "detector" else "SamSegmenter"
+        options += ["MODEL.META_ARCHITECTURE", architecture]
+    cfg = load_config("", options)
+    try:
+        photos = find_photos(cfg) if kind == "photos" else ()
+        assert check_training_images(cfg, photos) is None
+        cut(files[1])
+        cut(files[3])
+        with pytest.raises(InputError, match="2 of 4 training images") as caught:
+            check_training_images(cfg, photos)
+        assert "12.png: cannot be decoded" in str(caught.value) and "14.png" in str(caught.value)
+        cfg.DATASETS.CHECK_IMAGES = False
+        assert check_training_images(cfg, photos) is None
+    finally:
+        if kind != "photos":
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def test_sizes_and_orientations_are_checked_before_training(tmp_path):
+    annotations, images = write_toy_coco(tmp_path)
+    register_coco("sizes", annotations, images)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = images / "11.png"
+    Image.open(path).save(path, exif=exif)
+    options = ["DATASETS.TRAIN", "('sizes',)", "DATASETS.CHECK_CACHE", ""]
+    try:
+        with pytest.raises(InputError, match=r"11.png: is 83 x 60 .*INPUT.EXIF False would"):
+            check_training_images(load_config("", options))
+        line = check_training_images(load_config("", [*options, "INPUT.EXIF", "False"]))
+        assert "6 (turned by 90 degrees) in 1; not applied" in line
+    finally:
+        DatasetCatalog.remove("sizes")
+        MetadataCatalog.remove("sizes")
+
+
+def test_trainings_begin_with_the_check(tmp_path, monkeypatch):
+    photos = write_photos(tmp_path / "photos", 3)
+    cut(tmp_path / "photos" / "001.png")
+    options = ["MODEL.META_ARCHITECTURE", "CanonicalizedSegmenter", "MODEL.DEVICE", "cpu"]
+    options += ["DATASETS.PHOTOS", f"['{photos}']", "OUTPUT_DIR", str(tmp_path / "out")]
+    options += ["MODEL.CANONICALIZER.SCORER.BACKBONE", "test_efficientnet"]
+    options += ["DATASETS.CHECK_CACHE", ""]
+    with pytest.raises(InputError, match="1 of 3 training images .*\n.*001.png: cannot be decoded"):
+        Trainer(load_config("", options))

@@ -64,12 +64,13 @@ class _Parsed(BaseException):
 @pytest.fixture
 def parse(monkeypatch):
     """A function from a command's words to the arguments that the command's own parser makes."""
-    parse_args = argparse.ArgumentParser.parse_args
+    for name in ("parse_args", "parse_intermixed_args"):
+        parse_args = getattr(argparse.ArgumentParser, name)
 
-    def stop(parser, args=None, namespace=None):
-        raise _Parsed(parse_args(parser, args, namespace))
+        def stop(parser, args=None, namespace=None, parse_args=parse_args):
+            raise _Parsed(parse_args(parser, args, namespace))
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        monkeypatch.setattr(argparse.ArgumentParser, name, stop)
     entry_points = {
         function.__doc__.removeprefix("Run ").removesuffix("."): function
         for function in vars(console).values()

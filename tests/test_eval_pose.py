@@ -109,6 +109,7 @@ def test_a_folder_of_photos(toy, evaluate):
     details = json.loads((toy / "new" / "details.json").read_text())
     assert [entry["file"] for entry in details] == ["a/1.PNG", "a/deep/2.webp", "b.jpg", "c.bmp"]
     poses = [int(np.argmax(entry["probabilities"])) for entry in details]
+    assert [entry["degrees"] for entry in details] == [90 * pose for pose in poses]
     assert result["confusion"][0] == np.bincount(poses, minlength=4).tolist()
     assert result["accuracy"] == poses.count(0) / 4
     assert f"found upright: {poses.count(0)} of 4" in said
@@ -183,6 +184,31 @@ def test_the_embedded_canonicalizer(evaluate, tmp_path):
     assert result["turned"] == {"photos": 8, "agreeing": 8}
 
 
+def test_names_of_any_bytes(evaluate, toy):
+    folder = toy / os.fsdecode(b"odd $x_{\xff")
+    folder.mkdir(exist_ok=True)
+    for name in (b"$a_{.png", b"\xe9.png", b"a\nb.png"):
+        Image.new("RGB", (40, 30), (len(name), 9, 9)).save(folder / os.fsdecode(name))
+    status, _, message = evaluate(
+        "--images", folder, "--output", folder / "pose.json", "--details", folder / "all.json"
+    )
+    assert status == 0, message
+    assert (folder / "pose.png").is_file() and (folder / "pose_mistakes.png").is_file()
+    details = json.loads((folder / "all.json").read_text())
+    assert {row["file"] for row in details} == {"$a_{.png", r"\xe9.png", "a\nb.png"}
+
+
+def test_results_are_written_before_pictures(evaluate, toy, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(eval_pose, "plot_poses", fail)
+    status, _, message = evaluate("--images", "photos", "--output", "first.json")
+    assert status == 0 and "warning: first.png: the picture could not be made (no font)" in message
+    assert json.loads((toy / "first.json").read_text())["num_images"] == 4
+    assert (toy / "first_mistakes.png").is_file()
+
+
 def test_stress(evaluate, toy):
     arguments = ["--images", "photos", "--output", "stress.json"]
     status, output, _ = evaluate(*arguments, "--stress")
@@ -216,3 +242,30 @@ def test_a_pretrained_backbone(evaluate, toy):
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     assert measured["turned"]["agreeing"] == measured["turned"]["photos"]
+
+
+def test_a_gate_is_counted(evaluate, toy):
+    arguments = ["--images", "photos", "--output", "gate.json"]
+    status, said, message = evaluate(*arguments, "MODEL.CANONICALIZER.GATE", "100.0")
+    assert status == 0, message
+    gate = json.loads((toy / "gate.json").read_text())["gate"]
+    assert gate["margin"] == 100 and gate["upright"]["accuracy"] == 1  # nothing is ever turned
+    assert gate["turned"]["accuracy"] == 0 and gate["turned"]["gated"] <= 1
+    assert "gate of 100: upright 100.0 % right" in said
+    evaluate(*arguments)
+    assert "gate" not in json.loads((toy / "gate.json").read_text())
+    status, _, message = evaluate(*arguments, "MODEL.CANONICALIZER.GATE", "-1.0")
+    assert status == 2 and "MODEL.CANONICALIZER.GATE is -1.0; give a margin" in message
+
+
+def test_the_segmenter_as_judge(evaluate, toy):
+    name = ["MODEL.CANONICALIZER.SCORER.NAME", "SegmenterScorer"]
+    arguments = ["--images", "photos", "--limit", 2, "--output", "judge.json"]
+    status, _, message = evaluate(*arguments, "--config-file", "configs/sam_tiny_c4.yaml", *name)
+    assert status == 0, message
+    measured = json.loads((toy / "judge.json").read_text())
+    assert measured["network"]["name"] == "SegmenterScorer"
+    assert measured["turned"] == {"photos": 2, "agreeing": 2}
+    options = [*name, "MODEL.SEGMENTER.META_ARCHITECTURE", ""]
+    status, _, message = evaluate(*arguments, *options)
+    assert status == 2 and "no segmenter to ask" in message

@@ -234,6 +234,10 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
     with open(part, "ab") as file:
         file.write(b'{"image_id": 11, "fac')
 
+    code, _, message = evaluate(*options, "--output", "resumed")
+    assert code == 2 and "go on with --resume, or give --overwrite to throw it away" in message
+    code, _, message = evaluate(*options, "--output", "resumed", "--resume", "--overwrite")
+    assert code == 2 and "give one of them" in message
     code, _, message = evaluate(
         *options, "--output", "resumed", "--resume", "MODEL.SAM.PROMPTS_PER_BATCH", 3
     )

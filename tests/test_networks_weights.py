@@ -236,6 +236,7 @@ def config(**changes):
         UNCERTAIN="argmax",
         UNCERTAIN_BELOW=0.5,
         VOTE_POSES=2,
+        GATE=0.0,
         SCORER=SimpleNamespace(NAME="NetworkScorer", BACKBONE="", PASSES=0),
     )
     return SimpleNamespace(

@@ -10,8 +10,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.sam.models import (
+    Comparison,
     LongestSide,
-    _Comparison,
     box_features,
     box_shape,
     build_tiny_sam,
@@ -237,7 +237,7 @@ def test_details_of_all_strides_are_used(box):
 
 
 def test_comparison_knows_what_is_alike():
-    comparison = _Comparison(4, 4)
+    comparison = Comparison(4, 4)
     torch.nn.init.eye_(comparison.key.weight[:, :, 0, 0])
     torch.nn.init.zeros_(comparison.key.bias)
     seen = []
@@ -245,7 +245,7 @@ def test_comparison_knows_what_is_alike():
     maps = torch.zeros(1, 4, 16, 16)
     maps[:, 0], maps[:, 0, 4:12, 4:12], maps[:, 1, 4:12, 4:12] = 1, 0, 1  # one thing on another
     comparison(maps)
-    likeness = seen[0].unflatten(1, (8, 8))[0] / _Comparison.SCALE  # raster rows, columns, cells
+    likeness = seen[0].unflatten(1, (8, 8))[0] / Comparison.SCALE  # raster rows, columns, cells
     assert likeness.shape == (8, 8, 16, 16)
     inside = maps[0, 1] > 0
     torch.testing.assert_close(likeness[3, 4], inside.float())  # raster cell inside

@@ -24,6 +24,7 @@ def answers(count=3, size=(20, 30), seed=0):
         ious=torch.rand(count, generator=generator),
         scores=torch.rand(count, generator=generator),
         classes=torch.arange(count),
+        stabilities=torch.rand(count),
     )
 
 

@@ -111,3 +111,19 @@ def test_clicks_are_not_cut():
     points = torch.tensor([[[70.0, 3.0]]])
     prompts = Prompts(points=points, point_labels=torch.ones((1, 1), dtype=torch.int64))
     assert prompts.clipped(40, 60).points is points
+
+
+def test_arrays_and_lists_become_tensors():
+    prompts = Prompts(
+        boxes=np.array([[1, 2, 3, 4]]),
+        classes=[5],
+        scores=np.array([0.5]),
+        points=[[[1.5, 2]]],
+        point_labels=np.array([[1]], np.int8),
+    )
+    assert prompts.boxes.tolist() == [[1, 2, 3, 4]] and prompts.boxes.dtype == torch.float32
+    assert prompts.points.dtype == torch.float32 and prompts.point_labels.dtype == torch.int64
+    assert prompts.classes.tolist() == [5] and prompts.scores.dtype == torch.float32
+    assert prompts.turned(1, 10, 10).boxes.tolist() == [[2, 7, 4, 9]]
+    with pytest.raises(ValueError, match="boxes of 1 prompts have shape"):
+        Prompts(boxes=np.zeros((1, 3)))

@@ -3,8 +3,10 @@
 import json
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_d2_distributed import options
 from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
 from toy_coco import SIZES, write_toy_coco
@@ -22,7 +24,10 @@ from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.rotated_coco import RotatedCOCOEvaluator
 from canon_seg.evaluation.sweep import _pose_summary, run_sweep
 from canon_seg.evaluation.views import View
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import write_json
+
+from detectron2.structures import BitMasks, Instances
 
 RESULTS = [{"image_id": 3, "category_id": 7, "bbox": [0.1, 2, 3, 4], "score": 1 / 3}]
 
@@ -42,6 +47,61 @@ def sweep(annotations, images, records=None):
         prompts=load_box_prompts("boxes", dataset),
         records=records,
     )
+
+
+class RedSegmenter:
+    """Finds what is red."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, batch):
+        mask = batch[0]["image"][0] > 128  # RGB
+        masks = BitMasks(mask[None])
+        found = Instances(
+            mask.shape,
+            pred_masks=mask[None],
+            pred_boxes=masks.get_bounding_boxes(),
+            scores=torch.ones(1),
+            pred_classes=torch.zeros(1, dtype=torch.int64),
+        )
+        return [{"instances": found}]
+
+
+@pytest.mark.parametrize(("exif", "ap"), [(False, 100.0), (True, 0.0)])
+def test_annotations_of_raw_frames_have_the_figures_of_raw_frames(tmp_path, exif, ap):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[5:15, 10:30] = 255, 0, 0
+    turned = Image.Exif()
+    turned[0x0112] = 3  # no size shows it
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=turned)
+    polygon = [10, 5, 30, 5, 30, 15, 10, 15]
+    write_json(
+        tmp_path / "a.json",
+        {
+            "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
+            "annotations": [
+                {
+                    "id": 1,
+                    "image_id": 1,
+                    "category_id": 1,
+                    "bbox": [10, 5, 20, 10],
+                    "segmentation": [polygon],
+                }
+            ],
+            "categories": [{"id": 1, "name": "red"}],
+        },
+    )
+    result = run_sweep(
+        {"vanilla": lambda pose: RedSegmenter()},
+        load_coco(tmp_path / "a.json", tmp_path),
+        tmp_path,
+        views=[View(0)],
+        image_format="RGB",
+        progress=False,
+        reading=ReadingOptions(exif),
+    )
+    assert result["modes"]["vanilla"]["0"]["segm"]["AP"] == pytest.approx(ap)
+    assert result["modes"]["vanilla"]["0"]["bbox"]["AP"] == pytest.approx(ap)
 
 
 def sweep_in_process(annotations, images, folder):

@@ -147,3 +147,24 @@ def test_a_report_of_many_angles_is_written(tmp_path):
     assert json.loads(json_path.read_text())["modes"] == result["modes"]
     with Image.open(png_path) as image:
         assert image.width > 1.5 * image.height > 600
+
+
+def test_poses_that_are_not_clear_are_in_the_table():
+    result = sweep([0, 90])
+    assert "unclear" not in format_table(result) + format_summary(result)
+    confusion = [[2, 0, 0, 0], [0, 2, 0, 0], [0] * 4, [0] * 4]
+    result["pose"] = {"confusion": confusion, "accuracy": 1.0}
+    assert "unclear" not in format_table(result)  # of an earlier version
+    result["pose"]["unclear_by_angle"] = {"0": 0.0, "90": 0.5}
+    lines = format_table(result).splitlines()
+    assert lines[0].endswith("unclear %")
+    shares = {tuple(line.split()[1:3]): line.split()[-1] for line in lines[2:6]}
+    assert shares == {
+        ("vanilla", "0"): "-",
+        ("vanilla", "90"): "-",
+        ("canonical", "0"): "0.00",
+        ("canonical", "90"): "50.00",
+    }
+    summary = format_summary(result)
+    assert "pose not clear (probability below a half): 25.0 %" in summary
+    assert "UNCERTAIN vote" in summary

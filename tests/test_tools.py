@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from tiny_models import random_image
 from toy_coco import write_toy_coco
 
 from canon_seg.coco.dataset import load_coco
 from canon_seg.errors import InputError
+from canon_seg.images.pose_files import read_poses
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -128,12 +131,49 @@ def test_a_study_trains_once_and_measures(tmp_path, monkeypatch):
         called.append(Path(command[0]).name)
         if called[-1] == "eval_pose.py":
             pose = {"accuracy": 0.5, "ece": 0.1, "kl": 0.2, "network": {"parameters": 1234}}
+            pose["intervals"] = {"accuracy": [0.4, 0.6], "kl": None}
             Path(command[command.index("--output") + 1]).write_text(json.dumps(pose))
 
     monkeypatch.setattr(module, "_call", instead)
     study = {"train": "a.yaml", "runs": {"one": ["SEED", 1]}, "images": "photos"}
     rows = {"one": module.run("one", study, tmp_path)}
     assert rows["one"]["pose"]["accuracy"] == 0.5 and rows["one"]["options"] == ["SEED", "1"]
-    assert "0.500" in module.format_table(rows) and "1,234" in module.format_table(rows)
+    table = module.format_table(rows)
+    assert "0.500 (0.400 to 0.600)" in table and "1,234" in table and "(None" not in table
+    del rows["one"]["intervals"]  # of an earlier study
+    assert "| 0.500" in module.format_table(rows).replace("  ", "")
     module.run("one", study, tmp_path)
     assert called == ["train_net.py", "eval_pose.py", "eval_pose.py"]
+
+
+def test_photographs_are_turned_as_the_truth_says(tmp_path, monkeypatch):
+    for index in range(12):
+        path = tmp_path / "mine" / "deep" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random_image(40, 50 + index, index).permute(1, 2, 0).numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    output = tmp_path / "turned"
+    call(monkeypatch, "turn_photos", "--photos", tmp_path / "mine", "--output", output)
+    held_out = {path.name for path in (output / "held_out").rglob("*.png")}
+    upright = {path.name for path in (output / "upright").rglob("*.png")}
+    assert held_out and upright and len(held_out) + len(upright) == 12 and not held_out & upright
+    truth = read_poses(str(output / "truth.json"), str(output / "turned"), "truth")
+    assert {Path(photo.file).name for photo in truth} == upright
+    assert len({photo.turns for photo in truth}) > 1
+    for photo in truth:
+        turned = np.array(Image.open(photo.file))
+        original = np.array(Image.open(tmp_path / "mine" / "deep" / Path(photo.file).name))
+        assert np.array_equal(turned, np.rot90(original, photo.turns))
+    with pytest.raises(InputError, match="is not empty"):
+        call(monkeypatch, "turn_photos", "--photos", tmp_path / "mine", "--output", output)
+    with pytest.raises(InputError, match="--every is 1"):
+        call(
+            monkeypatch,
+            "turn_photos",
+            "--photos",
+            tmp_path / "mine",
+            "--every",
+            1,
+            "--output",
+            tmp_path / "new",
+        )

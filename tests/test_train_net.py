@@ -185,6 +185,7 @@ def test_two_processes_train_one_model(tmp_path):
     )
     assert status == 0, log
     assert "World size: 2" in log
+    assert log.count(f"written: {output / 'canonicalizer.pth'}") == 1
     assert [path.name for path in output.glob("model_*.pth")] == ["model_final.pth"]
     assert iterations(output) == [1]  # by one process, at the end
     load_canonicalizer(output / "canonicalizer.pth")
@@ -282,3 +283,32 @@ def test_results_of_a_training_go_before_the_configs_weights(tmp_path):
     found = train_net.with_results(cfg)
     assert str(tmp_path / "canonicalizer.pth") == found.MODEL.CANONICALIZER.WEIGHTS
     assert found.MODEL.SEGMENTER.WEIGHTS == cfg.MODEL.SEGMENTER.WEIGHTS
+
+
+def test_results_of_an_earlier_training_are_not_replaced(tmp_path, monkeypatch, capsys):
+    (tmp_path / "canonicalizer.pth").touch()
+    words = ["--config-file", "sam_c4.yaml", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"]
+    photos = ["DATASETS.PHOTOS", "['no/such/folder']"]
+
+    def fails(*more):
+        monkeypatch.setattr(sys, "argv", ["train_net.py", *words, *photos, *more])
+        with pytest.raises(SystemExit) as end:
+            run_main(train_net.main)
+        captured = capsys.readouterr()
+        assert end.value.code == 2 and "Running with full config" not in captured.out
+        return captured.err
+
+    assert "canonicalizer.pth of an earlier training: go on with --resume" in fails()
+    for more in ("--overwrite", "--resume"):
+        assert "DATASETS.PHOTOS: there is no folder no/such/folder" in fails(more)
+    assert "give DATASETS.PHOTOS \"['my_photos']\"" in fails("DATASETS.PHOTOS", "my_photos")
+    assert [path.name for path in tmp_path.iterdir()] == ["canonicalizer.pth"]
+
+
+def test_the_end_is_said(tmp_path):
+    (tmp_path / "canonicalizer.pth").touch()
+    measured = {"held_out": {"pose_accuracy": 0.9268, "pose_loss": 0.3}}
+    said = train_net.describe_end(tmp_path, measured, 41)
+    file = tmp_path / "canonicalizer.pth"
+    assert said == f"written: {file}; poses found of 41 held-out photographs: 92.7 %"
+    assert train_net.describe_end(tmp_path, {}, 0) == f"written: {file}"

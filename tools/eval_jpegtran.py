@@ -14,6 +14,7 @@ import argparse
 import shutil
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from canon_seg.d2.config import load_config
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError, run_main
 from canon_seg.geometry import C4, turn_image, turn_maps
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 from canon_seg.io.files import write_json
 
@@ -44,14 +45,14 @@ def turned_file(source, turns, folder):
     return target if done.returncode == 0 else None
 
 
-def compare(model, path, prompts, image_format):
+def compare(model, path, prompts, read):
     """Return differences between a file and its turned copies, or [] where none can be made.
 
     Returns:
         list of dicts, one for each turn: ``pixels`` (mean absolute difference, grey levels),
         ``same_pose``, ``ious`` (of each mask with the upright file's).
     """
-    image = read_image(path, image_format)
+    image = read(path)
     height, width = image.shape[:2]
     upright = _segment(model, image, prompts.turned(0, height, width, snapped=True))
     rows = []
@@ -60,7 +61,7 @@ def compare(model, path, prompts, image_format):
             file = turned_file(path, turns, folder)
             if file is None:
                 return []
-            turned = read_image(file, image_format)
+            turned = read(file)
             result = _segment(model, turned, prompts.turned(turns, height, width, snapped=True))
             difference = turned.astype(int) - turn_image(image, turns).astype(int)
             masks = turn_maps(result["instances"].pred_masks, C4.inverse(turns))
@@ -101,11 +102,12 @@ def main():
     dataset = load_coco(args.annotations, args.images)
     prompts = load_box_prompts("boxes", dataset)
     model = build_model(cfg).eval()
+    read = partial(read_image, format=cfg.INPUT.FORMAT, options=ReadingOptions.from_config(cfg))
     rows, images = [], 0
     for entry in tqdm(dataset["images"], unit="image"):
         own = prompts[entry["id"]]
         if len(own.boxes):
-            found = compare(model, Path(args.images) / entry["file_name"], own, cfg.INPUT.FORMAT)
+            found = compare(model, Path(args.images) / entry["file_name"], own, read)
             images += bool(found)
             rows += found
     if not rows:

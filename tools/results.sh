@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco turned pedestrians gcnn gwrn baselines angles uncertain numerics poses jpegtran"
+PARTS="scenes coco turned pedestrians gcnn gwrn judge gate baselines angles uncertain numerics poses jpegtran upright"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -22,6 +22,7 @@ SAM=configs/sam_tiny_c4.yaml
 DETECTOR=configs/mask_rcnn_pedestrian_c4.yaml
 WEIGHTS="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer"
 CACHE="MODEL.CANONICALIZER.CACHE 256"
+GATE="MODEL.CANONICALIZER.GATE 2.0"
 
 sweep() {  # sweep FOLDER CONFIG "FLAGS" [KEY VALUE...]: resumes where it was interrupted
     local folder=$RESULTS/$1 config=$2 flags=$3
@@ -69,6 +70,19 @@ gwrn() {
     equivariant gwrn
 }
 
+judge() {
+    local judge="MODEL.CANONICALIZER.SCORER.NAME SegmenterScorer"
+    sweep coco_val182_judge $SAM "$COCO --modes canonical" $judge $CACHE
+    split
+    sweep pedestrians_judge $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $judge
+}
+
+gate() {
+    sweep coco_val182_gate $SAM "$COCO --modes canonical" $CACHE $GATE
+    split
+    sweep pedestrians_gate $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $GATE
+}
+
 equivariant() {
     sweep coco_val182_$1 $SAM "$COCO --modes canonical" ${WEIGHTS}_$1.pth $CACHE
     split
@@ -109,6 +123,8 @@ poses() {
     poses_of gwrn ${WEIGHTS}_gwrn.pth
     poses_of pretrained ${WEIGHTS}_pretrained.pth $passes 1
     poses_of pretrained_orbit ${WEIGHTS}_pretrained.pth $passes 0
+    pose coco_val182_gate coco_val182 $GATE
+    pose pennfudan_gate pennfudan_train $GATE
 }
 
 poses_of() {  # poses_of NAME KEY VALUE...
@@ -130,6 +146,13 @@ pose() {  # pose NAME FOLDER ARGUMENTS...
 
 jpegtran() {
     $PYTHON tools/eval_jpegtran.py --config-file $SAM $COCO --output $RESULTS/jpegtran.json
+}
+
+upright() {
+    $PYTHON tools/eval_upright.py --images $DATA/coco_val182/images \
+        --output $RESULTS/upright/coco_val182.json \
+        MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth \
+        MODEL.CANONICALIZER.SCORER.PASSES 0
 }
 
 if [ $# -eq 0 ]; then

@@ -108,6 +108,7 @@ def run(name, study, folder):
         "options": options,
         **json.loads(done.read_text()),
         "pose": {key: value for key, value in pose.items() if isinstance(value, float)},
+        "intervals": {key: ends for key, ends in pose.get("intervals", {}).items() if ends},
         "parameters": pose["network"]["parameters"],
     }
     if "sweep" in study:
@@ -157,7 +158,9 @@ def format_table(rows):
             [
                 name,
                 *(
-                    format(values[key], form) if key in values else "-"
+                    _cell(values[key], form, row.get("intervals", {}).get(key))
+                    if key in values
+                    else "-"
                     for key, (_, form) in COLUMNS.items()
                 ),
                 f"{row['training_seconds'] / 60:.0f}",
@@ -166,6 +169,13 @@ def format_table(rows):
     headers = ["run", *(title for title, _ in COLUMNS.values()), "training (min)"]
     align = ["left"] + ["right"] * (len(headers) - 1)
     return tabulate(table, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def _cell(value, form, interval):
+    """Format a number, with its 95 % interval in brackets where it has one."""
+    if interval is None:
+        return format(value, form)
+    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
 def main():

@@ -11,10 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from canon_seg.errors import InputError
 from canon_seg.io.files import write_atomically
+from canon_seg.io.names import printable
 
 SMALL = 480  # px; an image whose longer side is less is enlarged so far by whole factors
 MASK_OPACITY = 0.4
 WHITE = (255, 255, 255)
+BLACK = np.zeros(3, np.uint8)
 BACKGROUND = (24, 24, 24)
 
 
@@ -33,7 +35,7 @@ def zoom_factor(height, width):
     return max(1, SMALL // max(height, width))
 
 
-def draw_segmentation(image, masks, boxes=(), clicks=()):
+def draw_segmentation(image, masks, boxes=(), clicks=(), owners=None, background=()):
     """Draw masks and the prompts that led to them.
 
     Args:
@@ -42,12 +44,17 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         boxes: up to N x0, y0, x1, y1 in pixel edges. Boxes, then clicks, have the colours of the
             masks in order.
         clicks: x, y as pixel indices.
+        owners: number of the mask that each click belongs to; None for one mask each, after those
+            of the boxes.
+        background: x, y of clicks beside the object, drawn in black.
 
     Returns:
         new array, enlarged by :func:`zoom_factor`.
     """
     factor = zoom_factor(*image.shape[:2])
-    palette = colors(max(len(masks), len(boxes) + len(clicks)))
+    if owners is None:
+        owners = range(len(boxes), len(boxes) + len(clicks))
+    palette = colors(max(len(masks), len(boxes), *(owner + 1 for owner in owners), 0))
     picture = draw_masks(
         _enlarged(image, factor), [_enlarged(mask, factor) for mask in masks], palette
     )
@@ -57,7 +64,8 @@ def draw_segmentation(image, masks, boxes=(), clicks=()):
         corners = (x0, y0), (max(x1 - 1, x0), max(y1 - 1, y0))
         cv2.rectangle(picture, *corners, WHITE, 2 * line + 1)
         cv2.rectangle(picture, *corners, color.tolist(), line)
-    for click, color in zip(clicks, palette[len(boxes) :], strict=False):
+    marks = [(click, palette[owner]) for click, owner in zip(clicks, owners, strict=True)]
+    for click, color in [*marks, *((click, BLACK) for click in background)]:
         centre = tuple(round((float(index) + 0.5) * factor - 0.5) for index in click)
         cv2.circle(picture, centre, 4 * line + 2, WHITE, -1, cv2.LINE_AA)
         cv2.circle(picture, centre, 3 * line + 1, color.tolist(), -1, cv2.LINE_AA)
@@ -101,6 +109,7 @@ def add_caption(picture, lines):
     Returns:
         new (H', W', 3) array.
     """
+    lines = [printable(line) for line in lines]  # fonts refuse what is no Unicode
     size = max(14, round(max(picture.shape[:2]) / 40))
     font, pad = _font(size), size // 2
     text = max(font.getbbox(line)[2] for line in lines)

@@ -3,7 +3,8 @@
     canon-seg-app [--sam-checkpoint sam_vit_b_01ec64.pth --sam-size vit_b]
 
 Serves http://127.0.0.1:7860 until it is interrupted; needs Gradio (pip install gradio), and nothing
-from the network. Pick or upload a photo, click an object or two corners of a box, and turn it.
+from the network. Pick or upload a photo, click an object or drag a box, and turn it; take masks, a
+cut-out, COCO's JSON, the upright photo, or the same as Python.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 
 from canon_seg.cli.threads import let_waiting_threads_sleep
+from canon_seg.cli.warnings import silence_libraries
 from canon_seg.errors import InputError, run_main, without_detectron2
 
 
@@ -27,9 +28,24 @@ def eval_pose():
     _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
 
 
+def eval_prompts():
+    """Run canon-seg-eval-prompts."""
+    _run("eval_prompts", "canon-seg-eval-prompts")
+
+
+def eval_everything():
+    """Run canon-seg-eval-everything."""
+    _run("eval_everything", "canon-seg-eval-everything")
+
+
 def install_detectron2():
     """Run canon-seg-install-detectron2."""
     _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)
+
+
+def label_poses():
+    """Run canon-seg-label-poses."""
+    _run("label_poses", "canon-seg-label-poses", needs_detectron2=False)
 
 
 def train_net():
@@ -37,9 +53,15 @@ def train_net():
     _run("train_net", "canon-seg-train")
 
 
+def upright():
+    """Run canon-seg-upright."""
+    _run("upright", "canon-seg-upright", needs_detectron2=False)
+
+
 def _run(module, command, needs_detectron2=True):
     def main():
         let_waiting_threads_sleep()
+        silence_libraries()
         if needs_detectron2 and importlib.util.find_spec("detectron2") is None:
             raise InputError(without_detectron2(command))
         return importlib.import_module(f"canon_seg.cli.{module}").main()

@@ -1,29 +1,32 @@
 r"""Segment photographs and videos in their canonical pose, and write pictures of what was found.
 
-    canon-seg-demo --input photo.jpg [more, folders, globs, videos] --output DIR \
-        [--box x0 y0 x1 y1 ...] [--point x y ...] [--turns] [--save-json] [KEY VALUE ...]
+    canon-seg-demo photo.jpg [more, folders, globs, videos] [--output DIR] \
+        [--box x0 y0 x1 y1] [--point x y] [--background x y] [--turns] [KEY VALUE ...]
 
 Writes DIR/photo.png: the photograph with its masks, the pose found and its probability; of a video
 DIR/video.mp4. SAM takes boxes and points, and segments everything where there are none; detectors
-need no prompts, but detectron2. Without --input: photographs that come with scikit-image. Config
-options KEY VALUE come last. In a checkout, python demo/demo.py is the same command.
+need no prompts, but detectron2. Without a file: photographs that come with scikit-image. Config
+options KEY VALUE stand anywhere. In a checkout, python demo/demo.py is the same command.
 """
 
 import argparse
 import importlib
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from canon_seg.apps.drawing import save_picture
 from canon_seg.apps.files.captions import captioned, describe, draw_turns
-from canon_seg.apps.files.inputs import find_inputs, output_names
+from canon_seg.apps.files.inputs import find_inputs, output_names, places_below
 from canon_seg.apps.files.parsing import fit_prompts, parse_prompts
 from canon_seg.apps.files.results import Results, VideoSummary
+from canon_seg.apps.files.saving import KINDS, save_parts
 from canon_seg.apps.files.segment import (
     KEEP,
     KEEP_TINY,
@@ -36,19 +39,30 @@ from canon_seg.apps.files.video import (
     frame_rate,
     is_video,
     read_frames,
+    read_timed_frames,
     video_size,
-    write_video,
+)
+from canon_seg.apps.files.video_writer import write_video
+from canon_seg.cli.options import (
+    add_device,
+    all_options,
+    is_number,
+    may_name_files,
+    parse_with_options,
 )
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.clip import clip_pose
 from canon_seg.errors import InputError, without_detectron2
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import check_output_dir
-from canon_seg.sam.loading import SEGMENTER, is_sam
+from canon_seg.io.names import printable
+from canon_seg.sam.loading import OFFICIAL_FILES, SEGMENTER, is_sam
 
 CONFIG_FILE = "sam_tiny_c4.yaml"
+SAM_CONFIG_FILE = "sam_c4.yaml"
+DEFAULT_OUTPUT = "segmented"
 WEBCAM_FPS = 10  # of the video that is written
 
 
@@ -58,25 +72,40 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
+        "photos",
+        nargs="*",
+        metavar="PHOTO",
+        help="images, videos, folders of them, or glob patterns in quotes",
+    )
+    parser.add_argument(
         "--config-file",
-        default=CONFIG_FILE,
         metavar="FILE",
         help=f"a file, or the name of a config of the package; default: {CONFIG_FILE}",
     )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--input",
-        nargs="+",
-        metavar="FILE",
-        help="images, videos, folders of them, or glob patterns in quotes",
+    parser.add_argument(
+        "--sam",
+        nargs=2,
+        metavar=("SIZE", "FILE"),
+        help=f"an official SAM, such as --sam vit_b {OFFICIAL_FILES['vit_b']}: short for "
+        f"--config-file {SAM_CONFIG_FILE} MODEL.SAM.SIZE SIZE MODEL.SEGMENTER.WEIGHTS FILE",
     )
+    add_device(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--input", nargs="+", default=[], metavar="FILE", help="the same as PHOTO")
     source.add_argument(
         "--webcam",
         type=int,
         metavar="N",
         help="the webcam of that number, 0 for the first, to DIR/webcam_N.mp4 until Ctrl-C",
     )
-    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--recursive", action="store_true", help="folders stand for all below them, in such folders"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help=f"default: a folder {DEFAULT_OUTPUT} beside the first photograph",
+    )
     parser.add_argument(
         "--box",
         nargs="+",
@@ -94,6 +123,19 @@ def parse_arguments():
         help="x y of a pixel, counted from 0, again and again; each point is one prompt",
     )
     parser.add_argument(
+        "--background",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
+        help="x y of a pixel that does not belong to the object; means --one-object, too",
+    )
+    parser.add_argument(
+        "--one-object",
+        action="store_true",
+        help="all points, with a box or without, are one prompt",
+    )
+    parser.add_argument(
         "--everything",
         action="store_true",
         help="have SAM segment everything, as it does without prompts, even where the config has a "
@@ -105,9 +147,20 @@ def parse_arguments():
         help="also write all four turns of each image side by side",
     )
     parser.add_argument(
+        "--save",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=KINDS,
+        metavar="PART",
+        help="also save of each photograph: mask, cutout (each object, on a transparent ground), "
+        "upright (the photograph in its canonical pose); and json",
+    )
+    parser.add_argument(
         "--save-json",
         action="store_true",
-        help="also write DIR/results.json, a COCO file of all that was found, with the poses",
+        help="also write DIR/results.json, a COCO file of all that was found, with the poses; the "
+        "same as --save json",
     )
     parser.add_argument(
         "--pose-per-frame",
@@ -153,10 +206,37 @@ def parse_arguments():
         metavar="P",
         help="least score of a detector's instances; default: 0.5",
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    lists = dict.fromkeys(("--box", "--point", "--background"), is_no_file)
+    args = parse_with_options(parser, lists={**lists, "--save": KINDS.__contains__})
+    return settle(args)
+
+
+def is_no_file(word):
+    """Tell whether a word after --box or --point is for it: a number, or a mistyped one."""
+    return is_number(word) or not may_name_files(word)
+
+
+def settle(args):
+    """Bring what can be said in two ways into one: photographs, options, config, what to save."""
+    if args.webcam is not None and args.photos:
+        raise InputError("--webcam and photographs are two inputs; give one")
+    args.input = [*args.photos, *args.input]
+    if args.save_json:
+        args.save.append("json")
+    options = all_options(args)
+    if args.sam:
+        size, file = args.sam
+        if size not in OFFICIAL_FILES:
+            raise InputError(
+                f"--sam: {size!r} is no size; give {', '.join(OFFICIAL_FILES)}, and then the file"
+            )
+        options += ["MODEL.SAM.SIZE", size, "MODEL.SEGMENTER.WEIGHTS", file]
+    args.options = options
+    args.config_file = args.config_file or (SAM_CONFIG_FILE if args.sam else CONFIG_FILE)
+    if args.output is None:
+        first = Path(args.input[0]) if args.input else Path()
+        args.output = str((first if first.is_dir() else first.parent) / DEFAULT_OUTPUT)
+    return args
 
 
 def main():
@@ -168,24 +248,32 @@ def main():
     for name in ("score_threshold", "min_iou", "min_stability"):
         if (value := getattr(args, name)) is not None and not 0 <= value <= 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give 0 to 1")
-    prompts = parse_prompts(args.box, args.point)
+    prompts = parse_prompts(args.box, args.point, args.background, args.one_object)
     output = check_output_dir(args.output)
     load_segment = choose_segment(args, prompts)
-    results = Results() if args.save_json else None
-    if args.webcam is not None:
-        errors = []
-        print(process_webcam(args, output, load_segment(), prompts, results))
-    else:
+    reading = ReadingOptions.from_config(load_config(args.config_file, args.options))
+    results, errors = Results() if "json" in args.save else None, []
+    # Whatever ends the work midway, what was found before is written.
+    with ExitStack() as at_end:
+        if results is not None:
+            at_end.callback(write_results, results, output / "results.json")
+        if args.webcam is not None:
+            print(process_webcam(args, output, load_segment(), prompts, results))
+            return 0
         # All inputs are looked at before the first is worked on: mistakes show at once.
-        paths, errors = find_inputs(args.input, prompts)
+        paths, errors = find_inputs(args.input, prompts, reading, args.recursive, output)
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
         if paths:
-            errors += process_all(args, paths, output, load_segment(), prompts, results)
-    if results is not None and results.images:
-        results.write(output / "results.json")
-        print("written:", output / "results.json")
+            errors += process_all(args, paths, output, load_segment(), prompts, results, reading)
     return 2 if errors else 0
+
+
+def write_results(results, path):
+    """Write what was found, if anything was."""
+    if results.images:
+        results.write(path)
+        print("written:", path)
 
 
 def choose_segment(args, prompts):
@@ -267,28 +355,35 @@ def import_detectors(cfg):
         raise InputError(without_detectron2(what)) from error
 
 
-def process_all(args, paths, output, segment, prompts, results):
+def process_all(args, paths, output, segment, prompts, results, reading):
     """Work on each input, print a line for it, and return the errors of those that failed."""
     errors = []
-    names = output_names(paths, output)
+    names = output_names(paths, output, places_below(args.input, paths))
     for path, name in zip(tqdm(paths, unit="file", disable=None), names, strict=True):
         found = None if results is None else Results()
         try:
             if is_video(path):
                 line = process_video(args, path, output / name, segment, prompts, found)
             else:
-                line = process_image(path, output / name, segment, prompts, args.turns, found)
+                line = process_image(
+                    path, output / name, segment, prompts, args.turns, found, reading, args.save
+                )
         except InputError as error:
             errors.append(error)
             tqdm.write(f"error: {error}", file=sys.stderr)
+            # A picture that cannot be written costs the picture, a broken video all of its frames.
+            is_complete = not is_video(path)
         else:
-            if results is not None:
-                results.extend(found)
+            is_complete = True
             tqdm.write(line)
+        if results is not None and is_complete:
+            results.extend(found)
     return errors
 
 
-def process_image(path, target, segment, prompts, all_turns, results):
+def process_image(
+    path, target, segment, prompts, all_turns, results, reading=ReadingOptions(), save=()
+):
     """Segment one image, write its pictures, and return the line to print.
 
     Args:
@@ -298,14 +393,20 @@ def process_image(path, target, segment, prompts, all_turns, results):
         prompts: of the image; empty for none.
         all_turns: whether to segment all four turns of the image, and draw them side by side.
         results: :class:`Results` to add to, or None; so in the functions below.
+        reading: how the file is read.
+        save: what else to save, see :mod:`canon_seg.apps.files.saving`.
     """
     start = time.perf_counter()
-    image = read_image(path, "RGB")
+    image = read_image(path, "RGB", reading)
     height, width = image.shape[:2]
     prompts = fit_prompts(prompts, path, height, width)
     found = segment(image, prompts)
+    if results is not None:
+        results.add(path, found)
     save_picture(target, captioned(found))
-    line = f"{path.name}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
+    line = (
+        f"{printable(path.name)}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
+    )
     if all_turns:
         turned = [found] + [
             segment(
@@ -316,13 +417,15 @@ def process_image(path, target, segment, prompts, all_turns, results):
         ]
         save_picture(target.with_name(f"{target.stem}_turns.png"), draw_turns(turned))
         line += f", {'the same' if same_when_turned(turned) else 'NOT the same'} in all turns"
-    if results is not None:
-        results.add(path, found)
+    save_parts(target, image, found, save)
     return f"{line}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
 def process_video(args, path, target, segment, prompts, results):
-    """Segment the frames of a video, write them as one, and return the line to print."""
+    """Segment the frames of a video, write them as one, and return the line to print.
+
+    The written one has the sound, the times and the orientation that a player gives the given one.
+    """
     start, summary = time.perf_counter(), VideoSummary()
     prompts = fit_prompts(prompts, path, *video_size(path))
     if not args.pose_per_frame:
@@ -333,17 +436,17 @@ def process_video(args, path, target, segment, prompts, results):
             return None if equals_a_turn(frame) else segment.pose(frame)
 
         segment = segment.with_pose(clip_pose(find_pose, frames, uncertain))
-    with write_video(target, frame_rate(path)) as write:
-        frames = islice(read_frames(path), args.frames)
-        for number, frame in enumerate(
-            tqdm(frames, path.name, unit="frame", leave=False, disable=None)
+    with write_video(target, frame_rate(path), sound_of=path) as write:
+        frames = islice(read_timed_frames(path), args.frames)
+        for number, (seconds, frame) in enumerate(
+            tqdm(frames, printable(path.name), unit="frame", leave=False, disable=None)
         ):
             found = segment(frame, prompts)
-            write(captioned(found))
+            write(captioned(found), seconds)
             summary.add(found)
             if results is not None:
                 results.add(path, found, number)
-    return f"{path.name}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
+    return f"{printable(path.name)}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
 
 
 def process_webcam(args, output, segment, prompts, results):

@@ -18,20 +18,24 @@ import torch
 
 import canon_seg
 from canon_seg.apps.drawing import fit
+from canon_seg.cli.options import parse_with_options
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.prior import check_prior
 from canon_seg.errors import InputError, of_key
-from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses, save_figure
-from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_poses
+from canon_seg.evaluation.figures import save_figure
+from canon_seg.evaluation.pose_finder import build_pose_finder
+from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses
+from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_gate, measure_poses
 from canon_seg.evaluation.stress import KINDS
+from canon_seg.images.energy import EnergyScorer
 from canon_seg.images.folders import list_photos
-from canon_seg.images.reading import read_image
+from canon_seg.images.pose_files import pose_entry
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tilt import rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -66,12 +70,9 @@ def parse_arguments():
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N by path")
     parser.add_argument("--output", required=True, metavar="FILE", help="a .json file to write")
     parser.add_argument(
-        "--details", metavar="FILE", help="another one, for the probabilities of each photograph"
+        "--details", metavar="FILE", help="another one, for what was found of each photograph"
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def main():
@@ -87,19 +88,19 @@ def main():
         )
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
+    reading = ReadingOptions.from_config(cfg)
     files = list_photos(args.images, "--images")[: args.limit]
     keys = cfg.MODEL.CANONICALIZER
-    keys.TRAINABLE = False
-    canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
-    if not canonicalizer.finds_poses:
-        raise InputError(
-            f"MODEL.CANONICALIZER.NAME is {keys.NAME!r}, which looks for no pose; set "
-            "GroupCanonicalizer"
-        )
+    canonicalizer = build_pose_finder(cfg)
     with of_key("MODEL.CANONICALIZER."):
         prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
     probabilities, agreeing = find_poses(
-        canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, num_turned=NUM_TURNED
+        canonicalizer,
+        files,
+        cfg.INPUT.FORMAT,
+        angle=args.angle,
+        num_turned=NUM_TURNED,
+        reading=reading,
     )
     measured = measure_poses(probabilities, prior)
     turned = min(NUM_TURNED, len(files))
@@ -109,33 +110,29 @@ def main():
             "not get poses that turn along: the confusion does not hold",
             file=sys.stderr,
         )
+    gate = canonicalizer.uncertain.gate
+    gated = measure_gate(probabilities, gate) if gate else None
     stressed = {}
     for kind in KINDS if args.stress else ():
-        found, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, angle=args.angle, stress=kind)
+        found, _ = find_poses(
+            canonicalizer,
+            files,
+            cfg.INPUT.FORMAT,
+            angle=args.angle,
+            stress=kind,
+            reading=reading,
+        )
         under_stress = measure_poses(found, prior)
         stressed[kind] = {
             **{name: under_stress[name] for name in ("accuracy", "ece")},
             "intervals": {name: under_stress["intervals"][name] for name in ("accuracy", "ece")},
         }
     names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
-    pictures = [output.with_suffix(".png"), output.with_name(f"{output.stem}_mistakes.png")]
-    save_figure(pictures[0], plot_poses(measured, args.images))
-    chosen = choose_mistakes(probabilities, NUM_MISTAKES)
-    save_figure(
-        pictures[1],
-        plot_photos(
-            [
-                fit(rotate_image(read_image(files[index], "RGB"), args.angle), THUMBNAIL)
-                for index in chosen
-            ],
-            [caption(names[index], probabilities[index]) for index in chosen],
-        ),
-    )
     if details:
         write_json(
             details,
             [
-                {"file": name, "probabilities": row.tolist()}
+                pose_entry(name, row.tolist())
                 for name, row in zip(names, probabilities, strict=True)
             ],
         )
@@ -145,14 +142,31 @@ def main():
             **measured,
             "turned": {"photos": turned, "agreeing": agreeing},
             **({"stress": stressed} if args.stress else {}),
-            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS)),
+            **({"gate": gated} if gated else {}),
+            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS), keys.SCORER),
             "config": describe(args, cfg),
         },
     )
+    written = [output, *([details] if details else [])]
+    chosen = choose_mistakes(probabilities, NUM_MISTAKES)
+
+    def draw_mistakes():
+        images = [
+            fit(rotate_image(read_image(files[index], "RGB", reading), args.angle), THUMBNAIL)
+            for index in chosen
+        ]
+        return plot_photos(
+            images, [caption(names[index], probabilities[index]) for index in chosen]
+        )
+
+    written += save_figure(output.with_suffix(".png"), lambda: plot_poses(measured, args.images))
+    written += save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes)
     print(format_measures(measured))
     if stressed:
         print(format_stress(measured, stressed))
-    print("written:", output, *pictures, *([details] if details else []))
+    if gated:
+        print(format_gate(gated))
+    print("written:", *written)
 
 
 def check_outputs(output, details):
@@ -169,9 +183,11 @@ def check_outputs(output, details):
     return paths
 
 
-def describe_network(canonicalizer, weights):
+def describe_network(canonicalizer, weights, keys):
     """Describe what was evaluated: ``parameters`` are the trained ones, as papers count them."""
     scorer = canonicalizer.scorer
+    if isinstance(scorer, EnergyScorer):
+        return {"name": keys.NAME, "energy": keys.ENERGY, "temperature": scorer.temperature}
     count = sum(parameter.numel() for parameter in scorer.parameters())
     if isinstance(scorer, BackboneScorer):
         return {
@@ -219,6 +235,16 @@ def format_stress(measured, stressed):
         ends = "{:.3f} to {:.3f}".format(*row["intervals"]["accuracy"])
         lines.append(f"{name:15}{row['accuracy']:8.3f}{change:+8.3f}{row['ece']:8.4f}  {ends}")
     return "\n".join(lines)
+
+
+def format_gate(gated):
+    """Format what the gate does in one line."""
+    parts = [
+        f"{name} {100 * row['accuracy']:.1f} % right, {100 * row['gated']:.1f} % left as given"
+        for name, row in gated.items()
+        if name != "margin"
+    ]
+    return f"gate of {gated['margin']:g}: {'; '.join(parts)}"
 
 
 def format_measures(measured):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from canon_seg.cli.options import parse_with_options
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.d2.capabilities import (
@@ -34,7 +35,7 @@ from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import add_launch_arguments, check_device, comm, launch
 from canon_seg.d2.models import MODES, build_models, check_modes
 from canon_seg.d2.versions import versions
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, interrupted_with
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.sweep import first_images, run_sweep
 from canon_seg.evaluation.sweep_report import (
@@ -44,6 +45,7 @@ from canon_seg.evaluation.sweep_report import (
     write_report,
 )
 from canon_seg.evaluation.views import View, parse_angles
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.tilt import CANVASES
 from canon_seg.io.files import check_output_dir
 from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
@@ -101,21 +103,31 @@ def parse_arguments():
         help="go on from the finished images of an interrupted sweep in --output",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="throw the finished images of an interrupted sweep in --output away, and begin anew",
+    )
+    parser.add_argument(
         "--keep-predictions",
         action="store_true",
         help="write what was predicted, in the frames of the turned images, to predictions.jsonl",
     )
     add_launch_arguments(parser)
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def main():
     """Run the command."""
     args = parse_arguments()
     output = check_output_dir(args.output)
+    if args.resume and args.overwrite:
+        raise InputError("--resume goes on, and --overwrite begins anew: give one of them")
+    unfinished = Records(output / "sweep.partial")
+    if unfinished.is_unfinished() and not (args.resume or args.overwrite):
+        raise InputError(
+            f"{unfinished.folder} holds a sweep that was interrupted: go on with --resume, or give "
+            "--overwrite to throw it away"
+        )
     views = [View(angle, args.canvas) for angle in parse_angles(args.angles)]
     modes = check_modes(args.modes)
     cfg = load_config(args.config_file, args.options)
@@ -128,13 +140,15 @@ def main():
             "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
             file=sys.stderr,
         )
-    launch(evaluate, (args, cfg, views, modes, name, whole, images_dir), args)
+    with interrupted_with("the same command with --resume goes on from the finished images"):
+        launch(evaluate, (args, cfg, views, modes, name, whole, images_dir), args)
 
 
 def evaluate(args, cfg, views, modes, name, whole, images_dir):
     """Evaluate in each process; the main one reports."""
     output = Path(args.output)
     dataset = first_images(whole, args.limit)
+    reading = ReadingOptions.from_config(cfg)
     prompts = None
     if prompted_from_outside(cfg):
         prompts = load_box_prompts(
@@ -144,7 +158,9 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
     models = build_models(cfg, modes)
     records = Records(output / "sweep.partial")
     if comm.is_main_process():
-        check_images(dataset, images_dir)
+        line = check_images(dataset, images_dir, options=reading, cache=cfg.DATASETS.CHECK_CACHE)
+        if line:
+            print(line, file=sys.stderr)
         if args.resume and not records.folder.is_dir():
             print(f"nothing to go on from in {output}: starting anew", file=sys.stderr)
         header = describe_sweep(cfg, models, dataset, images_dir, prompts, views)
@@ -158,15 +174,16 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
         prompts=prompts,
         records=records,
         paper_order=_order(whole, dataset) if args.protocol == "paper" else None,
+        reading=reading,
     )
     if not comm.is_main_process():
         return
-    print(format_table(result), format_realigned(result), format_summary(result), sep="\n\n")
-    written = list(write_report(result, output, describe(args, cfg), name))
+    written = write_report(result, output, describe(args, cfg), name)
     if args.keep_predictions:
         written.append(output / "predictions.jsonl")
         records.write(records.finished(), written[-1])
     records.remove()
+    print(format_table(result), format_realigned(result), format_summary(result), sep="\n\n")
     print("written:", *written)
 
 

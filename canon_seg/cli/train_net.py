@@ -8,7 +8,8 @@ segmenter and its checkpoint are not touched. It starts from MODEL.CANONICALIZER
 start from random weights, with the network of MODEL.CANONICALIZER.NETWORK. With a task weight, or
 with a segmenter as MODEL.META_ARCHITECTURE, annotated images are needed: DATASETS.TRAIN.
 
---resume goes on where the last checkpoint in OUTPUT_DIR was written. What to use afterwards is
+--resume goes on where the last checkpoint in OUTPUT_DIR was written; a folder with results of an
+earlier training is not trained into without it, or --overwrite. What to use afterwards is
 OUTPUT_DIR/canonicalizer.pth (MODEL.CANONICALIZER.WEIGHTS) and, for a segmenter that was trained,
 OUTPUT_DIR/segmenter.pth (MODEL.SEGMENTER.WEIGHTS).
 
@@ -19,9 +20,11 @@ files in OUTPUT_DIR go before these. AP at turned angles: canon-seg-eval.
 SOLVER.IMS_PER_BATCH images of a step.
 """
 
+import sys
 import zlib
 from pathlib import Path
 
+from canon_seg.cli.options import split_options
 from canon_seg.config.assets import resolve_config
 from canon_seg.config.device import resolve_device
 from canon_seg.d2 import (
@@ -32,14 +35,18 @@ from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.config import load_config
 from canon_seg.d2.distributed import add_launch_arguments, check_device, comm, launch
+from canon_seg.d2.loaders import trains_on_photos
 from canon_seg.d2.trainer import Trainer
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, interrupted_with
+from canon_seg.images.folders import list_photos
 from canon_seg.io.files import check_output_dir
 from canon_seg.networks.numerics import used_numerics
 
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils.env import seed_all_rng
+
+RESULTS = ("canonicalizer.pth", "segmenter.pth")
 
 
 def setup(args):
@@ -62,11 +69,31 @@ def setup(args):
     for name, annotations, images in cfg.DATASETS.COCO:
         register_coco(name, annotations, images)
     cfg.freeze()
+    if not (args.eval_only or args.resume or args.overwrite):
+        check_nothing_is_lost(cfg.OUTPUT_DIR)
+    check_photos(cfg)  # before the whole config is printed
     check_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     if args.resume and cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))
     return cfg
+
+
+def check_nothing_is_lost(folder):
+    """Raise InputError where a folder holds results of an earlier training."""
+    earlier = [name for name in (*RESULTS, "last_checkpoint") if Path(folder, name).is_file()]
+    if earlier:
+        raise InputError(
+            f"OUTPUT_DIR {folder} holds {', '.join(earlier)} of an earlier training: go on with "
+            "--resume, give another OUTPUT_DIR, or --overwrite"
+        )
+
+
+def check_photos(cfg):
+    """Raise InputError that names DATASETS.PHOTOS, where a folder to train on has no photograph."""
+    if trains_on_photos(cfg):
+        for folder in cfg.DATASETS.PHOTOS:
+            list_photos(folder, "DATASETS.PHOTOS")
 
 
 def _resumed_from(folder):
@@ -82,7 +109,27 @@ def train(args):
         return evaluate(cfg, args.resume)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    results = trainer.train()
+    if comm.is_main_process():
+        print(describe_end(cfg.OUTPUT_DIR, trainer.measured, len(trainer.held_out)))
+    return results
+
+
+def describe_end(folder, measured, num_held_out):
+    """Say in a line which files a training wrote, and how good they are.
+
+    Args:
+        folder: OUTPUT_DIR.
+        measured: last results of the evaluation during training, a dict by kind.
+        num_held_out: photographs.
+    """
+    written = [str(path) for path in (Path(folder, name) for name in RESULTS) if path.is_file()]
+    said = f"written: {', '.join(written)}"
+    poses = measured.get("held_out")
+    if poses:
+        accuracy = f"{100 * poses['pose_accuracy']:.1f} %"
+        said += f"; poses found of {num_held_out} held-out photographs: {accuracy}"
+    return said
 
 
 def evaluate(cfg, resume):
@@ -124,6 +171,12 @@ def main():
     """Run the command."""
     parser = default_argument_parser(__doc__)
     add_launch_arguments(parser)
-    args = parser.parse_args()
+    parser.add_argument(
+        "--overwrite", action="store_true", help="train into a folder with results, replacing them"
+    )
+    rest, options = split_options(sys.argv[1:])
+    args = parser.parse_args(rest)
+    args.opts = options + args.opts
     args.config_file = args.config_file and resolve_config(args.config_file)
-    launch(train, (args,), args)
+    with interrupted_with("the same command with --resume goes on from the last checkpoint"):
+        launch(train, (args,), args)

@@ -3,15 +3,16 @@
 import json
 import math
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pycocotools.mask as mask_util
-from tqdm import tqdm
 
+from canon_seg.coco.boxes import compare_boxes, impossible_box
 from canon_seg.coco.masks import run_lengths
-from canon_seg.errors import InputError
-from canon_seg.images.reading import image_size, read_image
+from canon_seg.errors import InputError, warn
+from canon_seg.images.checking import describe_orientations, inspect_images
+from canon_seg.images.reading import ReadingOptions
+from canon_seg.io.kinds import describe_contents
 
 _MAX_LISTED = 10
 
@@ -59,10 +60,20 @@ def load_coco(annotations_path, images_dir):
     dataset["annotations"] = [
         _completed(entry, images_by_id[entry["image_id"]]) for entry in annotations
     ]
+    if differing := compare_boxes(dataset):
+        warn(f"{path}: {differing}")
     return dataset
 
 
-def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4):
+def check_images(
+    dataset,
+    images_dir,
+    progress=True,
+    decode=True,
+    num_threads=4,
+    options=ReadingOptions(),
+    cache="",
+):
     """Open every image of a data set and compare its size, before hours are spent on the first.
 
     Args:
@@ -72,34 +83,41 @@ def check_images(dataset, images_dir, progress=True, decode=True, num_threads=4)
         decode: whether to decode all pixels, which is what finds files that are cut short;
             otherwise only the headers are read.
         num_threads: files read at a time.
+        options: :class:`canon_seg.images.reading.ReadingOptions`: how the images will be read.
+        cache: see :func:`canon_seg.images.checking.inspect_images`.
+
+    Returns:
+        a line about the images that have an EXIF orientation, or None where there are none.
 
     Raises:
         InputError: some are missing, unreadable or of another size; names the first ten and how
             many there are.
     """
-
-    def problem(entry):
-        path = Path(images_dir) / entry["file_name"]
-        try:
-            size = read_image(path).shape[:2] if decode else image_size(path)
-        except InputError as error:
-            return str(error)
-        return _size_problem(path, size, entry)
-
-    with ThreadPoolExecutor(num_threads) as pool:
-        bar = tqdm(
-            pool.map(problem, dataset["images"]),
-            total=len(dataset["images"]),
-            desc="checking images",
-            unit="image",
-            disable=not progress,
-        )
-        problems = [found for found in bar if found]
+    images = dataset["images"]
+    files = [str(Path(images_dir, entry["file_name"])) for entry in images]
+    found = inspect_images(
+        files,
+        options,
+        decode=decode,
+        progress=progress,
+        cache=cache,
+        num_threads=num_threads,
+    )
+    problems = []
+    for file, entry, facts in zip(files, images, found, strict=True):
+        if isinstance(facts, InputError):
+            problems.append(f"{facts}{_separator_advice(images_dir, entry['file_name'])}")
+        else:
+            size = facts.size(options.exif)
+            other = facts.size(not options.exif)
+            problems.append(_size_problem(file, size, other, options.exif, entry))
+    problems = [problem for problem in problems if problem]
     if problems:
         raise InputError(
-            f"{images_dir}: {len(problems)} of {len(dataset['images'])} images cannot be used:"
-            + _listed(problems)
+            f"{images_dir}: {len(problems)} of {len(images)} images cannot be used:"
+            + listed(problems)
         )
+    return describe_orientations(found, options.exif)
 
 
 def without_empty_masks(dataset):
@@ -146,6 +164,9 @@ def _read_json(path):
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder; give the JSON file with annotations") from error
     except json.JSONDecodeError as error:
+        found = describe_contents(path)
+        if found and found[0] != "a JSON text" and not found[0].startswith("empty"):
+            raise InputError(f"{path}: is no annotation file but {found[0]}; {found[1]}") from error
         raise InputError(
             f"{path}: is not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}; "
             "it may be cut short, get or write it again"
@@ -163,6 +184,8 @@ def _check_sections(dataset, path):
             "object with images, annotations and categories"
             + (" (a results file?)" if isinstance(dataset, list) else "")
         )
+    if kind := _other_kind(dataset):
+        raise InputError(f"{path}: {kind}")
     for section in ("images", "annotations", "categories"):
         entries = dataset.get(section)
         if section not in dataset:
@@ -171,6 +194,30 @@ def _check_sections(dataset, path):
             raise InputError(f'{path}: "{section}" must be a list of objects')
         if not entries:
             raise InputError(f'{path}: "{section}" is empty; give a data set with some')
+
+
+def _other_kind(dataset):
+    """Describe a JSON file of another kind than COCO's instances, or return None."""
+    entries = dataset.get("annotations")
+    first = entries[0] if isinstance(entries, list) and entries else None
+    first = first if isinstance(first, dict) else {}
+    if "segments_info" in first:
+        return (
+            "is a panoptic file, whose masks are in PNG files (segments_info); give the instances "
+            "file of the set, such as instances_val2017.json"
+        )
+    if "caption" in first and "bbox" not in first:
+        return "is a file of captions; give the instances file of the set"
+    if "shapes" in dataset and "imagePath" in dataset:
+        return "is a file of Labelme for one image; convert the set to COCO's instances format"
+    if "_via_img_metadata" in dataset or "_via_settings" in dataset:
+        return "is a project of VGG Image Annotator; export it in COCO's format"
+    if "images" in dataset and "annotations" not in dataset and "categories" in dataset:
+        return (
+            'has no "annotations", as the files of images to be tested have none; give a file in '
+            "COCO's instances format"
+        )
+    return None
 
 
 def _check_ids(entries, section, path):
@@ -193,11 +240,12 @@ def _raise_problems(path, section, problems):
     found = [problem for problem in problems if problem]
     if found:
         raise InputError(
-            f"{path}: {len(found)} {section} cannot be used; mend or remove them:" + _listed(found)
+            f"{path}: {len(found)} {section} cannot be used; mend or remove them:" + listed(found)
         )
 
 
-def _listed(problems):
+def listed(problems):
+    """Return the first problems of a list, a line each, and how many more there are."""
     lines = problems[:_MAX_LISTED]
     if len(problems) > _MAX_LISTED:
         lines = [*lines, f"... and {len(problems) - _MAX_LISTED} more"]
@@ -241,11 +289,12 @@ def _annotation_problem(entry, images_by_id, category_ids):
         return f"{name}: bbox {box} has a negative width or height"
 
     segmentation = entry.get("segmentation")
+    size = [images_by_id[entry["image_id"]][key] for key in ("height", "width")]
     if isinstance(segmentation, dict):
-        image = images_by_id[entry["image_id"]]
-        problem = _rle_problem(segmentation, [image["height"], image["width"]])
+        problem = _rle_problem(segmentation, size)
     else:
         problem = _polygons_problem(segmentation)
+    problem = problem or impossible_box(box, segmentation, *size)
     return problem and f"{name}: {problem}"
 
 
@@ -295,7 +344,25 @@ def _mask_area(segmentation, height, width):
     return int(mask_util.area(rle))
 
 
-def _size_problem(path, size, entry):
+def _separator_advice(images_dir, name):
+    """Return what to add to the message of a file that is not there for its backslashes."""
+    if "\\" in name and Path(images_dir, name.replace("\\", "/")).is_file():
+        return (
+            "; the backslashes in its file_name are the reason, write / as separator: there is "
+            f"{name.replace(chr(92), '/')}"
+        )
+    return ""
+
+
+def _size_problem(path, size, other, exif, entry):
+    """Describe what is wrong with the size of an image, or return None.
+
+    Args:
+        path: of the file.
+        size, other: (height, width) as it is read, and with the other value of INPUT.EXIF.
+        exif: that value.
+        entry: its entry in "images".
+    """
     expected = entry["height"], entry["width"]
     if size == expected:
         return None
@@ -303,11 +370,15 @@ def _size_problem(path, size, entry):
         f"{path}: is {size[0]} x {size[1]} (height x width), but image {entry['id']} of the "
         f"annotations is {expected[0]} x {expected[1]}; "
     )
-    if size[::-1] == expected:
+    if other == expected:
         return message + (
-            "height and width are swapped, so the annotations probably ignore the file's EXIF "
-            "orientation: annotate the upright image, or remove the tag"
+            "so it is without the file's EXIF orientation, which the annotations ignore: give "
+            "INPUT.EXIF False to read the raw frames, or annotate the upright image"
+            if exif
+            else "so it is with the file's EXIF orientation: give INPUT.EXIF True"
         )
+    if size[::-1] == expected:
+        return message + "height and width are swapped: the annotations are of a turned image"
     return message + "use the image that was annotated"
 
 

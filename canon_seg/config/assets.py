@@ -30,10 +30,13 @@ def resolve_config(name: str) -> str:
     Returns:
         path; ``name`` itself where it is neither.
     """
-    if Path(name).is_file():
-        return name
+    return name if Path(name).is_file() else packaged_config(name) or name
+
+
+def packaged_config(name: str) -> "str | None":
+    """Find the path of a config that comes with the package by its name, or None."""
     inside = Path(configs_folder(), name.removeprefix("configs/"))
-    return str(inside) if inside.is_file() else name
+    return str(inside) if inside.is_file() else None
 
 
 def embedded_configs() -> list[str]:

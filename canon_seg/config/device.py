@@ -47,7 +47,7 @@ def device_problem(name):
     """Describe why there is no device of a name, or return None if there is one."""
     try:
         torch.empty(0, device=name)
-    # torch says it with RuntimeError, AssertionError or NotImplementedError, each in its own way.
-    except Exception as error:
+    # torch says it in many ways: no such type, not compiled in, no driver, not so many devices.
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None

@@ -45,6 +45,10 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW = 0.5
     # Poses in which the segmenter runs for a vote, 2 or 4.
     cfg.MODEL.CANONICALIZER.VOTE_POSES = 2
+    # Leave an image as it is given unless the log-probability of the likeliest pose is above that
+    # of the given one by this margin; 0.0 is off. For photographs that are mostly upright: results
+    # are not equivariant. (UNCERTAIN "keep" asks how sure the likeliest pose is by itself.)
+    cfg.MODEL.CANONICALIZER.GATE = 0.0
     # IoU above which of two detections of one class, found in different poses, one is left out
     # (votes and test-time augmentation; TEST.DETECTIONS_PER_IMAGE bounds their number).
     cfg.MODEL.CANONICALIZER.MERGE_NMS_THRESH = 0.5
@@ -52,8 +56,15 @@ def add_canon_seg_config(cfg):
     # What says how likely each pose is.
     cfg.MODEL.CANONICALIZER.SCORER = CN()
     # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below.
-    # Or a scorer that was registered under its name.
+    # "SegmenterScorer": the segmenter itself, which runs in all poses, by how sure it is in each.
+    # "EnergyScorer": a function from an image to a number, see ENERGY. Or a scorer that was
+    # registered under its name.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
+    # The registered function of an "EnergyScorer", by its name.
+    cfg.MODEL.CANONICALIZER.SCORER.ENERGY = ""
+    # What energies are divided by for log-probabilities, also those of a "SegmenterScorer": the
+    # difference that makes one pose e times as likely as another.
+    cfg.MODEL.CANONICALIZER.SCORER.TEMPERATURE = 0.01
     # The backbone to train in place of the equivariant NETWORK below, by its name in timm; "" for
     # none. A weights file brings its own; a name beside it must be the same.
     cfg.MODEL.CANONICALIZER.SCORER.BACKBONE = ""
@@ -134,6 +145,14 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.TINY = CN()
     # Side of the square input in pixels.
     cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
+    # Its image encoder: an EfficientNet by its name in timm, with a decoder of two stages; "" for
+    # the residual network of CHANNELS and BLOCKS.
+    cfg.MODEL.SAM.TINY.BACKBONE = ""
+    # The backbone's weights from ImageNet, to train from: a file, or package://NAME/PATH for a file
+    # of an installed Python package; "" starts from random weights.
+    cfg.MODEL.SAM.TINY.PRETRAINED = ""
+    # Its first stages that keep these weights: most of the time of training goes into them.
+    cfg.MODEL.SAM.TINY.FREEZE_STAGES = 0
     # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an
     # even number of attention heads, which torch has fast code for.
     cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
@@ -147,8 +166,16 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.COCO = []
     # Sets (of DATASETS.COCO) whose objects are pasted into the images that SAM is trained on.
     cfg.DATASETS.PASTE = ()
+    # Sets (of DATASETS.COCO) on whose objects a SAM is measured by boxes and clicks in training.
+    cfg.DATASETS.TEST_PROMPTS = ()
     # Folders of upright photographs without labels; all that is needed when TASK_WEIGHT is 0.
     cfg.DATASETS.PHOTOS = []
+    # Photographs that are not all upright, with files that say which way they lie, as
+    # tools/label_poses.py writes them: (poses.json, folder of the photographs). They are brought
+    # upright and then trained on like those of PHOTOS.
+    cfg.DATASETS.POSES = []
+    # Photographs of DATASETS.POSES are left out whose pose is less probable than this, 0 to 1.
+    cfg.DATASETS.POSES_ABOVE = 0.6
     # A subfolder of DATASETS.PHOTOS with n photos is drawn in proportion to n ** FOLDER_POWER: at 1
     # all photos are equally likely, at 0 all subfolders.
     cfg.DATASETS.FOLDER_POWER = 0.75
@@ -159,10 +186,21 @@ def add_canon_seg_config(cfg):
     cfg.DATASETS.SERIES = []
     # At most so many photographs, taken at even distances from all; 0 for all.
     cfg.DATASETS.MAX_PHOTOS = 0
+    # Decode all images before a training begins, and not only when they are drawn.
+    cfg.DATASETS.CHECK_IMAGES = True
+    # File that remembers which images were found whole before a training or an evaluation, so that
+    # the next one need not decode them; "" for none.
+    cfg.DATASETS.CHECK_CACHE = "~/.cache/canon-seg/checked_images.json"
     # For studies: this fraction of the training photographs is turned, always the same ones.
     cfg.DATASETS.TURNED_FRACTION = 0.0
     # Quarter turns by which these are turned: 1, 2 or 3; 0 for a random one each.
     cfg.DATASETS.TURNED_BY = 0
+    # Apply the orientation in the EXIF data of image files. False reads the raw frames, for
+    # annotations that were made on these.
+    cfg.INPUT.EXIF = True
+    # Image files that claim more pixels are refused before they are decoded, since few bytes can
+    # claim more than the memory holds; 0 takes Pillow's limit, 178956970.
+    cfg.INPUT.MAX_PIXELS = 0
     # Smallest side of a training crop as a fraction of the photo's side.
     cfg.INPUT.CROP_MIN_SCALE = 0.5
     # Sides in pixels of the square views that a SCORER.BACKBONE is trained on, one drawn for each
@@ -179,6 +217,8 @@ def add_canon_seg_config(cfg):
 
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rate of layers that start from PRETRAINED weights, as a multiple of BASE_LR.
+    cfg.SOLVER.PRETRAINED_LR_FACTOR = 1.0
     # Train in bfloat16 where that is safe (autocast); on CPUs too, twice as fast on recent ones.
     cfg.SOLVER.BFLOAT16 = False
     # Decay per step of the averaged weights that are written at the end; 0 switches it off.

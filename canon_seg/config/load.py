@@ -1,15 +1,23 @@
 """Load configs from YAML files and options, without detectron2 and without running code in them."""
 
+import ast
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
 from fvcore.common.config import CfgNode
 
-from canon_seg.config.assets import embedded_configs, resolve_config
+from canon_seg.config.assets import embedded_configs, packaged_config, resolve_config
 from canon_seg.config.detectron2_keys import VERSION, detectron2_keys
 from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.errors import InputError
+
+# What yacs, fvcore and yaml say of wrong keys, values, types and files; recursion is of _BASE_.
+_ERRORS = (
+    *(AssertionError, AttributeError, KeyError, TypeError, ValueError),
+    *(OSError, RecursionError, yaml.YAMLError),
+)
 
 
 def default_config():
@@ -53,15 +61,16 @@ def load_config(config_file, options=(), defaults=None):
             )
         try:
             _merge(cfg, config_file)
-        except Exception as error:  # yacs, yaml and assertions all end here
+        except _ERRORS as error:
             raise InputError(f"{config_file}: {_reason(error)}") from error
     options = list(options)
     if len(options) % 2:
         raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
+    _check_lists(cfg, options)
     try:
         _make_room(cfg, options)
         cfg.merge_from_list(_with_floats(cfg, options))
-    except Exception as error:
+    except _ERRORS as error:
         raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
     return cfg
 
@@ -80,13 +89,56 @@ def given_keys(config_file, node_class=CfgNode):
 
 
 def _merge(cfg, config_file):
-    _read(config_file, type(cfg))
-    cfg.merge_from_file(config_file)
+    contents = _read(config_file, type(cfg))
+    whole = _whole_for_floats(cfg, contents)
+    # yacs takes 0.5 for a float, but no 1: for the merge, the key holds an integer.
+    for node, key in whole:
+        node[key] = 0
+    if contents.get("VERSION") == cfg.VERSION:
+        cfg.merge_from_other_cfg(type(cfg)(contents))
+    else:  # detectron2 converts other versions, and fvcore knows none
+        cfg.merge_from_file(config_file)
+    for node, key in whole:
+        node[key] = float(node[key])
     if cfg.VERSION != VERSION:
         raise ValueError(
             f"VERSION is {cfg.VERSION}; write it for version {VERSION}, or install detectron2, "
             "which converts configs of version 1"
         )
+
+
+def _whole_for_floats(cfg, given):
+    """List (node, key) of a config where a file gives a whole number and the key holds a float.
+
+    Args:
+        cfg: ``CfgNode`` before the file is merged.
+        given: nested dict of the file's keys.
+    """
+    found = []
+    for key, value in given.items():
+        own = cfg.get(key)
+        if isinstance(own, CfgNode) and isinstance(value, dict):
+            found += _whole_for_floats(own, value)
+        elif isinstance(own, float) and type(value) is int:
+            found.append((cfg, key))
+    return found
+
+
+def _check_lists(cfg, options):
+    """Raise InputError that says how to write a list, where one word is given for one."""
+    for key, value in zip(map(str, options[::2]), options[1::2], strict=True):
+        node = cfg
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if not isinstance(node, (list, tuple)) or not isinstance(value, str):
+            continue
+        try:
+            meant = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            meant = value
+        if not isinstance(meant, (list, tuple)):
+            proper = f"[{meant!r}]" if isinstance(node, list) else f"({meant!r},)"
+            raise InputError(f'{key} is a list, and {value} is one thing: give {key} "{proper}"')
 
 
 def _with_floats(cfg, options):
@@ -124,17 +176,31 @@ def _make_room(cfg, options):
 def _read(filename, node_class):
     """Read a YAML file and its bases as a dict, and refuse what is no safe or no complete config.
 
-    detectron2 itself falls back to an unsafe loader. One file of its model zoo needs that.
+    detectron2 itself falls back to an unsafe loader. One file of its model zoo needs that. A base
+    that is not beside the file is looked for among the configs of the package, by the same name.
     """
+    including = []
 
     class YamlWithoutCode(node_class):
         @classmethod
         def load_yaml_with_base(cls, filename, allow_unsafe=False):
+            if including and "://" not in filename and not Path(filename).is_file():
+                name = os.path.relpath(filename, Path(including[-1]).parent)
+                packaged = packaged_config(name)
+                if packaged is None:
+                    raise ValueError(
+                        f"_BASE_: there is no file {filename}, nor is {name} the name of a config "
+                        f"that comes with canon_seg ({', '.join(embedded_configs())})"
+                    )
+                filename = packaged
             trusted = _is_in_model_zoo(filename)
+            including.append(filename)
             try:
                 contents = super().load_yaml_with_base(filename, allow_unsafe=trusted)
             except TypeError:  # an empty file
                 contents = None
+            finally:
+                including.pop()
             if not isinstance(contents, dict):
                 raise ValueError(
                     f"{filename} holds no keys; write KEY: VALUE lines, as in configs/"

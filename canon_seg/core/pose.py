@@ -8,6 +8,9 @@ from typing import ClassVar
 from canon_seg.core.group import PlanarGroup, permutation
 from canon_seg.core.turn import IDENTITY, Turn, as_turn, compose, exact_turn, inverse
 
+CLEAR = 0.5
+"""Probability from which on a pose counts as clear."""
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -17,9 +20,11 @@ class Pose:
         turn: the pose; an integer stands for that many quarter turns counterclockwise.
         probabilities: probability of each element of the group, in the group's order; they sum
             to 1.
-        policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES`. "argmax": it is
-            the likeliest pose. "keep": the pose was uncertain and the image is left as given,
+        policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES` or "gate". "argmax":
+            it is the likeliest pose. "keep": the pose was uncertain and the image is left as given,
             ``turn`` is the identity. "vote": the pose was uncertain, ``turn`` is the likeliest.
+            "gate": the likeliest pose was not likelier enough than the given one, and the image is
+            left as given.
         others: the further poses of a vote, likeliest first. The segmenter is to be run in these
             as well; what can only run in one pose takes ``turn``.
         to_representative: the exact turns that take the image to the representative of its orbit,
@@ -59,6 +64,11 @@ class Pose:
         return self.to_canonical.quarters
 
     @property
+    def is_clear(self) -> bool:
+        """Return whether the likeliest pose is likelier than all others together."""
+        return max(self.probabilities) >= CLEAR
+
+    @property
     def is_symmetric(self) -> bool:
         """Return whether the image equals a turn of itself, so that it has several poses."""
         return len(self.to_representative) > 1
@@ -78,7 +88,7 @@ class Pose:
         for old, new in enumerate(order):
             probabilities[new] = self.probabilities[old]
         rest = tuple(turn for turn in self.to_representative if turn != to_representative)
-        if self.policy == "keep":
+        if self.policy in ("keep", "gate"):
             turn, probability = IDENTITY, probabilities[group.index(IDENTITY)]
         else:
             turn, probability = compose(self.turn, change), self.probability
@@ -104,6 +114,9 @@ class UncertainPoses:
         policy: one of ``POLICIES``, see :class:`Pose`.
         below: poses are uncertain whose probability is below this, 0..1.
         vote_poses: how many poses vote, 2 or 4.
+        gate: an image is turned only if the log-probability of the likeliest pose is above that of
+            the given one by this much; 0 turns whatever is likelier. It asks how the two compare,
+            where ``below`` asks how sure the likeliest is by itself.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -112,8 +125,9 @@ class UncertainPoses:
     POLICIES: ClassVar[tuple[str, ...]] = ("argmax", "keep", "vote")
 
     policy: str = "argmax"
-    below: float = 0.5
+    below: float = CLEAR
     vote_poses: int = 2
+    gate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.policy not in self.POLICIES:
@@ -122,6 +136,10 @@ class UncertainPoses:
             raise ValueError(f"UNCERTAIN_BELOW is {self.below}; give a probability, 0 to 1")
         if self.vote_poses not in (2, 4):
             raise ValueError(f"VOTE_POSES is {self.vote_poses}; give 2 or 4")
+        if not 0 <= self.gate < math.inf:
+            raise ValueError(
+                f"GATE is {self.gate}; give a margin in log-probability above 0, or 0 for no gate"
+            )
 
     def choose(
         self,
@@ -138,6 +156,8 @@ class UncertainPoses:
         """
         (best, probability), *rest = ranking
         everything, found = tuple(probabilities), tuple(to_representative)
+        if self.gate and self._is_gated(dict(ranking), best, found):
+            return Pose(IDENTITY, everything, "gate", (), found, dict(ranking)[IDENTITY])
         if self.policy == "argmax" or probability >= self.below:
             return Pose(best, everything, "argmax", (), found, probability)
         if self.policy == "keep":
@@ -145,3 +165,15 @@ class UncertainPoses:
             return Pose(IDENTITY, everything, "keep", (), found, kept)
         others = tuple(turn for turn, _ in rest[: self.vote_poses - 1])
         return Pose(best, everything, "vote", others, found, probability)
+
+    def _is_gated(
+        self, likely: "dict[Turn, float]", best: Turn, to_representative: tuple[Turn, ...]
+    ) -> bool:
+        # Of an image that equals a turn of itself, several poses are as it is given.
+        first = to_representative[0] if to_representative else IDENTITY
+        given = {compose(first, inverse(turn)) for turn in to_representative} or {IDENTITY}
+        if best in given:
+            return False
+        kept = max(likely[turn] for turn in given)
+        # A probability of 0 is below any margin.
+        return kept > 0 and math.log(likely[best] / kept) < self.gate

@@ -5,6 +5,7 @@ import os
 from canon_seg.config.assets import resolve_asset
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.io.checkpoint import (
+    DOWNLOAD_ERRORS,
     check_fit,
     check_is_file,
     load_pickle_file,
@@ -64,7 +65,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             path = resolve_asset(os.fspath(path))
             try:
                 path = self.path_manager.get_local_path(path)
-            except Exception as error:  # whatever a download can end with
+            except DOWNLOAD_ERRORS as error:
                 raise not_fetched(path, self.key, error) from error
             check_is_file(path, self.key)
         return super().load(path, *args, **kwargs)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from canon_seg.coco.boxes import box_problem, compare_results
 from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, warn
 from canon_seg.images.coordinates import ANNOTATION_STEP, PIXEL_STEP, snap, turn_boxes_xywh
 from canon_seg.sam.prompts import Prompts
 
@@ -111,10 +112,15 @@ def _read_results(path, dataset, image_ids):
             + (" (an annotation file?)" if isinstance(results, dict) else "")
         )
     categories = {category["id"] for category in dataset["categories"]}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
     for index, entry in enumerate(results):
         problem = _result_problem(entry, image_ids, categories)
+        if problem is None and entry["image_id"] in sizes:
+            problem = box_problem(entry["bbox"], *sizes[entry["image_id"]])
         if problem:
             raise InputError(f"{key}: entry {index}: {problem}")
+    if suspicion := compare_results(results, sizes):
+        warn(f"{key}: {suspicion}")
     return results
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as torch_multiprocessing
 
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, prepare_terminal
 
 from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
@@ -225,10 +225,11 @@ def _end_with_parent():
 
 
 def _run(folder, threads, main, args):
+    prepare_terminal()
     _set_threads(threads)
     try:
         main(*args)
-    except Exception as error:
+    except Exception as error:  # and is raised again
         # The others fail too, once this one is gone: the first to write has the cause.
         name = "input_error" if isinstance(error, InputError) else "traceback"
         text = str(error) if isinstance(error, InputError) else traceback.format_exc()

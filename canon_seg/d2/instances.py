@@ -36,7 +36,14 @@ from detectron2.structures import (
 )
 
 INVARIANT_FIELDS = frozenset(
-    {"scores", "pred_classes", "pred_ious", "gt_classes", "objectness_logits"}
+    {
+        "scores",
+        "pred_classes",
+        "pred_ious",
+        "pred_stabilities",
+        "gt_classes",
+        "objectness_logits",
+    }
 )
 """Fields of one value per instance that a turn leaves alone."""
 

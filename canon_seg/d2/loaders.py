@@ -4,10 +4,12 @@ import numpy as np
 
 from canon_seg.d2.capabilities import CANONICALIZED, hook, segmenter_class
 from canon_seg.d2.catalog import check_registered, load_examples
-from canon_seg.d2.mapped_loader import build_mapped_loader
+from canon_seg.d2.mapped_loader import ReadingMapper, build_mapped_loader
 from canon_seg.errors import InputError
 from canon_seg.images.folders import list_photos
 from canon_seg.images.near_duplicates import split_by_content
+from canon_seg.images.pose_files import read_poses
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.resize import network_size
 from canon_seg.networks.backbone import MIN_SIZE
 from canon_seg.networks.build import uses_backbone
@@ -31,11 +33,11 @@ def trains_on_photos(cfg):
     return cfg.MODEL.META_ARCHITECTURE == CANONICALIZED and cfg.MODEL.CANONICALIZER.TASK_WEIGHT == 0
 
 
-def split_photos(cfg):
-    """Find upright photographs for the prior loss in DATASETS.PHOTOS and among DATASETS.TRAIN.
+def find_photos(cfg):
+    """Find photographs for the prior loss in DATASETS.PHOTOS, POSES and TRAIN.
 
     Returns:
-        (training files, held-out files): always the same split, none held out of a handful.
+        list of paths, each once.
 
     Raises:
         InputError: naming the config key.
@@ -45,11 +47,31 @@ def split_photos(cfg):
     files += [
         example["file_name"] for example in load_examples(cfg.DATASETS.TRAIN, filter_empty=False)
     ]
+    files += known_poses(cfg)
     files = list(dict.fromkeys(files))
     if cfg.DATASETS.MAX_PHOTOS:
         files = files[:: -(-len(files) // cfg.DATASETS.MAX_PHOTOS)]
+    return files
+
+
+def split_photos(cfg, files=None):
+    """Split upright photographs in those to train on and those to watch the training.
+
+    Args:
+        cfg: config.
+        files: what :func:`find_photos` found, where that is known already.
+
+    Returns:
+        (training files, held-out files): always the same split, none held out of a handful.
+
+    Raises:
+        InputError: naming the config key.
+    """
+    files = find_photos(cfg) if files is None else files
     if cfg.DATASETS.HELD_OUT == "BY_CONTENT":
-        return split_by_content(files, HOLDOUT_EVERY, cfg.DATASETS.SERIES)
+        return split_by_content(
+            files, HOLDOUT_EVERY, cfg.DATASETS.SERIES, ReadingOptions.from_config(cfg)
+        )
     if cfg.DATASETS.HELD_OUT != "EVERY_25TH":
         raise InputError(
             f"DATASETS.HELD_OUT is {cfg.DATASETS.HELD_OUT!r}; known: EVERY_25TH, BY_CONTENT"
@@ -57,6 +79,35 @@ def split_photos(cfg):
     held_out = files[HOLDOUT_EVERY - 1 :: HOLDOUT_EVERY]
     training = [f for i, f in enumerate(files) if i % HOLDOUT_EVERY != HOLDOUT_EVERY - 1]
     return training, held_out
+
+
+def known_poses(cfg):
+    """Read which way the photographs of DATASETS.POSES lie.
+
+    Returns:
+        dict from the path to quarter turns counterclockwise, 0..3, of those that are sure enough.
+
+    Raises:
+        InputError: naming the config key and the file.
+    """
+    least = cfg.DATASETS.POSES_ABOVE
+    if not 0 <= least <= 1:
+        raise InputError(f"DATASETS.POSES_ABOVE is {least}; give a probability, 0 to 1")
+    poses = {}
+    for pair in cfg.DATASETS.POSES:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise InputError(
+                f"DATASETS.POSES: {pair!r} is no pair; give [['poses.json', 'photographs']]"
+            )
+        photos = read_poses(*pair, "DATASETS.POSES")
+        sure = {photo.file: photo.turns for photo in photos if photo.probability >= least}
+        if not sure:
+            raise InputError(
+                f"DATASETS.POSES: no pose in {pair[0]} is as probable as DATASETS.POSES_ABOVE, "
+                f"{least}; lower that, or label the photographs better"
+            )
+        poses.update(sure)
+    return poses
 
 
 def build_train_loader(cfg, photos=None):
@@ -77,10 +128,10 @@ def build_train_loader(cfg, photos=None):
             "upright; it is for segmenters trained by themselves (MODEL.META_ARCHITECTURE)"
         )
     if trains_on_photos(cfg):
-        if not cfg.DATASETS.PHOTOS and not cfg.DATASETS.TRAIN:
+        if not (cfg.DATASETS.PHOTOS or cfg.DATASETS.POSES or cfg.DATASETS.TRAIN):
             raise InputError(
-                "no training data: set DATASETS.PHOTOS to folders of upright photographs, or "
-                "DATASETS.TRAIN to registered COCO-format sets"
+                "no training data: set DATASETS.PHOTOS to folders of upright photographs, "
+                "DATASETS.POSES to labelled ones, or DATASETS.TRAIN to registered COCO-format sets"
             )
         return _build_photo_loader(cfg, photos or split_photos(cfg)[0])
     if not cfg.DATASETS.TRAIN:
@@ -130,7 +181,10 @@ def _detection_mapper(cfg):
         added += [T.RandomSaturation(*limits)]
     if cfg.INPUT.QUARTER_TURNS:
         added += [T.RandomRotation([0, 90, 180, 270], expand=True, sample_style="choice")]
-    return DatasetMapper(**{**options, "augmentations": options["augmentations"] + added})
+    augmentations = options["augmentations"] + added
+    if ReadingOptions.from_config(cfg) != ReadingOptions():
+        return ReadingMapper(cfg, is_train=True, augmentations=augmentations)
+    return DatasetMapper(**{**options, "augmentations": augmentations})
 
 
 def _build_photo_loader(cfg, files):
@@ -142,6 +196,7 @@ def _build_photo_loader(cfg, files):
         side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
         longer = network_size(3, 4, side)
         kind, shapes = PhotoStream, [longer, longer[::-1], (side, side)]
+    poses = known_poses(cfg)
     stream = kind(
         files,
         folder_weights(files, cfg.DATASETS.FOLDER_POWER),
@@ -150,7 +205,9 @@ def _build_photo_loader(cfg, files):
         min_scale=cfg.INPUT.CROP_MIN_SCALE,
         on_canvas=cfg.INPUT.CANVAS_FRACTION,
         image_format=cfg.INPUT.FORMAT,
+        reading=ReadingOptions.from_config(cfg),
         turns=choose_turns(files, cfg.DATASETS.TURNED_FRACTION, cfg.DATASETS.TURNED_BY),
+        poses=np.array([poses.get(file, 0) for file in files], np.int64),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),
     )

@@ -1,5 +1,7 @@
 """Put the canonicalizer in front of any segmenter, as one detectron2 meta-architecture."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -18,14 +20,17 @@ from canon_seg.core.turn import inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.instances import snap_instances, turn_instances
+from canon_seg.d2.judge import energy_of
 from canon_seg.d2.merging import merge_detections, merge_prompted
 from canon_seg.d2.resizing import resize_for_model
 from canon_seg.d2.segmenters import build_segmenter
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import straight_through
+from canon_seg.images.energy import JudgedCall, judges_by_segmenter
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.numerics import used_numerics
+from canon_seg.sam.confidence import grid
 
 from detectron2.config import configurable
 from detectron2.data.transforms import ResizeShortestEdge
@@ -193,11 +198,28 @@ class CanonicalizedSegmenter(nn.Module):
         batch = [self._framed(inputs) for inputs in batched_inputs]
         if self.segmenter is None:
             return [{"pose": frame.pose} for frame, _ in batch]
-        results = self._segment([_canonical_inputs(frame, inputs) for frame, inputs in batch])
+        if judges_by_segmenter(self.canonicalizer):  # which ran already
+            results = [frame.canonicalizer.results[frame.pose.to_canonical] for frame, _ in batch]
+        else:
+            results = self._segment([_canonical_inputs(frame, inputs) for frame, inputs in batch])
         return [
             {"pose": frame.pose, **_back(frame, self._with_votes(result, frame, inputs))}
             for result, (frame, inputs) in zip(results, batch, strict=True)
         ]
+
+    @torch.no_grad()
+    def energy(self, image):
+        """Return the energy of a (3, H, W) image by how sure the segmenter is of it.
+
+        A segmenter that needs prompts is asked on a grid; see :mod:`canon_seg.d2.judge`.
+
+        Raises:
+            InputError: if the segmenter says nothing of how sure it is.
+        """
+        if not capabilities(self.segmenter).needs_prompts:
+            return energy_of(self._segment([{"image": image}])[0], prompted=False)
+        prompts = grid(*image.shape[-2:])
+        return energy_of(self._segment([{"image": image, "prompts": prompts}])[0], prompted=True)
 
     @torch.no_grad()
     def canonicalize(self, inputs):
@@ -215,8 +237,25 @@ class CanonicalizedSegmenter(nn.Module):
     def _framed(self, inputs):
         """Return the frame of an image, and the inputs that a segmenter may see of it."""
         inputs = _without_ground_truth(inputs)
-        frame = CanonicalFrame(self.canonicalizer, inputs["image"], inputs.get("prompts"))
-        return frame, inputs
+        canonicalizer = self.canonicalizer
+        if judges_by_segmenter(canonicalizer):
+            canonicalizer = JudgedCall(canonicalizer, partial(self._judged, inputs))
+        return CanonicalFrame(canonicalizer, inputs["image"], inputs.get("prompts")), inputs
+
+    def _judged(self, inputs, image, turn):
+        """Return the segmenter's result for inputs after a turn, and its energy."""
+        if self.segmenter is None:
+            raise InputError(
+                "MODEL.CANONICALIZER.SCORER.NAME is SegmenterScorer, but there is no segmenter to "
+                "ask; set MODEL.SEGMENTER.META_ARCHITECTURE"
+            )
+        size = inputs["image"].shape[-2:]
+        prompts = inputs.get("prompts")
+        if prompts is not None:
+            on_grid = prompts.snapped() if self.canonicalizer.snaps else prompts
+            prompts = on_grid.turned(turn, *size)
+        (result,) = self._segment([_posed_inputs(inputs, image, prompts, turn, size)])
+        return result, energy_of(result, prompted=prompts is not None)
 
     def _resized(self, inputs):
         """Return the inputs with their image at the segmenter's size."""
@@ -265,7 +304,10 @@ class CanonicalizedSegmenter(nn.Module):
                 )
         instances = [result["instances"]]
         for other in frame.pose.others:
-            (voted,) = self._segment([_canonical_inputs(frame.in_pose(other), inputs)])
+            if judges_by_segmenter(self.canonicalizer):
+                voted = frame.canonicalizer.results[inverse(other)]
+            else:
+                (voted,) = self._segment([_canonical_inputs(frame.in_pose(other), inputs)])
             instances.append(frame.from_pose(other, voted["instances"], "instances"))
         if inputs.get("prompts") is not None:
             return {"instances": merge_prompted(instances)}
@@ -371,11 +413,16 @@ def _build_cache(mebibytes):
 
 def _canonical_inputs(frame, inputs):
     """Return the inputs of the segmenter in the canonical frame; still to be resized."""
-    height, width = inputs.get("height", frame.size[0]), inputs.get("width", frame.size[1])
-    posed = {**inputs, "image": frame.image}
-    posed["height"], posed["width"] = turned_size(height, width, frame.pose.to_canonical)
-    if inputs.get("prompts") is not None:
-        posed["prompts"] = frame.prompts
+    return _posed_inputs(inputs, frame.image, frame.prompts, frame.pose.to_canonical, frame.size)
+
+
+def _posed_inputs(inputs, image, prompts, turn, size):
+    """Return the segmenter's inputs after a turn from the given frame, of that (height, width)."""
+    height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
+    posed = {**inputs, "image": image}
+    posed["height"], posed["width"] = turned_size(height, width, turn)
+    if prompts is not None:
+        posed["prompts"] = prompts
     return posed
 
 

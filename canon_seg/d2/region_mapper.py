@@ -9,7 +9,7 @@ from canon_seg.coco.masks import annotation_to_rle
 from canon_seg.d2.catalog import load_examples
 from canon_seg.d2.mapped_loader import build_mapped_loader
 from canon_seg.errors import InputError
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.networks.photo_stream import disturb_pixels
 from canon_seg.sam.models import LongestSide
@@ -38,7 +38,13 @@ def build_region_loader(cfg, side):
             "from annotations with a 'segmentation'"
         )
     pasted = load_examples(cfg.DATASETS.PASTE, filter_empty=True) if cfg.DATASETS.PASTE else ()
-    mapper = RegionMapper(side, cfg.INPUT.FORMAT, pasted, cfg.INPUT.QUARTER_TURNS)
+    mapper = RegionMapper(
+        side,
+        cfg.INPUT.FORMAT,
+        pasted,
+        cfg.INPUT.QUARTER_TURNS,
+        ReadingOptions.from_config(cfg),
+    )
     return build_mapped_loader(cfg, mapper, examples)
 
 
@@ -59,6 +65,7 @@ class RegionMapper:
         pasted: examples in detectron2's format whose objects are pasted into half of the views
             (Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
         quarter_turns: turn each view by a random one.
+        options: how images are read.
     """
 
     MIN_AREA = 24  # pixels of a mask in the view; smaller ones teach little
@@ -66,7 +73,10 @@ class RegionMapper:
     MAX_PASTED = 4
     TRIES = 10  # views drawn until one shows such a mask; else the best of them is taken
 
-    def __init__(self, side, image_format, pasted=(), quarter_turns=False):
+    def __init__(
+        self, side, image_format, pasted=(), quarter_turns=False, options=ReadingOptions()
+    ):
+        self.options = options
         self.side, self.image_format, self.quarter_turns = side, image_format, quarter_turns
         self.pasted = [
             (example, annotation)
@@ -95,7 +105,7 @@ class RegionMapper:
         # More than the prompts that will be drawn, but not all of the hundreds that there may be.
         chosen = np.random.permutation(len(annotations))[: self.MAX_INSTANCES]
         annotations = [annotations[index] for index in chosen]
-        image = read_image(example["file_name"], self.image_format)
+        image = read_image(example["file_name"], self.image_format, self.options)
         size = image.shape[:2]
         if size != (example["height"], example["width"]):
             raise InputError(
@@ -153,7 +163,7 @@ class RegionMapper:
     def _draw_object(self, largest):
         """Draw an object, sides up to ``largest`` pixels: (h x w x 3 uint8, h x w opacity 0..1)."""
         example, annotation = self.pasted[np.random.randint(len(self.pasted))]
-        image = read_image(example["file_name"], self.image_format)
+        image = read_image(example["file_name"], self.image_format, self.options)
         mask = decode(annotation_to_rle(annotation["segmentation"], *image.shape[:2]))
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
         x0, y0 = (max(0, int(value)) for value in box[:2])

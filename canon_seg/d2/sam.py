@@ -1,20 +1,26 @@
 """Segment Anything as a detectron2 meta-architecture: prompts in, `Instances` out."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from canon_seg.d2.region_mapper import build_region_loader
 from canon_seg.errors import InputError
+from canon_seg.io.imagenet import read_pretrained
+from canon_seg.sam.interactive_training import interactive_losses
 from canon_seg.sam.loading import build_sam, image_size, load_sam_weights, weights_advice
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompted import PromptedSam, resize_coords
 from canon_seg.sam.training import PromptBatch, coverage, training_losses
+from canon_seg.sam.two_stage import TwoStageDecoder
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import get_event_storage
+
+BOX_FRACTION = 0.4  # of the prompts of the SAM of two stages; the others are clicks
 
 
 @META_ARCH_REGISTRY.register()
@@ -65,8 +71,13 @@ class SamSegmenter(nn.Module):
     def from_config(cls, cfg):
         """Return the arguments of ``__init__`` that a config asks for."""
         keys = cfg.MODEL.SAM
+        sam = build_sam(cfg)
+        if keys.SIZE == "tiny" and keys.TINY.BACKBONE and keys.TINY.PRETRAINED:
+            source = keys.TINY.PRETRAINED
+            state = read_pretrained(source, "MODEL.SAM.TINY.PRETRAINED")
+            sam.image_encoder.load_pretrained(state, source)
         return {
-            "sam": build_sam(cfg),
+            "sam": sam,
             "image_format": cfg.INPUT.FORMAT,
             "multimask": keys.MULTIMASK,
             "prompts_per_batch": keys.PROMPTS_PER_BATCH,
@@ -95,6 +106,11 @@ class SamSegmenter(nn.Module):
         load_sam_weights(self.sam, path, key)
 
     @property
+    def has_two_stages(self):
+        """Return whether the `Sam` decodes clicks in two stages, and is trained for that."""
+        return isinstance(self.sam.mask_decoder, TwoStageDecoder)
+
+    @property
     def device(self):
         """Return the device of the `Sam`."""
         return self.sam.device
@@ -112,7 +128,8 @@ class SamSegmenter(nn.Module):
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
             bool, ``pred_boxes`` (tight boxes of the masks), ``pred_ious`` (SAM's own estimate of
-            the mask's quality), ``scores`` (the detector's where the prompts have them, else the
+            the mask's quality), ``pred_stabilities`` (how little it changes with its threshold,
+            0..1), ``scores`` (the detector's where the prompts have them, else the
             predicted IoU), ``pred_classes``; one for each prompt, in order. Training: dict of
             losses.
         """
@@ -131,6 +148,7 @@ class SamSegmenter(nn.Module):
             pred_masks=found.masks,
             pred_boxes=Boxes(found.boxes),
             pred_ious=found.ious,
+            pred_stabilities=found.stabilities,
             scores=found.scores,
             pred_classes=found.classes,
         )
@@ -141,6 +159,11 @@ class SamSegmenter(nn.Module):
         images = torch.stack([self._resize_for_training(inputs) for inputs in batched_inputs])
         embeddings = self.sam.image_encoder(images)
         batch = self._prompt_batch(batched_inputs)
+        if self.has_two_stages:
+            if batch is None:
+                return {"loss_proposals": 0 * embeddings.sum()}
+            rng = np.random.default_rng(int(torch.randint(2**31, ())))
+            return interactive_losses(self.sam, embeddings, batch, BOX_FRACTION, rng)
         if batch is None:  # nothing to be seen, but a graph to go back through
             return dict.fromkeys(("loss_mask", "loss_dice", "loss_iou"), 0 * embeddings.sum())
         return training_losses(self.sam, embeddings, batch, warmup=warmup, loss=self.mask_loss)
@@ -162,8 +185,9 @@ class SamSegmenter(nn.Module):
         """Draw objects from each image, in SAM's input frame; return None if no image has any."""
         side = self.sam.image_encoder.img_size
         numbers, boxes, targets = [], [], []
+        large = 0.5 if self.has_two_stages else 0.2
         for number, inputs in enumerate(batched_inputs):
-            instances = _draw(inputs["instances"], self.train_prompts)
+            instances = _draw(inputs["instances"], self.train_prompts, large)
             if len(instances) == 0:
                 continue
             size = inputs["image"].shape[-2:]
@@ -184,15 +208,15 @@ class SamSegmenter(nn.Module):
         )
 
 
-def _draw(instances, count):
-    """Draw up to ``count`` instances, those above a fifth of the image's side more rarely.
+def _draw(instances, count, large):
+    """Draw up to ``count`` instances, those larger than a part of the image's side more rarely.
 
-    The larger they are above that, the more rarely they are drawn, since photographs hold more
-    small objects than the regions that people draw.
+    The larger they are above ``large``, 0 to 1, the more rarely they are drawn, since photographs
+    hold more small objects than the regions that people draw.
     """
     boxes = instances.gt_boxes.tensor
     extent = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) / max(instances.image_size)
-    chances = torch.clamp(0.2 / extent.clamp(min=0.01), max=1)
+    chances = torch.clamp(large / extent.clamp(min=0.01), max=1)
     order = torch.randperm(len(chances), device=chances.device)
     kept = order[torch.rand_like(chances) < chances[order]]
     return instances[kept[:count] if len(kept) else order[:1]]

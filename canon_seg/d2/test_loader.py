@@ -1,5 +1,6 @@
 """Load what ``tools/train_net.py --eval-only`` and evaluations during training run on."""
 
+import sys
 from pathlib import Path
 
 from canon_seg.coco.dataset import check_images, load_coco
@@ -11,11 +12,13 @@ from canon_seg.d2.capabilities import (
 )
 from canon_seg.d2.catalog import check_registered
 from canon_seg.d2.dataset_prompts import load_box_prompts
-from canon_seg.images.reading import read_image
+from canon_seg.d2.mapped_loader import ReadingMapper
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 from canon_seg.networks.build import canonicalizer_class
 
 from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.utils import comm
 
 
 def build_test_loader(cfg, name):
@@ -29,11 +32,24 @@ def build_test_loader(cfg, name):
     """
     check_registered("DATASETS.TEST", [name])
     model = cfg.MODEL.META_ARCHITECTURE
+    options = ReadingOptions.from_config(cfg)
     if model != CANONICALIZED and not capabilities(registered(model)).resizes_itself:
-        return build_detection_test_loader(cfg, name)
+        if options == ReadingOptions():
+            return build_detection_test_loader(cfg, name)
+        return build_detection_test_loader(cfg, name, mapper=ReadingMapper(cfg, is_train=False))
     metadata = MetadataCatalog.get(name)
     dataset = load_coco(metadata.json_file, metadata.image_root)
-    check_images(dataset, metadata.image_root, progress=False, decode=False)
+    if comm.is_main_process():
+        line = check_images(
+            dataset,
+            metadata.image_root,
+            progress=sys.stderr.isatty(),
+            options=options,
+            cache=cfg.DATASETS.CHECK_CACHE,
+        )
+        if line:
+            print(f"{name}: {line}", file=sys.stderr)
+    comm.synchronize()
     prompts = None
     # Rounded while they are exact, as a sweep does: in float32 a tie could have moved.
     snapped = model == CANONICALIZED and canonicalizer_class(cfg).snaps
@@ -42,7 +58,7 @@ def build_test_loader(cfg, name):
 
     def read(entry):
         path = Path(metadata.image_root) / entry["file_name"]
-        image = read_image(path, cfg.INPUT.FORMAT)
+        image = read_image(path, cfg.INPUT.FORMAT, options)
         inputs = segmenter_inputs(image, image_id=entry["id"], file_name=str(path))
         if prompts is not None:
             boxes = prompts[entry["id"]]

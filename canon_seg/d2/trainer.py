@@ -1,9 +1,10 @@
 """Train with detectron2's trainer on this project's data, checkpoints and results."""
 
+import errno
 import logging
 import os
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -13,14 +14,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from canon_seg.d2.capabilities import capabilities, segmenter_class
 from canon_seg.d2.checkpointer import SafeCheckpointer
 from canon_seg.d2.coco_evaluator import UprightCocoEvaluator
+from canon_seg.d2.held_out_prompts import measure_sets
 from canon_seg.d2.loaders import (
     build_train_loader,
+    find_photos,
+    known_poses,
     split_photos,
     trains_on_photos,
 )
 from canon_seg.d2.test_loader import build_test_loader
+from canon_seg.d2.training_images import check_before_training
 from canon_seg.errors import InputError
-from canon_seg.images.reading import read_image
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.io.files import save_torch
 from canon_seg.networks.backbone_scorer import BackboneScorer
@@ -41,6 +47,11 @@ from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+BODY = "body"
+"""The module, in a backbone's wrapper, that starts from PRETRAINED weights."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Trainer(DefaultTrainer):
@@ -67,12 +78,18 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = _training_config(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
-        if hasattr(model, "canonicalizer"):  # its weights file may have brought its own
+        scorer = getattr(getattr(model, "canonicalizer", None), "scorer", None)
+        if hasattr(scorer, "input_size"):  # its weights file may have brought its own
             cfg.defrost()
-            cfg.MODEL.CANONICALIZER.INPUT_SIZE = model.canonicalizer.scorer.input_size
+            cfg.MODEL.CANONICALIZER.INPUT_SIZE = scorer.input_size
             cfg.freeze()
         optimizer = self.build_optimizer(cfg, model)
-        photos, self.held_out = split_photos(cfg) if trains_on_photos(cfg) else ([], [])
+        files = find_photos(cfg) if trains_on_photos(cfg) else []
+        if comm.is_main_process():
+            check_before_training(cfg, files)
+        comm.synchronize()
+        photos, self.held_out = split_photos(cfg, files) if files else ([], [])
+        self.poses = known_poses(cfg) if trains_on_photos(cfg) else {}
         loader = self.build_train_loader(cfg, photos)
         if cfg.MODEL.CANONICALIZER.TEACHER.WEIGHTS:
             loader = taught_loader(cfg, loader, getattr(model, "canonicalizer", None))
@@ -90,8 +107,10 @@ class Trainer(DefaultTrainer):
         if self.averaged is not model:
             checkpointables["averaged"] = self.averaged
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
+        self.measured = {}
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
-        self.register_hooks(self.build_hooks())
+        with _said_where_full(cfg.OUTPUT_DIR):  # TensorBoard begins its file
+            self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_train_loader(cls, cfg, photos=None):
@@ -119,7 +138,8 @@ class Trainer(DefaultTrainer):
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(
                 "there is nothing to train: MODEL.CANONICALIZER.NAME is "
-                f"{cfg.MODEL.CANONICALIZER.NAME!r}, and MODEL.SEGMENTER.FREEZE "
+                f"{cfg.MODEL.CANONICALIZER.NAME!r} with the scorer "
+                f"{cfg.MODEL.CANONICALIZER.SCORER.NAME!r}, and MODEL.SEGMENTER.FREEZE "
                 f"{cfg.MODEL.SEGMENTER.FREEZE}"
             )
         if cfg.SOLVER.OPTIMIZER == "SGD":
@@ -129,15 +149,21 @@ class Trainer(DefaultTrainer):
         parameters = get_default_optimizer_params(
             model, base_lr=cfg.SOLVER.BASE_LR, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
         )
+        parameters = slow_down_pretrained(parameters, model, cfg.SOLVER.PRETRAINED_LR_FACTOR)
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return optimizer(parameters, cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     def train(self):
-        """Train as detectron2 does, but without its log of a traceback for bad input."""
+        """Train as detectron2 does, but without its log of a traceback for bad input.
+
+        Raises:
+            InputError: what the user can mend; a full disk, too.
+        """
         logger = logging.getLogger(TrainerBase.__module__)
         logger.addFilter(_is_no_bad_input)
         try:
-            return super().train()
+            with _said_where_full(self.cfg.OUTPUT_DIR):
+                return super().train()
         finally:
             logger.removeFilter(_is_no_bad_input)
 
@@ -197,9 +223,16 @@ class Trainer(DefaultTrainer):
         if trains_on_photos(self.cfg):
             if self.held_out and comm.is_main_process():
                 results["held_out"] = self.test_poses(self.held_out)
+                logging.getLogger(TrainerBase.__module__).info(
+                    "poses found of %d held-out photographs: %.1f %%",
+                    len(self.held_out),
+                    100 * results["held_out"]["pose_accuracy"],
+                )
         elif self.cfg.DATASETS.TEST:
             results.update(self.test(self.cfg, self.trained))
-        self._last_eval_results = results
+        if self.cfg.DATASETS.TEST_PROMPTS and comm.is_main_process():
+            results["prompts"] = measure_sets(self.trained, self.cfg)
+        self._last_eval_results = self.measured = results
         return results
 
     @torch.no_grad()
@@ -252,12 +285,69 @@ class Trainer(DefaultTrainer):
             canonicalizer.train(was_training)
 
     def _read(self, file):
-        return to_chw(read_image(file, self.cfg.INPUT.FORMAT)).to(self.cfg.MODEL.DEVICE)
+        image = read_image(file, self.cfg.INPUT.FORMAT, ReadingOptions.from_config(self.cfg))
+        image = turn_image(image, -self.poses.get(file, 0) % 4)
+        return to_chw(image).to(self.cfg.MODEL.DEVICE)
+
+
+def slow_down_pretrained(groups, model, factor):
+    """Give the layers that start from pretrained weights a learning rate of their own.
+
+    Args:
+        groups: list of an optimizer's dicts, each with ``params`` and ``lr``.
+        model: whose backbones' layers lie in modules named "body".
+        factor: by which their learning rates are multiplied; 1 changes nothing.
+
+    Returns:
+        list of dicts in the same order, those with both kinds of layers split in two.
+    """
+    if factor == 1:
+        return groups
+    slow = {id(value) for name, value in model.named_parameters() if BODY in name.split(".")}
+    split = []
+    for group in groups:
+        for is_slow in (False, True):
+            chosen = [value for value in group["params"] if (id(value) in slow) == is_slow]
+            if chosen:
+                rate = group["lr"] * (factor if is_slow else 1)
+                split.append({**group, "params": chosen, "lr": rate})
+    return split
 
 
 def _is_no_bad_input(record):
-    """Return whether a log record is not of an :class:`InputError`, whose message says it all."""
-    return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+    """Return whether a log record is of no error that ends in a message which says it all."""
+    error = record.exc_info and record.exc_info[1]
+    return not (isinstance(error, InputError) or _is_no_room(error))
+
+
+@contextmanager
+def _said_where_full(folder):
+    """Raise InputError for what a full disk ends in; what hooks do at the end fails there, too."""
+    try:
+        yield
+    except Exception as error:
+        chain = list(_with_contexts(error))
+        for reason in chain:
+            if isinstance(reason, InputError):
+                raise reason from None
+        for reason in chain:
+            if _is_no_room(reason):
+                raise InputError(
+                    f"{folder}: cannot be written ({reason.strerror}); make room, then go on with "
+                    "--resume"
+                ) from reason
+        raise
+
+
+def _is_no_room(error):
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _with_contexts(error):
+    """Yield an exception, the one while which it was raised, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _training_config(cfg):

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from canon_seg.core.group import C4
-from canon_seg.io.files import write_atomically
+from canon_seg.io.names import printable
 
 _BLUE, _GREY = "#0072B2", "0.75"
 
@@ -24,11 +24,14 @@ def plot_poses(measured, title):
     diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _plot_reliability(diagram, histogram, measured)
     _plot_confusion(right.subplots(), np.array(measured["confusion"]))
+    low, high = measured["intervals"]["accuracy"]
     figure.suptitle(
-        f"{title}: {measured['num_images']} photographs, "
-        f"{100 * measured['accuracy']:.1f} % found upright, ECE {measured['ece']:.3f}",
+        f"{printable(title)}: {measured['num_images']} photographs, "
+        f"{100 * measured['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) found upright, "
+        f"ECE {measured['ece']:.3f}",
         fontsize=10,
         wrap=True,
+        parse_math=False,  # names may have dollars
     )
     return figure
 
@@ -106,7 +109,7 @@ def plot_photos(images, captions, columns=4):
         axes.axis("off")
     for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image)
-        axes.set_title(caption, fontsize=8)
+        axes.set_title(caption, fontsize=8, parse_math=False)
     return figure
 
 
@@ -119,11 +122,6 @@ def caption(name, probabilities):
     """
     pose = int(np.argmax(probabilities))
     found = "upright" if pose == 0 else f"{C4.elements[pose].degrees:.0f}°"
+    name = printable(name)
     short = name if len(name) <= 24 else f"…{name[-23:]}"
     return f"{short}\nfound {found}: {probabilities[pose]:.2f}"
-
-
-def save_figure(path, figure):
-    """Write a figure, whole or not at all; :class:`InputError` where it cannot be written."""
-    with write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=120)

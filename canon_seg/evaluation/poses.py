@@ -13,12 +13,13 @@ import torch
 from tqdm import tqdm
 
 from canon_seg.core.group import C4, permutation
+from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein
 from canon_seg.errors import InputError
 from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
 from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import rotate_image
@@ -27,7 +28,15 @@ BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 def find_poses(
-    canonicalizer, files, image_format, *, angle=0.0, num_turned=0, stress=None, progress=True
+    canonicalizer,
+    files,
+    image_format,
+    *,
+    angle=0.0,
+    num_turned=0,
+    stress=None,
+    progress=True,
+    reading=ReadingOptions(),
 ):
     """Find the pose distributions of photographs, read one by one.
 
@@ -41,6 +50,7 @@ def find_poses(
         stress: a kind of :mod:`canon_seg.evaluation.stress` that each photograph meets first; None
             for none.
         progress: whether to show a progress bar.
+        reading: how images are read.
 
     Returns:
         (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
@@ -54,7 +64,7 @@ def find_poses(
     probabilities, agreeing, unreadable = [], 0, []
     for index, file in enumerate(tqdm(files, unit="photo", disable=not progress)):
         try:
-            image = rotate_image(read_image(file, image_format), angle)
+            image = rotate_image(read_image(file, image_format, reading), angle)
             image = stress_image(image, stress) if stress else image
         except InputError as error:
             unreadable.append(str(error))
@@ -138,6 +148,36 @@ def measure_poses(probabilities, prior):
             "identity_rate": wilson(aligned["identity_rate"], len(right)),
             "accuracy_without_least_certain_tenth": wilson(without_tenth, len(kept)),
             **_drawn_intervals(probabilities, prior),
+        },
+    }
+
+
+def measure_gate(probabilities, gate):
+    """Measure what a gate does to images as they are, upright, and to the same turned.
+
+    Args:
+        probabilities: (n, 4) array of upright photographs, n > 0.
+        gate: margin, see :class:`canon_seg.core.pose.UncertainPoses`.
+
+    Returns:
+        dict that JSON can hold: ``margin``; ``upright``, and ``turned``, of the three other turns:
+        ``accuracy``, fraction of the poses that are right with the gate, and ``gated``, fraction of
+        the images that the gate leaves as given.
+    """
+    policy, right, gated = UncertainPoses(gate=gate), {}, {}
+    for true in C4.elements:
+        name = "turned" if true.quarters else "upright"
+        for row in np.asarray(probabilities):
+            turned = dict(zip(C4.elements, np.roll(row, true.quarters).tolist(), strict=True))
+            ranking = sorted(turned.items(), key=lambda item: -item[1])
+            pose = policy.choose(ranking, list(turned.values()))
+            right.setdefault(name, []).append(pose.turn == true)
+            gated.setdefault(name, []).append(pose.policy == "gate")
+    return {
+        "margin": gate,
+        **{
+            name: {"accuracy": float(np.mean(right[name])), "gated": float(np.mean(gated[name]))}
+            for name in right
         },
     }
 

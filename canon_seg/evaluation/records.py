@@ -50,6 +50,10 @@ class Records:
         self.folder = Path(folder)
         self._file = self._lock = None
 
+    def is_unfinished(self):
+        """Return whether an earlier sweep left finished images here."""
+        return self._header.is_file() and any(self.folder.glob("*.jsonl"))
+
     def begin(self, header, resume):
         """Make the folder ready; in one process only, before any other call.
 
@@ -262,7 +266,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
             key: value
             for section in ("MODEL", "INPUT", "TEST")
             for key, value in _flat(cfg[section], section)
-            if key != "MODEL.CANONICALIZER.CACHE"  # which changes no result
+            if key not in ("MODEL.CANONICALIZER.CACHE", "INPUT.MAX_PIXELS")  # change no result
         },
         "--threads": torch.get_num_threads(),
         "versions": list(versions().values()),

@@ -4,6 +4,7 @@ import math
 import secrets
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
-from canon_seg.images.reading import read_image
+from canon_seg.images.energy import judges_by_segmenter
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 
 TASKS = ("segm", "bbox")
@@ -63,6 +65,7 @@ def run_sweep(
     progress=True,
     records=None,
     paper_order=None,
+    reading=ReadingOptions(),
 ):
     """Evaluate models on a data set whose images are rotated in memory.
 
@@ -84,6 +87,7 @@ def run_sweep(
             are not run again; needed in several processes. None for temporary ones.
         paper_order: ids of the images in the order of the annotation file, to score by the paper's
             own protocol too (:mod:`canon_seg.coco.paper_protocol`); None to leave that out.
+        reading: how images are read.
 
     Returns:
         dict that JSON can hold, or None in all but the main process:
@@ -104,10 +108,12 @@ def run_sweep(
           nearest to the true angle, then by the pose found; ``accuracy``: fraction of images whose
           pose was found, 0..1, and ``accuracy_interval``, its 95 % interval
           (:func:`canon_seg.evaluation.intervals.wilson`) for as many trials as there are images;
-          ``accuracy_by_angle``: the same by degrees; ``distance``: mean angle between the pose
+          ``accuracy_by_angle``: the same by degrees; ``unclear_by_angle``: fraction whose likeliest
+          pose had a probability below a half; ``distance``: mean angle between the pose
           found and the angle of the image, degrees in 0..180; ``policies``: how often
-          each answer to an uncertain pose was used; ``passes``: how often the segmenter has to run
-          for an image, on average (a vote takes several runs);
+          each answer to an uncertain pose was used, and the gate; ``passes``: how often the
+          segmenter has to run for an image, on average (a vote takes several runs, and so does the
+          segmenter as judge);
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
@@ -129,10 +135,12 @@ def run_sweep(
                 progress=progress,
                 records=records,
                 paper_order=paper_order,
+                reading=reading,
             )
     progress = progress and comm.is_main_process()
     dataset, empty = without_empty_masks(dataset)
-    _segment(models, dataset, images_dir, views, image_format, prompts, progress, records)
+    read = partial(read_image, format=image_format, options=reading)
+    _segment(models, dataset, images_dir, views, read, prompts, progress, records)
     finished = records.finished()
     missing = {image["id"] for image in dataset["images"]} - set(finished)
     if missing:
@@ -170,7 +178,7 @@ def _by_mode(models, views, scores):
     }
 
 
-def _segment(models, dataset, images_dir, views, image_format, prompts, progress, records):
+def _segment(models, dataset, images_dir, views, read, prompts, progress, records):
     """Run the models on all images that are not finished yet, together with other processes."""
     finished = set(records.finished()) if comm.is_main_process() else None
     # What others append from now on must change no process's list of what is left to do.
@@ -195,7 +203,7 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
 
         while (index := taken.add() - 1) < len(images):
             entry = images[index]
-            pixels = read_image(Path(images_dir) / entry["file_name"], image_format)
+            pixels = read(Path(images_dir) / entry["file_name"])
             facts = {"seconds": dict.fromkeys(models, 0.0), "poses": [], "cache": None}
             results = {}
             before = _cache_counts(models)
@@ -217,7 +225,10 @@ def _segment(models, dataset, images_dir, views, image_format, prompts, progress
                     facts["seconds"][mode] += _now(model.device) - start
                     if mode == "canonical":
                         pose = outputs[0]["pose"]
-                        facts["poses"].append([pose.turns, pose.policy, 1 + len(pose.others)])
+                        runs = 1 + len(pose.others)
+                        if judges_by_segmenter(model.canonicalizer):
+                            runs = len(model.canonicalizer.group.elements)
+                        facts["poses"].append([pose.turns, pose.policy, runs, pose.is_clear])
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
@@ -293,12 +304,14 @@ def _time_summary(facts, mode, views):
 
 def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
-    found, policies, passes, distances = dict.fromkeys(views, 0), {}, 0, []
+    found, unclear = dict.fromkeys(views, 0), dict.fromkeys(views, 0)
+    policies, passes, distances = {}, 0, []
     for image in facts:
-        for view, (pose, policy, runs) in zip(views, image["poses"], strict=True):
+        for view, (pose, policy, runs, *is_clear) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
             distances.append(abs((view.angle - 90 * pose + 180) % 360 - 180))
+            unclear[view] += is_clear == [False]  # sweeps begun before do not say it
             policies[policy] = policies.get(policy, 0) + 1
             passes += runs
     accuracy = float(np.trace(confusion) / confusion.sum())
@@ -306,6 +319,7 @@ def _pose_summary(facts, views):
         "accuracy": accuracy,
         "accuracy_interval": wilson(accuracy, len(facts)),
         "accuracy_by_angle": {view.label: n / len(facts) for view, n in found.items()},
+        "unclear_by_angle": {view.label: n / len(facts) for view, n in unclear.items()},
         "distance": math.fsum(distances) / len(distances),
         "confusion": confusion.tolist(),
         "policies": dict(sorted(policies.items())),

@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from tabulate import tabulate
 
-from canon_seg.errors import InputError
+from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
 from canon_seg.evaluation.views import View
-from canon_seg.io.files import write_atomically, write_json
+from canon_seg.io.files import write_json
+from canon_seg.io.names import printable
 
 # Colours of Okabe and Ito's palette, which colour-blind readers can tell apart; marks for print.
 _STYLES = {
@@ -32,17 +33,24 @@ _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000
 def format_table(result):
     """Format the scores as text: task, mode and angle down, detectron2's columns across.
 
-    The paper's mAP, where it was asked for, has a column of its own at the end.
+    Where poses were found, a column holds the share of images whose pose is not clear, in %. The
+    paper's mAP, where it was asked for, has the last one.
     """
-    rows, paper = [], result.get("paper")
+    rows, paper, unclear = [], result.get("paper"), _unclear(result)
     for task in TASKS:
         for mode, by_angle in result["modes"].items():
             for angle, scores in by_angle.items():
                 row = [task, mode, angle, *(scores[task][metric] for metric in METRICS)]
+                if unclear:
+                    row.append(unclear.get(angle) if mode == "canonical" else None)
                 if paper:
                     row.append(paper["modes"][mode][angle][task]["AP"])
                 rows.append(row)
-    headers = [*METRICS, *(["paper's mAP"] if paper else [])]
+    headers = [
+        *METRICS,
+        *(["unclear %"] if unclear else []),
+        *(["paper's mAP"] if paper else []),
+    ]
     return tabulate(
         rows,
         headers=["task", "mode", "angle", *headers],
@@ -84,6 +92,12 @@ def format_summary(result):
         right, total = sum(confusion[i][i] for i in range(len(confusion))), sum(map(sum, confusion))
         share = f"{100 * result['pose']['accuracy']:.1f} %"
         lines.append(f"pose found: {right} of {total} ({share}{_interval(result['pose'])})")
+        unclear = _unclear(result).values()
+        if any(unclear):
+            lines.append(
+                f"pose not clear (probability below a half): {sum(unclear) / len(unclear):.1f} %; "
+                "MODEL.CANONICALIZER.UNCERTAIN vote may help"
+            )
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
@@ -107,6 +121,12 @@ def _interval(pose):
     return f", 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
 
 
+def _unclear(result):
+    """Return the share of unclear poses in % by degrees; {} where none were looked for."""
+    by_angle = (result["pose"] or {}).get("unclear_by_angle", {})
+    return {angle: 100 * share for angle, share in by_angle.items()}
+
+
 def _named(ids):
     """Return the first annotation ids in brackets, or nothing where there are none."""
     if not ids:
@@ -124,21 +144,16 @@ def write_report(result, folder, config, dataset):
         dataset: the name of the data set.
 
     Returns:
-        the two paths.
+        list of the two paths, or of the first alone where the picture could not be made, which is
+        an :class:`canon_seg.errors.InputWarning`.
 
     Raises:
-        InputError: if they cannot be written.
+        InputError: if the results cannot be written.
     """
     folder = Path(folder)
     paths = folder / "sweep.json", folder / "sweep.png"
     write_json(paths[0], {"config": config, "dataset": dataset, **result})
-    figure = plot(result, dataset)
-    with write_atomically(paths[1]) as temporary:
-        try:
-            figure.savefig(temporary, dpi=150)
-        except OSError as error:
-            raise InputError(f"{paths[1]}: cannot be written ({error.strerror})") from error
-    return paths
+    return [paths[0], *save_figure(paths[1], lambda: plot(result, dataset), dpi=150)]
 
 
 def plot(result, dataset):
@@ -164,7 +179,8 @@ def plot(result, dataset):
     angles = next(iter(values.values())).keys() - {AVERAGE}
     only_quarters = all(View(float(angle)).remainder == 0 for angle in angles)
     figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
-    figure.suptitle(f"{dataset}: {result['num_images']} images", fontsize=10, wrap=True)
+    title = f"{printable(dataset)}: {result['num_images']} images"
+    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)  # names may have dollars
     return figure
 
 

@@ -24,7 +24,7 @@ def turn_image_tensor(image: torch.Tensor, turn: Turn, height: int, width: int) 
 @action.register(np.ndarray, "image")
 def turn_image_array(image: np.ndarray, turn: Turn, height: int, width: int) -> np.ndarray:
     """Turn an (H, W, 3) image to a contiguous copy."""
-    return np.ascontiguousarray(turn_image(image, turn))
+    return contiguous(turn_image(image, turn))
 
 
 @action.register(np.ndarray, "masks")

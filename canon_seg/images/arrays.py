@@ -83,10 +83,14 @@ def turned_copy(image: torch.Tensor, turn: "Turn | int") -> torch.Tensor:
 
 
 def contiguous(array: Array) -> Array:
-    """Return the same values in row-major order, for kernels whose rounding depends on strides."""
+    """Return the same values in row-major order, for kernels whose rounding depends on strides.
+
+    The strides are those of a new array. numpy and torch do not look at strides along axes of one
+    element and call an array contiguous that has negative ones there, which torch then refuses.
+    """
     if isinstance(array, torch.Tensor):
         return array.contiguous()
-    return np.ascontiguousarray(array)
+    return array.copy(order="C") if 1 in array.shape else np.ascontiguousarray(array)
 
 
 def _turn(array: Array, turn: "Turn | int", axes: tuple[int, int]) -> Array:

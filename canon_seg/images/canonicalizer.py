@@ -1,7 +1,7 @@
 """Find the pose of an image by any scorer, exactly equivariantly under turns by index."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class GroupCanonicalizer(Canonicalizer):
 
     For a turn of the same pixels by an element of the group the answer differs by exactly that
     turn, bit for bit in the probabilities and the poses that vote, whatever the scorer is; except
-    for an image that equals a turn of itself, and for one that is kept as given.
+    for an image that equals a turn of itself, and for one that is kept as given (``uncertain``).
 
     Attributes:
         scorer: as given.
@@ -63,7 +63,9 @@ class GroupCanonicalizer(Canonicalizer):
         with of_key("MODEL.CANONICALIZER.SCORER.NAME"):
             build_scorer = SCORERS.get(keys.SCORER.NAME)
         with of_key("MODEL.CANONICALIZER."):
-            uncertain = UncertainPoses(keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES)
+            uncertain = UncertainPoses(
+                keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES, keys.GATE
+            )
         scorer = build_scorer(cfg)
         with of_key("MODEL.CANONICALIZER"):
             return cls(scorer, uncertain=uncertain)
@@ -98,7 +100,6 @@ class GroupCanonicalizer(Canonicalizer):
         prepared: torch.Tensor = image if prepare is None else prepare(image)
         return prepared
 
-    @torch.no_grad()
     def pose(self, image: torch.Tensor, prompt_key: "PromptKey | None" = None) -> Pose:
         """Find the pose of one image.
 
@@ -113,13 +114,31 @@ class GroupCanonicalizer(Canonicalizer):
         Returns:
             the pose.
         """
+        return self.pose_by(
+            lambda representative, turn: self.scores([representative]), image, prompt_key
+        )
+
+    @torch.no_grad()
+    def pose_by(
+        self,
+        score: "Callable[[torch.Tensor, Turn], GridDistribution]",
+        image: torch.Tensor,
+        prompt_key: "PromptKey | None" = None,
+    ) -> Pose:
+        """Find the pose of one image by a function in place of the scorer.
+
+        Args:
+            score: function of the representative, and of the turn that leads to it from the image,
+                to the distribution over the representative's poses.
+            image, prompt_key: see :meth:`pose`.
+        """
         candidates = representative_turns(image.permute(1, 2, 0), self.group)
         if len(candidates) > 1 and prompt_key is not None:
             first = min(candidates, key=prompt_key)
             candidates = (first, *(turn for turn in candidates if turn != first))
         # Always a copy: which kernels run, and so how they round, may depend on strides.
         representative = turned_copy(image, candidates[0])
-        found = self.scores([representative])
+        found = score(representative, candidates[0])
         if self.group.elements is None or len(found) != 1:
             raise ValueError(f"the scorer gave {len(found)} distributions for one image")
         likely = found.probabilities[0].tolist()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from canon_seg.images.arrays import turn_image
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 
 HASH_SIDE = 16
 NEAR = 40  # of 256 bits; photographs of different things are about 128 apart
@@ -16,7 +16,10 @@ _BLOCK = 1024  # rows compared at once: bounds the memory
 
 
 def split_by_content(
-    files: Sequence[str], every: int, series: Sequence[str] = ()
+    files: Sequence[str],
+    every: int,
+    series: Sequence[str] = (),
+    options: ReadingOptions = ReadingOptions(),
 ) -> tuple[list[str], list[str]]:
     """Split photographs in two, those that look nearly alike on the same side.
 
@@ -26,6 +29,7 @@ def split_by_content(
             photograph's file name: the same one, whatever other photographs there are before it.
         series: names of folders of photographs in series, none of which are held out: frames of one
             drive can look unlike and yet show the same street.
+        options: how images are read.
 
     Returns:
         (training files, held-out files), both in the given order.
@@ -33,7 +37,7 @@ def split_by_content(
     Raises:
         InputError: naming a file that cannot be read.
     """
-    groups = group_near_duplicates(files)
+    groups = group_near_duplicates(files, options=options)
     training: list[str] = []
     held_out: list[str] = []
     for file, first in zip(files, groups, strict=True):
@@ -57,12 +61,15 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
     return (small[:, 1:] > small[:, :-1]).ravel()
 
 
-def group_near_duplicates(files: Sequence[str], near: int = NEAR) -> np.ndarray:
+def group_near_duplicates(
+    files: Sequence[str], near: int = NEAR, options: ReadingOptions = ReadingOptions()
+) -> np.ndarray:
     """Put photographs that look nearly alike, turned copies and mirror images included, together.
 
     Args:
         files: paths.
         near: bits of the hash in which two photographs of a group may differ.
+        options: how images are read.
 
     Returns:
         (len(files),) int array: the same number for photographs that are linked by a chain of near
@@ -76,7 +83,7 @@ def group_near_duplicates(files: Sequence[str], near: int = NEAR) -> np.ndarray:
         return parent
     hashes, views = [], []
     for file in files:
-        image = read_image(file, "RGB")
+        image = read_image(file, "RGB", options)
         hashes.append(difference_hash(image))
         turned = [turn_image(image, turns) for turns in range(4)]
         views.append([difference_hash(v) for view in turned for v in (view, view[:, ::-1])])

@@ -1,20 +1,25 @@
 """Read image files into arrays: every common pixel format to 8-bit colour, upright by EXIF tag."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, warn
+from canon_seg.io.kinds import describe_contents
 
 _EXIF_ORIENTATION = 0x0112
 
-# What each value of the EXIF tag asks for, on H x W x ... arrays.
 AnyPath = str | os.PathLike[str]
 
+# What each value of the EXIF tag asks for, on H x W x ... arrays.
 _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -24,9 +29,62 @@ _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
+_INVERSE = {6: 8, 8: 6}  # all others undo themselves
+_SWAPPED = (5, 6, 7, 8)  # those that exchange height and width
 
 
-def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 - detectron2's name
+@dataclass(frozen=True)
+class ReadingOptions:
+    """Say how image files are read.
+
+    Attributes:
+        exif: whether the orientation in a file's EXIF data is applied. False gives the raw frame,
+            as the file stores it (of HEIC files, which turn by other means, the upright one).
+        max_pixels: files that claim more pixels are refused before they are decoded; None for
+            Pillow's limit, which is 178,956,970 unless someone has changed it. Pillow keeps it in
+            a variable of its module: reading with a number sets it for the whole process.
+    """
+
+    exif: bool = True
+    max_pixels: int | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> "ReadingOptions":
+        """Take the options of a config, INPUT.EXIF and INPUT.MAX_PIXELS.
+
+        Raises:
+            InputError: naming the key whose value is no option.
+        """
+        exif, most = cfg.INPUT.EXIF, cfg.INPUT.MAX_PIXELS
+        if most < 0:
+            raise InputError(f"INPUT.MAX_PIXELS is {most}; give a number of pixels, or 0")
+        return cls(exif, most or None)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Hold what a file says of its image.
+
+    Attributes:
+        height, width: of the raw frame, in pixels.
+        orientation: of the EXIF data, 1 to 8; 1 where there are none, 0 where they are broken.
+    """
+
+    height: int
+    width: int
+    orientation: int
+
+    def size(self, exif: bool) -> tuple[int, int]:
+        """Return (height, width) of the image as it is read, with its orientation or without."""
+        is_swapped = exif and self.orientation in _SWAPPED
+        return (self.width, self.height) if is_swapped else (self.height, self.width)
+
+
+def read_image(
+    path: AnyPath,
+    format: str = "BGR",  # noqa: A002 - detectron2's name
+    options: ReadingOptions = ReadingOptions(),
+) -> np.ndarray:
     """Read an image file into an array, with its EXIF orientation applied.
 
     For 8-bit files the pixels are those of ``detectron2.data.detection_utils.read_image``, except
@@ -37,9 +95,12 @@ def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 
       0 to 65535 becomes 0 to 255 (a file that uses only its lower bits becomes dark);
     - of several frames or pages the first is read.
 
+    Broken EXIF data are an :class:`canon_seg.errors.InputWarning`: the raw frame is read then.
+
     Args:
         path: str or path of a file in any format that Pillow reads.
         format: "BGR" or "RGB", the order of the channels.
+        options: whether orientations are applied, and the most pixels.
 
     Returns:
         uint8 array, H x W x 3, contiguous and writable.
@@ -50,13 +111,20 @@ def read_image(path: AnyPath, format: str = "BGR") -> np.ndarray:  # noqa: A002 
     """
     if format not in ("BGR", "RGB"):
         raise ValueError(f'format must be "BGR" or "RGB", got {format!r}')
-    with _opened(path) as image:
-        # Pillow turns TIFF files itself while it loads them, so ask for the tag after that.
-        image.load()
+    with _opened(path, options) as image:
+        orientation, reason = _orientation(image)
+        _load(image)
         pixels = _to_rgb(image, path)
-        turn = _ORIENTATIONS.get(_orientation(image) or 1)
-    if turn is not None:
-        pixels = turn(pixels)
+        is_turned = orientation != _orientation(image)[0]  # Pillow turns TIFF files as it loads
+    if options.exif and reason:
+        warn(
+            f"{os.fspath(path)}: its EXIF data cannot be read ({reason}); the pixels are taken as "
+            "they are stored"
+        )
+    if options.exif and not is_turned:
+        pixels = _turned(pixels, orientation)
+    if not options.exif and is_turned:
+        pixels = _turned(pixels, _INVERSE.get(orientation, orientation))
     if format == "BGR":
         pixels = pixels[:, :, ::-1]
     return np.array(pixels, order="C")
@@ -88,41 +156,71 @@ def from_pillow(image: Image.Image, format: str = "BGR") -> np.ndarray:  # noqa:
     return np.array(pixels if format == "RGB" else pixels[:, :, ::-1], order="C")
 
 
-def image_size(path: AnyPath) -> tuple[int, int]:
+def image_size(path: AnyPath, options: ReadingOptions = ReadingOptions()) -> tuple[int, int]:
     """Return the size that :func:`read_image` will return, without decoding pixels if possible.
 
     TIFF files, and PNG files without an orientation before their pixels, must be decoded.
 
     Returns:
-        (height, width), with the EXIF orientation applied.
+        (height, width), with the EXIF orientation applied if ``options`` say so.
 
     Raises:
         InputError: as for :func:`read_image`, for what the file's header can show.
     """
-    with _opened(path) as image:
-        if image.format == "TIFF":
-            image.load()
-        swapped = _orientation(image) in (5, 6, 7, 8)
+    return image_facts(path, options).size(options.exif)
+
+
+def image_facts(
+    path: AnyPath, options: ReadingOptions = ReadingOptions(), decode: bool = False
+) -> ImageFacts:
+    """Return what a file says of its image.
+
+    Args:
+        path: of the file.
+        options: the most pixels; ``exif`` changes nothing here.
+        decode: whether to decode all pixels, which is what finds files that are cut short.
+
+    Raises:
+        InputError: as for :func:`read_image`; without ``decode`` for what the header can show.
+    """
+    with _opened(path, options) as image:
+        orientation, reason = _orientation(image)
+        if decode or image.format == "TIFF":
+            _load(image)
+        if decode:
+            _to_rgb(image, path)
+        is_turned = orientation != _orientation(image)[0]
         width, height = image.size
-    return (width, height) if swapped else (height, width)
+    if is_turned and orientation in _SWAPPED:
+        height, width = width, height
+    return ImageFacts(height, width, 0 if reason else orientation)
 
 
-def count_pixels(path: AnyPath) -> int:
+def count_pixels(path: AnyPath, options: ReadingOptions = ReadingOptions()) -> int:
     """Return height times width that an image file claims, without decoding any pixel.
 
     Raises:
         InputError: as for :func:`read_image`, for what the file's header can show.
     """
-    with _opened(path) as image:
-        return image.width * image.height
+    with _opened(path, options) as image:
+        return int(image.width * image.height)
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    turn = _ORIENTATIONS.get(orientation)
+    return pixels if turn is None else turn(pixels)
 
 
 @contextmanager
-def _opened(path: AnyPath) -> Iterator[Image.Image]:
+def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
     """Open an image file for a block that decodes it, and name the file in whatever goes wrong."""
     path = os.fspath(path)
+    if options.max_pixels is not None and Image.MAX_IMAGE_PIXELS != options.max_pixels / 2:
+        # Pillow refuses more than twice its limit, and would warn of half of what is allowed here.
+        Image.MAX_IMAGE_PIXELS = options.max_pixels / 2
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             yield image
     except (InputError, MemoryError):
         raise
@@ -132,16 +230,12 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         raise InputError(f"{path}: is a folder, not an image file; name a file in it") from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: claims more pixels than can be opened safely ({error}); make it smaller, or "
-            "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            f"{path}: claims more pixels than can be opened safely ({error}); make it smaller, or, "
+            "if you trust it and have the memory, give the option INPUT.MAX_PIXELS a larger number "
+            "(in Python: ReadingOptions.max_pixels)"
         ) from error
     except UnidentifiedImageError as error:
-        if Path(path).stat().st_size == 0:
-            raise InputError(f"{path}: is empty (0 bytes); get the file again") from error
-        raise InputError(
-            f"{path}: is not an image, or its beginning is broken; give a JPEG, PNG or another "
-            "format that Pillow reads"
-        ) from error
+        raise InputError(f"{path}: {_no_image(path)}") from error
     except PermissionError as error:
         raise InputError(f"{path}: may not be read; change its permissions") from error
     # Pillow's readers raise nearly anything on broken files: OSError, SyntaxError, struct.error...
@@ -151,12 +245,64 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         ) from error
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _load(image: Image.Image) -> None:
+    """Decode an image; uncompressed TIFF files without Pillow's memory map, which does not turn."""
+    cast(ImageFile.ImageFile, image).filename = ""
+    image.load()
+
+
+def _open(path: str) -> Image.Image:
     try:
-        tag: int | None = image.getexif().get(_EXIF_ORIENTATION)
-        return tag
-    except Exception:  # broken EXIF data: read the pixels as they are stored
-        return None
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if _brand(path) not in _HEIF_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path}: is an HEIC image, which the library pillow-heif reads; pip install "
+            "pillow-heif (or canon_seg[heic]), or convert it to JPEG"
+        ) from error
+    register_heif_opener()
+    return Image.open(path)
+
+
+# Four bytes after "ftyp" in files of the ISO family, by which formats are known.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _brand(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    return start[8:] if start[4:8] == b"ftyp" else b""
+
+
+def _no_image(path: str) -> str:
+    """Return the end of the message about a file that Pillow does not know."""
+    if _brand(path) in (b"avif", b"avis"):
+        return f"is an AVIF image, which Pillow {PIL.__version__} cannot read here; update Pillow"
+    with Path(path).open("rb") as file:
+        if file.read(12)[:8] in (b"\0\0\0\x0cjP  ", b"\xffO\xffQ\0/\0\0"):
+            return "is a JPEG 2000 image, for which this Pillow was not built; convert it"
+    found = describe_contents(path)
+    if found is None:
+        return (
+            "is not an image, or its beginning is broken; give a JPEG, PNG or another format that "
+            "Pillow reads"
+        )
+    what, advice = found
+    return f"is {'' if what.startswith('empty') else 'not an image but '}{what}; {advice}"
+
+
+def _orientation(image: Image.Image) -> tuple[int, str | None]:
+    """Return (orientation 1 to 8 of an opened image, why its EXIF data cannot be read or None)."""
+    try:
+        tag = image.getexif().get(_EXIF_ORIENTATION, 1)
+    # Pillow raises nearly anything on broken data: SyntaxError, struct.error, KeyError...
+    except Exception as error:
+        return 1, " ".join(str(error).split()) or type(error).__name__
+    return (tag if tag in _ORIENTATIONS else 1), None
 
 
 def _to_rgb(image: Image.Image, path: AnyPath) -> np.ndarray:

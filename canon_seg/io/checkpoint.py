@@ -6,6 +6,9 @@ pickle is taken down as plain values before any array is made of it.
 
 import pickle
 import re
+import zipfile
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ from iopath.common.file_io import HTTPURLHandler, PathManager
 
 from canon_seg.errors import InputError
 from canon_seg.io.files import AnyPath
+from canon_seg.io.kinds import describe_contents
+
+DOWNLOAD_ERRORS = (OSError, ValueError, AssertionError, HTTPException)
+"""What opening an address can end with: no network, no such file, no such kind of address."""
 
 
 class _PickledArray:
@@ -44,7 +51,7 @@ class _PickledArray:
 class _PickledDtype:
     """Hold what a pickle says of a dtype; only numbers and booleans are made from it."""
 
-    def __init__(self, code):
+    def __init__(self, code, *flags):
         self.code, self.byte_order = code, "="
 
     def __setstate__(self, state):
@@ -88,6 +95,60 @@ for _core in ("numpy.core", "numpy._core"):
             ),
         }
     )
+
+
+def _reconstructed(*prototype):
+    return _PickledArray()
+
+
+def _scalar(dtype, data):
+    return _PickledArray(((), dtype, "C", data), is_scalar=True)
+
+
+def _ndarray():
+    """Stand for numpy's class in PyTorch files: only ever an argument, which is not looked at."""
+
+
+# What PyTorch's own unpickler of weights may find by name beside tensors, in place of numpy's own.
+_TORCH_GLOBALS = [
+    (_PickledArray, f"{__name__}._PickledArray"),  # may be given its state
+    (_PickledDtype, "numpy.dtype"),
+    (_ndarray, "numpy.ndarray"),
+    *(
+        (stand_in, f"{core}.multiarray.{name}")
+        for core in ("numpy.core", "numpy._core")
+        for stand_in, name in ((_reconstructed, "_reconstruct"), (_scalar, "scalar"))
+    ),
+]
+
+
+def _load_weights(path):
+    """Load a PyTorch file as weights only, with numpy's arrays and scalars of numbers."""
+    load = partial(torch.load, path, map_location="cpu", weights_only=True)
+    try:
+        return load()
+    except pickle.UnpicklingError as error:
+        if "numpy" not in str(error) or not hasattr(torch.serialization, "safe_globals"):
+            raise
+        try:
+            with torch.serialization.safe_globals(_TORCH_GLOBALS):
+                return _with_arrays(load())
+        except (AttributeError, TypeError):  # PyTorch before 2.6 takes no stand-ins
+            raise error from None
+
+
+def _with_arrays(value):
+    """Put numpy's arrays and scalars in place of what stands for them, in dicts and lists."""
+    if isinstance(value, _PickledArray):
+        return value.to_numpy()
+    if isinstance(value, dict):
+        for key, own in value.items():
+            value[key] = _with_arrays(own)
+    elif isinstance(value, list):
+        value[:] = [_with_arrays(own) for own in value]
+    elif type(value) is tuple:
+        return tuple(_with_arrays(own) for own in value)
+    return value
 
 
 class _WeightsUnpickler(pickle.Unpickler):
@@ -147,11 +208,12 @@ def load_pickle_file(path, key):
 def load_torch_file(path: AnyPath, key: str) -> Any:
     """Read a PyTorch file as weights only, onto the CPU.
 
-    Args, returns and raises: as :func:`load_pickle_file`, with tensors in place of arrays.
+    Args, returns and raises: as :func:`load_pickle_file`, with tensors beside the arrays.
     """
     check_is_file(path, key)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_weights(path)
+    # RuntimeError, UnpicklingError, EOFError, KeyError...: a damaged file can raise anything.
     except Exception as error:
         raise _not_loaded(path, key, error) from error
 
@@ -209,7 +271,7 @@ def fetch(path, key):
     manager.register_handler(HTTPURLHandler())
     try:
         return manager.get_local_path(path)
-    except Exception as error:  # whatever a download can end with
+    except DOWNLOAD_ERRORS as error:
         raise not_fetched(path, key, error) from error
 
 
@@ -277,8 +339,21 @@ def check_is_file(path: AnyPath, key: str) -> None:
 def _not_loaded(path, key, error):
     if isinstance(error, PermissionError):
         return InputError(f"{path} ({key}) may not be read; change its permissions")
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    found = describe_contents(path)
+    if found and found[0] == "a ZIP archive":  # so are PyTorch's files
+        found = None if zipfile.is_zipfile(path) else ("cut short", "get the file again")
+    if found:
+        return InputError(f"{path} ({key}) was not loaded: it is {found[0]}; {found[1]}")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    # PyTorch's messages advise to load code; what it met comes at the end of the advice.
+    foreign = re.search(r"(?:GLOBAL|asks for) (?!__builtin__)([\w.]+)", text)
+    if foreign:
+        return InputError(
+            f"{path} ({key}) was not loaded: it holds more than weights, {foreign[1]}, which could "
+            "run code; have its source save the weights alone (state_dict)"
+        )
+    text = text.rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
     return InputError(
-        f"{path} ({key}) was not loaded: it is damaged or holds more than weights ({reason}); "
-        "get the file again from its source"
+        f"{path} ({key}) was not loaded: it is damaged or holds more than weights "
+        f"({text.splitlines()[0]}); get the file again from its source"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from canon_seg.errors import InputError
+from canon_seg.io.names import as_unicode, without_surrogates
 
 AnyPath = str | os.PathLike[str]
 
@@ -49,17 +50,24 @@ def write_atomically(path: AnyPath) -> Iterator[Path]:
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible."""
+    """Write a string to a UTF-8 file atomically; :class:`InputError` where that is impossible.
+
+    Bytes that are not UTF-8, as names of files may have, become escape codes.
+    """
     with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(as_unicode(text), encoding="utf-8")
 
 
 def write_json(path: AnyPath, value: Any, indent: int | None = 2) -> None:
     """Write ``value`` as JSON atomically.
 
-    NaN and infinity, which JSON doesn't have, raise ValueError before anything is written.
+    NaN and infinity, which JSON doesn't have, raise ValueError before anything is written. Strings
+    with bytes that are not UTF-8, as names of files may have, get escape codes in their place.
     """
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    if "\\ud" in text:  # a surrogate, or one of a pair, which stays as it is
+        text = json.dumps(without_surrogates(value), indent=indent, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def save_torch(path: AnyPath, contents: Any) -> None:

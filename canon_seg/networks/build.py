@@ -7,12 +7,12 @@ from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
 from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
-from canon_seg.images import canonicalizer  # noqa: F401 - registers GroupCanonicalizer
-from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.images import canonicalizer, energy  # noqa: F401 - register what they define
+from canon_seg.io.imagenet import read_pretrained
+from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
 from canon_seg.networks.backbone_scorer import BackboneScorer, load_backbone_scorer
 from canon_seg.networks.backbone_weights import is_pose_network, load_pose_network
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
-from canon_seg.networks.imagenet import read_pretrained
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
 
@@ -104,7 +104,7 @@ def build_backbone_scorer(cfg: Any) -> BackboneScorer:
         input_size, temperatures = keys.INPUT_SIZE, {}
         if keys.SCORER.PRETRAINED:
             source = keys.SCORER.PRETRAINED
-            network.load_pretrained(read_pretrained(source), source)
+            network.load_pretrained(read_pretrained(source, f"{KEY}.PRETRAINED"), source)
     else:
         raise InputError(
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
-from canon_seg.images.reading import read_image
+from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import FILL
 from canon_seg.io.relay import RaisingLoader, bad_example
@@ -164,6 +164,9 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
             resumed training needs another seed, or it sees the same photographs again.
         turns: (len(files),) quarter turns by which each photograph is turned, always the same:
             for studies of what happens where not all are upright. None for none.
+        poses: (len(files),) quarter turns counterclockwise by which the files are turned that are
+            known not to be upright; undone first. None for none.
+        reading: how images are read.
     """
 
     def __init__(
@@ -177,10 +180,14 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
         image_format: str,
         seed: int,
         turns: np.ndarray | None = None,
+        poses: np.ndarray | None = None,
         on_canvas: float = 0.0,
+        reading: ReadingOptions = ReadingOptions(),
     ) -> None:
+        self.reading = reading
         self.files, self.weights = files, weights
         self.turns = np.zeros(len(files), np.int64) if turns is None else turns
+        self.poses = np.zeros(len(files), np.int64) if poses is None else poses
         self.batch_size, self.shapes = batch_size, shapes
         self.min_scale, self.on_canvas = min_scale, on_canvas
         self.image_format, self.seed = image_format, seed
@@ -201,10 +208,15 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
                 batch = [bad_example(error)]
             yield batch
 
+    def upright(self, index: int) -> np.ndarray:
+        """Read a photograph and bring it upright: H x W x 3 uint8."""
+        image = read_image(self.files[index], self.image_format, self.reading)
+        return turn_image(image, -int(self.poses[index]) % 4)
+
     def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file, turns = self.files[index], int(self.turns[index])
         shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
-        image = read_image(file, self.image_format)
+        image = self.upright(index)
         view = augment(image, shape, rng, self.min_scale, self.on_canvas)
         view = turn_image(view, turns)
         return {"file_name": file, "image": to_chw(view)}

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from canon_seg.core.group import C4, elements_of
-from canon_seg.images.arrays import turn_image
+from canon_seg.images.arrays import contiguous, turn_image
 from canon_seg.images.preparation import trim_borders
-from canon_seg.images.reading import read_image
 from canon_seg.networks.photo_stream import PhotoStream, disturb_pixels
 
 MAX_TILT = 10.0  # degrees
@@ -39,7 +38,7 @@ class PoseStream(PhotoStream):
 
     def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
         file = self.files[index]
-        image = turn_image(read_image(file, self.image_format), int(self.turns[index]))
+        image = turn_image(self.upright(index), int(self.turns[index]))
         view, pose = draw_view(image, shape[0], rng, self.min_scale)
         return {
             "file_name": file,
@@ -171,7 +170,7 @@ def compress(view: np.ndarray, quality: int) -> np.ndarray:
 
 def _trimmed(image: np.ndarray) -> np.ndarray:
     # As the network will see it.
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = torch.from_numpy(contiguous(image)).permute(2, 0, 1)
     return trim_borders(pixels).permute(1, 2, 0).numpy()
 
 

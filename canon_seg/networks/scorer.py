@@ -60,11 +60,12 @@ class NetworkScorer(nn.Module):
                 their own device and then go to the network's.
         """
         small = [resize_for_network(image, self.input_size) for image in images]
-        by_shape: dict[torch.Size, list[int]] = {}
-        for index, image in enumerate(small):
-            by_shape.setdefault(image.shape, []).append(index)
         logits: list[torch.Tensor] = [torch.empty(0)] * len(small)
-        for indices in by_shape.values():
+        left = list(range(len(small)))
+        while left:  # not a dict by shape: torch 2.3 cannot export that
+            shape = small[left[0]].shape
+            indices = [index for index in left if small[index].shape == shape]
+            left = [index for index in left if small[index].shape != shape]
             batch = self._run_network(torch.stack([small[index] for index in indices]))
             for index, image_logits in zip(indices, batch, strict=True):
                 logits[index] = image_logits
@@ -79,7 +80,9 @@ class NetworkScorer(nn.Module):
         save_canonicalizer(path, cast(PoseNetwork, self.network), self.input_size)
 
     def _run_network(self, small: torch.Tensor) -> torch.Tensor:
-        small = small.to(next(self.network.parameters(), small).device)
+        for parameter in self.network.parameters():  # the first, if there is one
+            small = small.to(parameter.device)
+            break
         if self.image_format == "BGR":
             small = small.flip(1)
         logits: torch.Tensor = self.network(normalize(small))

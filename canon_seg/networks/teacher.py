@@ -66,14 +66,15 @@ class TaughtLoader:
 
     def __init__(self, loader: Iterable[list[dict[str, Any]]], teacher: Scorer) -> None:
         self.loader, self.teacher = loader, teacher
+        parameters = teacher.parameters() if isinstance(teacher, torch.nn.Module) else ()
+        self._device = next((own.device.type for own in parameters), "cpu")
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in self.loader:
             said = self._ask([example["image"] for example in batch])
             yield [{**example, TEACHER: row} for example, row in zip(batch, said, strict=True)]
 
-    @torch.no_grad()
     def _ask(self, images: list[torch.Tensor]) -> torch.Tensor:
         # In single precision: batches are drawn inside of the training step's autocast.
-        with torch.autocast(images[0].device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self._device, enabled=False):
             return self.teacher(images).probabilities.float()

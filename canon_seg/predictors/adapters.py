@@ -130,8 +130,8 @@ class TransformersSam:
 
     These are `SamModel`, `Sam2Model`, and `Sam3TrackerModel`, which is SAM 3 for clicks and boxes.
     (`Sam3Model`, which finds what a text names, takes no prompts on the image: see
-    :class:`canon_seg.predictors.detector.CanonicalDetector`.) One prompt at a time. The processor's
-    preprocessing is repeated for each; the image encoder is not.
+    :class:`canon_seg.predictors.detector.CanonicalDetector`.) The processor's preprocessing
+    is repeated for each call; the image encoder is not.
 
     Attributes:
         model, processor: as given.
@@ -168,15 +168,33 @@ class TransformersSam:
         multimask_output=True,
         return_logits=False,
     ):
-        """Predict as segment_anything's `SamPredictor.predict`; arguments and results too."""
+        """Predict as segment_anything's `SamPredictor.predict`; arguments and results too.
+
+        As in SAM 2, ``box`` may be (N, 4), and ``point_coords`` (N, P, 2) with (N, P) labels: for
+        several prompts the results are (N, C, H, W), (N, C) and (N, C, S, S).
+
+        Raises:
+            InputError: for ``mask_input`` with several prompts, or as many boxes as there are not
+                prompts of points.
+        """
         if self._embedding is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
-        prompts = {}
+        prompts, counts = {}, set()
         if point_coords is not None:
-            prompts["input_points"] = [[np.asarray(point_coords).tolist()]]
-            prompts["input_labels"] = [[np.asarray(point_labels).tolist()]]
+            points, labels = np.asarray(point_coords), np.asarray(point_labels)
+            if points.ndim == 2:
+                points, labels = points[None], labels[None]
+            prompts |= {"input_points": [points.tolist()], "input_labels": [labels.tolist()]}
+            counts.add(len(points))
         if box is not None:
-            prompts["input_boxes"] = [[np.asarray(box).reshape(4).tolist()]]
+            boxes = np.asarray(box).reshape(-1, 4)
+            prompts["input_boxes"] = [boxes.tolist()]
+            counts.add(len(boxes))
+        if len(counts) > 1:
+            raise InputError(f"box and point_coords are of {sorted(counts)} prompts; give as many")
+        is_one = counts <= {1}
+        if mask_input is not None and not is_one:
+            raise InputError("mask_input goes with one prompt; give one box, or its points")
         inputs = self._process(**prompts)
         tensors = {name: inputs[name].to(self.device) for name in prompts}
         if mask_input is not None:
@@ -193,7 +211,8 @@ class TransformersSam:
             logits, *sizes, binarize=not return_logits
         )
         scores = outputs.iou_scores.float().cpu()
-        return masks[0].numpy(), scores[0, 0].numpy(), logits[0, 0].numpy()
+        found = masks.numpy(), scores[0].numpy(), logits[0].numpy()
+        return tuple(part[0] for part in found) if is_one else found
 
     def _process(self, **prompts):
         return self.processor(

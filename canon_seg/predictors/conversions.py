@@ -1,6 +1,7 @@
 """Return results in the formats of other tools: COCO's JSON, and supervision's `Detections`."""
 
 import numpy as np
+import torch
 
 from canon_seg.coco.masks import encode_mask, with_str_counts
 from canon_seg.errors import InputError
@@ -48,6 +49,7 @@ def coco_entries(
         masks: (N, H, W) bool tensor, or None.
         keypoints: (N, K, 3) tensor of x, y in the continuous frame and a score, or None.
     """
+    image_id = _plain(image_id)
     boxes = np.array(boxes.cpu(), dtype=np.float64)  # copies: what was given stays as it is
     boxes[:, 2:] -= boxes[:, :2]
     entries = [
@@ -155,9 +157,14 @@ def _category_id(category_ids, label):
     if category_ids is None:
         return label
     try:
-        return category_ids[label]
+        return _plain(category_ids[label])
     except (IndexError, KeyError) as error:
         raise InputError(
             f"category_ids has {len(category_ids)} entries and none for class {label}; give the id "
             "of every class"
         ) from error
+
+
+def _plain(value):
+    """Return a number of numpy's or torch's as Python's, which JSON can hold."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) else value

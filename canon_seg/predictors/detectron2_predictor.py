@@ -7,6 +7,7 @@ from canon_seg.config.device import resolve_device
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.models import build_models
 from canon_seg.errors import InputError
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.tensors import segmenter_inputs
 from canon_seg.predictors.checks import boxes_problem, points_problem
 from canon_seg.predictors.inputs import as_image
@@ -90,7 +91,7 @@ class CanonicalPredictor:
         return [_on_cpu(result) for result in self.model(inputs)] if inputs else []
 
     def _inputs(self, image, prompts):
-        image = as_image(image, "BGR")
+        image = as_image(image, "BGR", ReadingOptions.from_config(self.cfg))
         if problem := self._prompts_problem(prompts, image.shape[:2]):
             raise InputError(problem)
         keys = {} if prompts is None else {"prompts": prompts.clipped(*image.shape[:2])}

@@ -21,7 +21,9 @@ from canon_seg.images.coordinates import (
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
+from canon_seg.sam.confidence import bound_to_sam
 from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompted import PromptedSam
 
 
 class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
@@ -52,6 +54,8 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         device = getattr(model, "device", "cpu")
         self.canonicalizer = canonicalizer_or_default(canonicalizer, device)
         if is_sam:
+            prompted = PromptedSam(model, self.canonicalizer.image_format)
+            self.canonicalizer = bound_to_sam(self.canonicalizer, prompted)
             self.predictor.transform = LongestSide(model.image_encoder.img_size)
         else:
             self.predictor = _PointByPoint(model)
@@ -156,9 +160,9 @@ def turn_record(record: dict, turn: "Turn | int", height: int, width: int) -> di
 
 def _turn_segmentation(segmentation, turn):
     if isinstance(segmentation, np.ndarray):
-        return np.ascontiguousarray(turn_maps(segmentation, turn))
+        return contiguous(turn_maps(segmentation, turn))
     if isinstance(segmentation["counts"], list):  # segment_anything's uncompressed RLE
-        mask = np.ascontiguousarray(turn_maps(decode_rle(segmentation), turn))
+        mask = contiguous(turn_maps(decode_rle(segmentation), turn))
         return mask_to_rle_pytorch(torch.from_numpy(mask)[None].bool())[0]
     return turn_rle(segmentation, turn)
 

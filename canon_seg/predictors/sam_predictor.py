@@ -8,6 +8,7 @@ from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.turn import IDENTITY, turned_size
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
+from canon_seg.images.energy import JudgedCall
 from canon_seg.predictors.checks import boxes_problem, mask_problem, points_problem
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
@@ -17,7 +18,9 @@ from canon_seg.predictors.prompts import (
     prompts_in,
     to_numpy,
 )
+from canon_seg.sam.confidence import asks, bound_to_sam, embedded_grid_energy
 from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompted import PromptedSam
 
 
 class CanonicalSamPredictor(SamPredictor):
@@ -58,7 +61,7 @@ class CanonicalSamPredictor(SamPredictor):
     Use one object for each image at a time; objects may share their models, between threads too.
 
     Attributes:
-        canonicalizer: as given.
+        canonicalizer: as given; one that asks its segmenter, and knows none, asks this one.
         pose: :class:`canon_seg.images.canonicalizer.Pose` of the current image, or None.
         model, transform, is_image_set, features, original_size, input_size: `SamPredictor`'s; sizes
             are those of the user's frame.
@@ -66,11 +69,15 @@ class CanonicalSamPredictor(SamPredictor):
     Args:
         sam_model: a `Sam` in eval mode.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
-            embedded one, on the device of the model.
+            embedded one, on the device of the model. With
+            :func:`canon_seg.sam.confidence.sam_judge` the `Sam` itself finds the pose, on a grid of
+            clicks, in four runs of its image encoder.
     """
 
     def __init__(self, sam_model, canonicalizer=None):
-        self.canonicalizer = canonicalizer_or_default(canonicalizer, sam_model.device)
+        canonicalizer = canonicalizer_or_default(canonicalizer, sam_model.device)
+        prompted = PromptedSam(sam_model, canonicalizer.image_format)
+        self.canonicalizer = bound_to_sam(canonicalizer, prompted)
         self._official = SamPredictor(sam_model)
         super().__init__(sam_model)
         self.transform = self._official.transform = LongestSide(self.transform.target_length)
@@ -90,14 +97,30 @@ class CanonicalSamPredictor(SamPredictor):
         if image_format not in ("RGB", "BGR"):
             self._official.set_image(image, image_format)
         image = as_image(image, image_format)
+        canonicalizer, judges = self.canonicalizer, asks(self.canonicalizer, self.model)
+        if judges:
+            canonicalizer = JudgedCall(canonicalizer, self._judged)
         frame = CanonicalFrame(
-            self.canonicalizer,
+            canonicalizer,
             as_canonicalizer_takes_it(image, self.canonicalizer, image_format),
             votes=False,
         )
         self.reset_image()
-        self._official.set_image(contiguous(frame.there(image, "image")), image_format)
+        if judges:  # the embedding is there already
+            self._official = canonicalizer.results[frame.pose.to_canonical]
+        else:
+            self._official.set_image(contiguous(frame.there(image, "image")), image_format)
         self._set(frame)
+
+    def _judged(self, image, turn):
+        """Return an official predictor of an image that was turned, and the energy of the image."""
+        official = SamPredictor(self.model)
+        official.transform = self.transform
+        pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
+        official.set_image(pixels, self.canonicalizer.image_format)
+        size = tuple(image.shape[-2:])
+        prompted = self.canonicalizer.scorer.prompted
+        return official, embedded_grid_energy(prompted, official.features, size)
 
     def set_torch_image(self, transformed_image, original_image_size):
         """Find the pose of an image that was resized already, and compute its embedding.

@@ -1,12 +1,16 @@
 """Put a `Sam` behind a canonicalizer: prompts on an image as given in, masks in its frame out."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from canon_seg.core.canonicalizer import Canonicalizer
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.pose import Pose
+from canon_seg.core.turn import Turn
+from canon_seg.images.energy import JudgedCall, judges_by_segmenter
+from canon_seg.sam.confidence import confidence
 from canon_seg.sam.prompted import PromptedMasks, PromptedSam, merge_prompted
 from canon_seg.sam.prompts import Prompts
 
@@ -38,15 +42,29 @@ class CanonicalSam:
         Returns:
             (pose, masks), masks in the frame of ``image``.
         """
-        frame = CanonicalFrame(self.canonicalizer, image, prompts)
+        judged = None
+        if judges_by_segmenter(self.canonicalizer):
+            judged = JudgedCall(self.canonicalizer, partial(self._judged, image.shape, prompts))
+        frame = CanonicalFrame(judged or self.canonicalizer, image, prompts)
+
+        def run(frame: CanonicalFrame) -> PromptedMasks:
+            if judged is None:
+                return self.prompted(frame.image, frame.prompts)
+            found: PromptedMasks = judged.results[frame.pose.to_canonical]
+            return found
+
         # Boxes around masks are whole numbers: turning is exact without rounding them.
-        best = self.prompted(frame.image, frame.prompts)
+        best = run(frame)
         if frame.pose.others:
             results = [best]
             for other in frame.pose.others:
-                posed = frame.in_pose(other)
-                found = self.prompted(posed.image, posed.prompts)
-                results.append(frame.from_pose(other, found))
+                results.append(frame.from_pose(other, run(frame.in_pose(other))))
             rows = merge_prompted([result.rows() for result in results], "ious")
             best = replace(best, **rows)
         return frame.pose, frame.back(best)
+
+    def _judged(self, shape, prompts: Prompts, image: torch.Tensor, turn: Turn):
+        """Return the masks of the prompts after a turn, and their energy."""
+        on_grid = prompts.snapped() if self.canonicalizer.snaps else prompts
+        found = self.prompted(image, on_grid.turned(turn, *shape[-2:]))
+        return found, -confidence(found.ious, found.stabilities)

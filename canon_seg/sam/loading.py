@@ -14,6 +14,7 @@ from canon_seg.sam.models import (
     build_official_sam,
     build_tiny_sam,
 )
+from canon_seg.sam.two_stage import build_two_stage_sam
 
 SEGMENTER = "SamSegmenter"
 """The MODEL.SEGMENTER.META_ARCHITECTURE of configs whose segmenter is a `Sam`."""
@@ -21,6 +22,7 @@ SEGMENTER = "SamSegmenter"
 WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
 EMBEDDED = "canon_seg://sam_tiny.pth"
 
+OFFICIAL_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 OFFICIAL_FILES = {
     "vit_h": "sam_vit_h_4b8939.pth",
     "vit_l": "sam_vit_l_0b3195.pth",
@@ -94,6 +96,10 @@ def build_sam(cfg) -> Sam:
             "MODEL.SAM.TINY: IMAGE_SIZE must be a multiple of 32 and EMBED_DIM one of 16; got "
             f"{tiny.IMAGE_SIZE} and {tiny.EMBED_DIM}"
         )
+    if tiny.BACKBONE:
+        return build_two_stage_sam(
+            tiny.IMAGE_SIZE, tiny.BACKBONE, tiny.EMBED_DIM, tiny.FREEZE_STAGES
+        )
     if not len(tiny.CHANNELS) == len(tiny.BLOCKS) == 4:
         raise InputError(
             "MODEL.SAM.TINY: CHANNELS and BLOCKS are for four stages; got "
@@ -140,8 +146,8 @@ def weights_advice(size: str) -> str:
     if official is None:
         return "Give a segmenter.pth that tools/train_net.py wrote"
     return (
-        f"For MODEL.SAM.SIZE {size} get the official {official} from the segment-anything project "
-        f"and set {WEIGHTS_KEY} to its path"
+        f"For MODEL.SAM.SIZE {size} get the official {official} from {OFFICIAL_PAGE} and set "
+        f"{WEIGHTS_KEY} to its path"
     )
 
 

@@ -69,6 +69,35 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
     """
     # In float32, also under autocast: sums over thousands of pixels.
     logits, iou_predictions = logits.float(), iou_predictions.float()
+    pixel, dice = losses_of_each(logits, targets, warmup, loss)
+    targets = targets[:, None].expand_as(logits)
+    best = (pixel + dice)[:, 1:].argmin(dim=1, keepdim=True) + 1
+
+    def chosen(loss):
+        return (loss[:, 0] + loss.gather(1, best)[:, 0]).mean()
+
+    with torch.no_grad():
+        found, wanted = logits > 0, targets > 0.5
+        union = (found | wanted).sum(dim=(2, 3)).clamp(min=1)
+        iou = (found & wanted).sum(dim=(2, 3)) / union
+    return {
+        "loss_mask": chosen(pixel),
+        "loss_dice": chosen(dice),
+        "loss_iou": F.mse_loss(iou_predictions, iou),
+    }
+
+
+def losses_of_each(logits, targets, warmup=False, loss="cross_entropy"):
+    """Compute the loss by pixels and the dice loss of each of several masks.
+
+    Args:
+        logits: (N, M, h, w) mask logits, float32.
+        targets: (N, h, w) float masks.
+        warmup, loss: see :func:`mask_losses`.
+
+    Returns:
+        two of (N, M).
+    """
     targets = targets[:, None].expand_as(logits)
     if warmup:
         weight = torch.tensor(WARMUP_POSITIVE_WEIGHT, device=logits.device)
@@ -84,20 +113,7 @@ def mask_losses(logits, iou_predictions, targets, warmup, loss="focal"):
     else:
         pixel = FOCAL_WEIGHT * sigmoid_focal_loss(logits, targets).mean(dim=(2, 3))
     dice = DICE_WEIGHT * dice_loss(logits, targets)
-    best = (pixel + dice)[:, 1:].argmin(dim=1, keepdim=True) + 1
-
-    def chosen(loss):
-        return (loss[:, 0] + loss.gather(1, best)[:, 0]).mean()
-
-    with torch.no_grad():
-        found, wanted = logits > 0, targets > 0.5
-        union = (found | wanted).sum(dim=(2, 3)).clamp(min=1)
-        iou = (found & wanted).sum(dim=(2, 3)) / union
-    return {
-        "loss_mask": chosen(pixel),
-        "loss_dice": chosen(dice),
-        "loss_iou": F.mse_loss(iou_predictions, iou),
-    }
+    return pixel, dice
 
 
 def _surroundings(targets, margin=4):

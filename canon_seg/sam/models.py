@@ -183,7 +183,7 @@ class TinyPromptEncoder(PromptEncoder):
 
     def __init__(self, embed_dim, **options):
         super().__init__(embed_dim=embed_dim, **options)
-        self.click_mlp = _pixelwise_mlp(2 * len(self.CLICK_REACHES), embed_dim, embed_dim)
+        self.click_mlp = pixelwise_mlp(2 * len(self.CLICK_REACHES), embed_dim, embed_dim)
         self.mask_input_size = self.input_image_size
         # From whole pictures down to small objects: the official encoding has coarse waves only.
         frequencies = self.pe_layer.positional_encoding_gaussian_matrix
@@ -259,15 +259,15 @@ class TinyMaskDecoder(MaskDecoder):
         super().__init__(transformer_dim=transformer_dim, **options)
         self.image_size = image_size
         coarse, middle, fine = (transformer_dim // factor for factor in (1, 4, 8))
-        self.coarse_comparison = _Comparison(coarse, coarse // 2)
-        self.middle_comparison = _Comparison(middle, middle)
-        self.coarse_box = _pixelwise_mlp(self.BOX_FEATURES + 4, coarse, coarse)
+        self.coarse_comparison = Comparison(coarse, coarse // 2)
+        self.middle_comparison = Comparison(middle, middle)
+        self.coarse_box = pixelwise_mlp(self.BOX_FEATURES + 4, coarse, coarse)
         self.middle_box = nn.Conv2d(self.BOX_FEATURES, middle, 1)
         self.fine_box = nn.Conv2d(self.BOX_FEATURES, fine, 1)
-        self.mixing = _mixing(coarse, self.DILATIONS)
-        self.last_mixing = _mixing(coarse, self.DILATIONS[:2])
-        self.middle_mixing = _mixing(middle, self.DILATIONS[:2])
-        self.fine_mixing = _mixing(fine, self.DILATIONS[:2])
+        self.mixing = mixing(coarse, self.DILATIONS)
+        self.last_mixing = mixing(coarse, self.DILATIONS[:2])
+        self.middle_mixing = mixing(middle, self.DILATIONS[:2])
+        self.fine_mixing = mixing(fine, self.DILATIONS[:2])
 
     def forward(
         self,
@@ -411,7 +411,7 @@ def box_shape(boxes):
     return torch.cat([torch.log(sides / 8), torch.tanh(sides / sides.flip(1) / 8)], dim=1)
 
 
-class _Comparison(nn.Module):
+class Comparison(nn.Module):
     """Compare each cell of a window with each of 8 x 8 means over it."""
 
     RASTER = 8
@@ -420,9 +420,10 @@ class _Comparison(nn.Module):
     def __init__(self, channels, key_channels):
         super().__init__()
         self.key = nn.Conv2d(channels, key_channels, 1)
-        self.mlp = _pixelwise_mlp(self.RASTER**2, max(channels, 2 * key_channels), channels)
+        self.mlp = pixelwise_mlp(self.RASTER**2, max(channels, 2 * key_channels), channels)
 
     def forward(self, maps):
+        """Say of (N, C, h, w) maps what each cell is like: the same shape, to be added."""
         keys = F.normalize(self.key(maps).float(), dim=1)
         means = F.adaptive_avg_pool2d(keys, self.RASTER).flatten(2)
         likeness = self.SCALE * torch.einsum("nchw,ncp->nphw", keys, means)
@@ -446,11 +447,13 @@ class _Mixing(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
-def _mixing(channels, dilations):
+def mixing(channels, dilations):
+    """Build residual blocks of convolutions with the given dilations."""
     return nn.Sequential(*(_Mixing(channels, dilation) for dilation in dilations))
 
 
-def _pixelwise_mlp(before, hidden, after):
+def pixelwise_mlp(before, hidden, after):
+    """Build two layers that see one cell at a time, from and to that many channels."""
     return nn.Sequential(nn.Conv2d(before, hidden, 1), nn.GELU(), nn.Conv2d(hidden, after, 1))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
+from segment_anything.utils.amg import calculate_stability_score
 
 from canon_seg.core import action
 from canon_seg.core.turn import Turn, turned_size
@@ -14,6 +15,7 @@ from canon_seg.images.resize import resize_on_device
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompts import Prompts
 
+STABILITY_OFFSET = 1.0  # of the logits, as segment_anything's mask generator has it
 MAX_UPSAMPLED = 2**25  # pixels of masks that are upsampled at once
 
 
@@ -26,6 +28,8 @@ class PromptedMasks:
         masks: (N, height, width) bool.
         boxes: (N, 4) float32 XYXY edges around each mask in pixels, zeros around an empty one.
         ious: (N,) float32, SAM's own estimate of each mask's quality.
+        stabilities: (N,) float32, how little each mask changes with its threshold, 0..1
+            (segment_anything's stability score, of the mask before it is enlarged).
         scores: (N,) float32: those of the prompts where they have any, else ``ious``.
         classes: (N,) int64: those of the prompts, else 0.
     """
@@ -36,6 +40,7 @@ class PromptedMasks:
     ious: torch.Tensor
     scores: torch.Tensor
     classes: torch.Tensor
+    stabilities: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -100,30 +105,21 @@ class PromptedSam:
         sam, device = self.sam, self.sam.device
         height, width = height or image.shape[1], width or image.shape[2]
         masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=device)
-        ious = torch.zeros(len(prompts), device=device)
+        ious, stabilities = torch.zeros((2, len(prompts)), device=device)
         if len(prompts):
             resized = self.resize(image)
             embedding = sam.image_encoder(sam.preprocess(resized)[None])
-            for start in range(0, len(prompts), self.prompts_per_batch):
-                part = slice(start, start + self.prompts_per_batch)
-                logits, predicted_iou = sam.mask_decoder(
-                    image_embeddings=embedding,
-                    image_pe=sam.prompt_encoder.get_dense_pe(),
-                    multimask_output=self.multimask,
-                    **self._encode(prompts[part], image.shape[-2:]),
-                )
-                best = predicted_iou.argmax(dim=1)
-                chosen = torch.arange(len(best), device=device)
+            for part in self._parts(prompts):
                 # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
                 # at a time, since they are float32 and as large as the photograph.
-                small, rows = logits[chosen, best][:, None], masks[part]
-                few = max(1, MAX_UPSAMPLED // (height * width))
+                small, ious[part] = self._decode(embedding, prompts[part], image.shape[-2:])
+                stabilities[part] = self._stabilities(small)
+                rows, few = masks[part], max(1, MAX_UPSAMPLED // (height * width))
                 for first in range(0, len(small), few):
                     upsampled = sam.postprocess_masks(
                         small[first : first + few], resized.shape[-2:], (height, width)
                     )
                     rows[first : first + few] = upsampled[:, 0] > sam.mask_threshold
-                ious[part] = predicted_iou[chosen, best]
         classes = torch.zeros(len(prompts), dtype=torch.int64)
         return PromptedMasks(
             size=(height, width),
@@ -132,7 +128,55 @@ class PromptedSam:
             ious=ious,
             scores=(ious.clone() if prompts.scores is None else prompts.scores).to(device),
             classes=(classes if prompts.classes is None else prompts.classes).to(device),
+            stabilities=stabilities,
         )
+
+    @torch.no_grad()
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute the embedding of a (3, H, W) image, values 0..255, of any size."""
+        return self.sam.image_encoder(self.sam.preprocess(self.resize(image))[None])
+
+    @torch.no_grad()
+    def rate(
+        self, embedding: torch.Tensor, prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Say how good the masks of prompts are, without making them at the image's size.
+
+        Args:
+            embedding: of the image, see :meth:`embed`.
+            prompts: in the frame of the image.
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            (ious, stabilities): (N,) tensors, see :class:`PromptedMasks`.
+        """
+        ious, stabilities = torch.zeros((2, len(prompts)), device=self.sam.device)
+        for part in self._parts(prompts):
+            small, ious[part] = self._decode(embedding, prompts[part], size)
+            stabilities[part] = self._stabilities(small)
+        return ious, stabilities
+
+    def _parts(self, prompts):
+        step = self.prompts_per_batch
+        return [slice(start, start + step) for start in range(0, len(prompts), step)]
+
+    def _decode(self, embedding, prompts, size):
+        """Return the best mask of each prompt, (N, 1, h, w) logits, and its predicted IoU."""
+        logits, predicted_iou = self.sam.mask_decoder(
+            image_embeddings=embedding,
+            image_pe=self.sam.prompt_encoder.get_dense_pe(),
+            multimask_output=self.multimask,
+            **self._encode(prompts, size),
+        )
+        best = predicted_iou.argmax(dim=1)
+        chosen = torch.arange(len(best), device=best.device)
+        return logits[chosen, best][:, None], predicted_iou[chosen, best]
+
+    def _stabilities(self, small):
+        # Of an empty mask the ratio is that of 0 to 0.
+        return calculate_stability_score(
+            small[:, 0], self.sam.mask_threshold, STABILITY_OFFSET
+        ).nan_to_num(0.0)
 
     def resize(self, image: torch.Tensor) -> torch.Tensor:
         """Resize as `SamPredictor` does: longest side to the model's, through 8-bit pixels, RGB."""

@@ -8,10 +8,20 @@ import torch
 from canon_seg.core.turn import Turn
 from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
 
+_DTYPES = {
+    "boxes": torch.float32,
+    "points": torch.float32,
+    "point_labels": torch.int64,
+    "classes": torch.int64,
+    "scores": torch.float32,
+}
+
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
 class Prompts:
     """Hold N prompts for one image, each a box, some clicks, or both.
+
+    numpy arrays and lists become tensors of these types.
 
     Attributes:
         boxes: (N, 4) float32 XYXY edges in pixels of the image, or None.
@@ -29,6 +39,10 @@ class Prompts:
     scores: torch.Tensor | None = None
 
     def __post_init__(self):
+        for name, dtype in _DTYPES.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, torch.Tensor):
+                object.__setattr__(self, name, torch.tensor(np.asarray(value), dtype=dtype))
         if self.boxes is None and self.points is None:
             raise ValueError("prompts need boxes, points, or both")
         if (self.points is None) != (self.point_labels is None):

@@ -3,6 +3,8 @@
 from canon_seg.apps.drawing import add_caption, fit, side_by_side
 from canon_seg.core.group import C4
 
+UNCLEAR = "NOT CLEAR (UNCERTAIN vote may help)"
+"""What is said of a pose that is less likely than all others together."""
 COLUMN = 512  # px, longer side of each image in the picture of four turns
 
 
@@ -24,9 +26,8 @@ def describe(pose, degrees="°"):
     """Say the pose in words; a terminal may not have the degree sign."""
     uncertain = {
         "keep": ", uncertain: left as given",
+        "gate": ", hardly likelier: left as given",
         "vote": f", uncertain: {1 + len(pose.others)} poses vote",
     }
-    return (
-        f"pose {pose.turn.degrees:.0f}{degrees}, probability {pose.probability:.3f}"
-        + uncertain.get(pose.policy, "")
-    )
+    said = uncertain.get(pose.policy, "" if pose.is_clear else f", {UNCLEAR}")
+    return f"pose {pose.turn.degrees:.0f}{degrees}, probability {pose.probability:.3f}{said}"

@@ -20,8 +20,10 @@ from canon_seg.apps.files.segment import (
 from canon_seg.coco.dataset import load_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.detector_sam import detector_config_file
+from canon_seg.d2.judge import bound_to_model
 from canon_seg.d2.models import behind, build_models
 from canon_seg.errors import InputError
+from canon_seg.images.energy import judges_by_segmenter
 
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -59,7 +61,7 @@ def detector_segment(model, image_format, classes, score_threshold):
     Args: as :func:`segment_by_detectron2`.
     """
     find = partial(segment_by_detectron2, model, image_format, classes, score_threshold)
-    return Segment(find, model.canonicalizer)
+    return Segment(find, bound_to_model(model))
 
 
 def segment_by_detectron2(
@@ -74,7 +76,7 @@ def segment_by_detectron2(
         threshold: least score.
         canonicalizer, image, prompts: see :class:`Segment`; prompts for segmenters that take them.
     """
-    if canonicalizer is not model.canonicalizer:
+    if canonicalizer is not model.canonicalizer and not judges_by_segmenter(canonicalizer):
         model = behind(canonicalizer, model)
     inputs = model_inputs(image, image_format)
     batch = [{**inputs, "prompts": part} for part in prompts] or [inputs]

@@ -5,6 +5,7 @@ from collections import Counter
 import pycocotools.mask as mask_util
 import torch
 
+from canon_seg.apps.files.captions import UNCLEAR
 from canon_seg.io.files import write_json
 from canon_seg.predictors.conversions import coco_entries
 
@@ -78,7 +79,7 @@ class VideoSummary:
 
     def __init__(self):
         self.count, self.size, self.pose, self.is_one_pose = 0, None, None, True
-        self.by_pose, self.by_policy = Counter(), Counter()
+        self.by_pose, self.by_policy, self.unclear = Counter(), Counter(), 0
 
     def add(self, found):
         """Count one frame.
@@ -93,19 +94,22 @@ class VideoSummary:
         self.by_pose[found.pose.turn.degrees] += 1
         if found.pose.policy != "argmax":
             self.by_policy[found.pose.policy] += 1
+        elif not found.pose.is_clear:
+            self.unclear += 1
 
     def __str__(self):
         height, width = self.size
         text = f"{width} x {height}, {self.count} frame{'' if self.count == 1 else 's'}"
         for policy, count in sorted(self.by_policy.items()):
             text += f", uncertain in {count}: {policy}"
+        unclear = f", {UNCLEAR} in {self.unclear}" if self.unclear else ""
         if self.is_one_pose:
             degrees, probability = self.pose.turn.degrees, self.pose.probability
-            return f"{text}, pose {degrees:.0f} degrees, probability {probability:.3f}"
+            return f"{text}, pose {degrees:.0f} degrees, probability {probability:.3f}{unclear}"
         listed = ", ".join(
             f"{degrees:.0f} degrees in {count}" for degrees, count in sorted(self.by_pose.items())
         )
-        return f"{text}, poses: {listed}"
+        return f"{text}, poses: {listed}{unclear}"
 
 
 def describe_pose(pose):

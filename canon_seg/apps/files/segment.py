@@ -21,6 +21,7 @@ from canon_seg.predictors.everything import segment_regions
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.canonical import CanonicalSam
+from canon_seg.sam.confidence import bound_to_sam
 from canon_seg.sam.loading import sam_from_config
 from canon_seg.sam.prompted import (
     PromptedMasks,
@@ -95,7 +96,9 @@ class Segmentation:
     def __str__(self):
         count = len(self.objects)
         if self.objects.masks is not None:
-            return f"{count} mask" if count == 1 else f"{count} masks"
+            empty = count - int(self.objects.masks.flatten(1).any(dim=1).sum()) if count else 0
+            said = "" if not empty else " (empty)" if count == 1 else f" ({empty} of them empty)"
+            return f"{count} mask{'' if count == 1 else 's'}{said}"
         return f"{count} box" if count == 1 else f"{count} boxes"
 
 
@@ -157,9 +160,23 @@ def segment_prompts(prompted, canonicalizer, image, prompts):
     )
     answers = [model(pixels, part) for part in prompts]
     found = PromptedMasks.cat([masks.to("cpu") for _, masks in answers])
-    boxes = [box for part in prompts if part.boxes is not None for box in part.boxes]
-    clicks = [click for part in prompts if part.points is not None for click in part.points[:, 0]]
-    return _segmentation(answers[0][0], found, image, boxes, clicks)
+    return _segmentation(answers[0][0], found, image, **_marks(prompts))
+
+
+def _marks(prompts):
+    """List the boxes and clicks of prompts for the picture, with the mask that each belongs to."""
+    boxes, clicks, owners, background, first = [], [], [], [], 0
+    for part in prompts:
+        boxes += [] if part.boxes is None else list(part.boxes)
+        if part.points is not None:
+            for row, (points, labels) in enumerate(
+                zip(part.points, part.point_labels, strict=True)
+            ):
+                clicks += list(points[labels == 1])
+                owners += [first + row] * int((labels == 1).sum())
+                background += list(points[labels == 0])
+        first += len(part)
+    return {"boxes": boxes, "clicks": clicks, "owners": owners, "background": background}
 
 
 def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
@@ -202,9 +219,9 @@ def segment_by_regions(prompted, count, min_iou, canonicalizer, image, prompts=(
     return _segmentation(pose, found, image)
 
 
-def _segmentation(pose, found, image, boxes=(), clicks=()):
+def _segmentation(pose, found, image, **marks):
     objects = Objects(found.boxes, found.classes, found.scores, found.masks)
-    picture = draw_segmentation(image, list(found.masks.numpy()), boxes, clicks)
+    picture = draw_segmentation(image, list(found.masks.numpy()), **marks)
     return Segmentation(pose, objects, OBJECTS, picture, found.size)
 
 
@@ -251,6 +268,7 @@ def build_sam_segment(
         keys.MULTIMASK,
         keys.PROMPTS_PER_BATCH,
     )
+    canonicalizer = bound_to_sam(canonicalizer, ask)
     speed_up(ask, used_numerics(cfg))
     if prompted:
         return Segment(partial(segment_prompts, ask), canonicalizer)

@@ -6,49 +6,73 @@ machine's memory is worked on twice at once.
 """
 
 import html
-from functools import wraps
+import tempfile
+from functools import partial, wraps
 
 import gradio as gr
 
-from canon_seg.apps.drawing import zoom_factor
+from canon_seg.apps.web import stage
+from canon_seg.apps.web.downloads import (
+    named_masks,
+    python_lines,
+    write_coco,
+    write_cutout,
+    write_masks,
+    write_upright,
+)
+from canon_seg.apps.web.objects import BOX, CHOICES, TOOLS
 from canon_seg.apps.web.pictures import (
-    CANONICAL,
-    PLAIN,
-    draw_answer,
-    draw_prompt,
+    COLORS,
+    chips,
+    draw_answers,
+    draw_everything,
+    draw_stage,
     pose_bars,
     score,
     table,
+    verdict,
 )
 from canon_seg.apps.web.samples import read_upload
-from canon_seg.apps.web.turning import TOOLS, clear, click, pose_of
+from canon_seg.apps.web.turning import canonical_photo, pose_of
 from canon_seg.errors import InputError
 
 FIRST_ANGLE = 90
 FORGET_AFTER = 3600  # s: idle sessions and files
 MAX_WAITING = 32  # events; more are refused
+_REFUSED = "That didn't work"
 
 _INTRO = """# Turn a photo, keep the mask
-**Pick a photo, click an object, turn the photo.** Segment Anything's mask changes with the angle
-(2). Behind a *canonicalizer*, a small network that finds which way is up, it does not (3): the
-photo is turned upright, segmented, and the mask turned back, equal in every pixel at every quarter
-turn."""
+**Pick a photo, click an object or drag a box, turn the photo.** Segment Anything's mask changes
+with the angle (2). Behind a *canonicalizer*, a small network that finds which way is up, it does
+not (3): the photo is turned upright, segmented, and the mask turned back, equal in every pixel at
+every quarter turn."""
 _NOTES = """**Filled**: the mask found in the turned photo. **Dashed**: the mask found in the photo
-as it was given, turned along. **IoU**: the overlap of these two; 1.000 means the same in every
-pixel. Quarter turns move pixels and do nothing else to them. At other angles the photo is
-resampled, a box grows to the upright box around the turned one, and the tilt is left as it is: the
-canonicalizer knows quarter turns only. **A box** takes two clicks, on opposite corners. Uploads are
-kept for an hour at most."""
+as it was given, turned along. **Agreement with the unturned photo**: the overlap of these two;
+1.000 means the same in every pixel. It does not say that the mask is right: look at it, and at the
+model's own estimate beside it (*predicted IoU*). Quarter turns move pixels and do nothing else to
+them. At other angles the photo is resampled, a box grows to the upright box around the turned one,
+and the tilt is left as it is: the canonicalizer knows quarter turns only. Downloads and Python
+lines are of the turned photo (3). Uploads are kept for an hour at most."""
 
 _CSS = """
 .gradio-container { max-width: 1360px !important; margin: 0 auto !important; }
+#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(90px, 1fr)) !important; }
 #samples .grid-wrap { overflow: hidden; }
-.score { display: flex; justify-content: space-between; align-items: center; min-height: 2.2rem;
-  gap: .5rem; white-space: nowrap; font-weight: 600; font-size: 1.05rem; }
-.score .iou { padding: .1rem .7rem; border-radius: 1rem; color: white; font-weight: 700;
+#angle input[type=number], #angle .reset-button { display: none; }
+.score { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: center;
+  min-height: 4rem; gap: .1rem .5rem; font-weight: 600; font-size: 1.05rem; }
+.score .figure { padding: .1rem .7rem; border-radius: 1rem; color: white; font-weight: 700;
+  font-variant-numeric: tabular-nums; font-size: .95rem; }
+.score .predicted { font-weight: 400; font-size: .85rem; opacity: .8;
   font-variant-numeric: tabular-nums; }
-#plain-score .iou { background: rgb(PLAIN); }
-#canonical-score .iou { background: rgb(CANONICAL); }
+COLORED
+.verdict { margin: .3rem 0 !important; padding: .3rem .6rem; border-left: 4px solid; }
+.chips { display: flex; flex-wrap: wrap; gap: .35rem; }
+.chip { display: inline-flex; align-items: center; gap: .4rem; padding: .25rem .7rem;
+  border: 2px solid transparent; border-radius: 1rem; cursor: pointer;
+  background: var(--button-secondary-background-fill); overflow-wrap: anywhere; }
+.chip[aria-pressed=true] { border-color: currentColor; font-weight: 700; }
+.chip .dot { width: .9rem; height: .9rem; border-radius: 50%; flex: none; }
 .bar { display: flex; align-items: center; gap: .6rem; margin: .35rem 0;
   font-variant-numeric: tabular-nums; }
 .bar .name { width: 3rem; text-align: right; }
@@ -57,16 +81,46 @@ _CSS = """
 .bar .fill { display: block; height: 100%; background: #94a3b8; }
 .bar .value { width: 4.2rem; text-align: right; }
 .bar.chosen { font-weight: 700; }
-.bar.chosen .fill { background: rgb(CANONICAL); }
+.bar.chosen .fill { background: #475569; }
 .wide { overflow-x: auto; }
 .wide table { width: auto !important; border: 0 !important; font-variant-numeric: tabular-nums; }
 .wide tr { border: 0 !important; }
 .wide th, .wide td { padding: .25rem .4rem !important; text-align: right; border: 0 !important; }
 .wide tr + tr th { text-align: left; }
-.wide tr.plain td { color: rgb(PLAIN); font-weight: 600; }
-.wide tr.canonicalized td { color: rgb(CANONICAL); font-weight: 600; }
-#notes { opacity: .75; font-size: .9rem; }
-""".replace("PLAIN", ",".join(map(str, PLAIN))).replace("CANONICAL", ",".join(map(str, CANONICAL)))
+#notes { opacity: .8; font-size: .9rem; }
+#file { position: absolute; left: -9999px; }
+""".replace(
+    "COLORED",
+    "\n".join(
+        f".figure.{kind} {{ background: rgb{color}; }}\n"
+        f".verdict.{kind} {{ border-color: rgb{color}; }}"
+        for kind, color in COLORS.items()
+    ),
+)
+
+# Gradio puts its own root before all that is given as css, where these rules mean what is above it.
+_HEAD = """<style>
+@media (max-width: 640px) {
+  .gradio-container, .gradio-container .main, .gradio-container .main > .wrap {
+    min-width: 0 !important; max-width: 100vw !important; width: 100% !important; }
+  .gradio-container .main { padding: .5rem !important; box-sizing: border-box; }
+  .gradio-container .row { flex-wrap: wrap !important; }
+  .gradio-container .row > * { min-width: 0 !important; }
+  #samples, #upload, #way-1, #way-2, #way-3, .row > .form {
+    flex: 1 1 100% !important; min-width: 100% !important; }
+  #samples, #samples .gallery-container, #samples .grid-wrap {
+    height: auto !important; max-height: none !important; }
+  [id^="turn-"] { flex: 1 1 20% !important; min-height: 2.6rem; }
+  [id^="get-"] { flex: 1 1 45% !important; }
+}
+</style>"""
+
+_CHIPS_JS = """
+element.addEventListener('click', (event) => {
+  const chip = event.target.closest('.chip');
+  if (chip) trigger('select', {index: Number(chip.dataset.index)});
+});
+"""
 
 
 def build_page(turner, samples, limits):
@@ -88,7 +142,7 @@ def build_page(turner, samples, limits):
                 show_label=False,
                 columns=max(6, len(samples)),
                 rows=1,
-                height=160,
+                height=130,
                 object_fit="cover",
                 allow_preview=False,
                 interactive=False,
@@ -99,7 +153,7 @@ def build_page(turner, samples, limits):
             upload = gr.File(
                 label="or upload a photo",
                 file_types=["image"],
-                height=160,
+                height=130,
                 scale=1,
                 elem_id="upload",
             )
@@ -108,59 +162,131 @@ def build_page(turner, samples, limits):
                 0,
                 360,
                 FIRST_ANGLE,
-                step=5,
+                step=1,
                 label="Turn the photo (degrees counterclockwise)",
+                buttons=[],
                 scale=3,
                 elem_id="angle",
             )
+            typed = gr.Textbox(
+                str(FIRST_ANGLE),
+                label="Angle",
+                max_lines=1,
+                max_length=20,
+                scale=0,
+                min_width=90,
+                elem_id="typed",
+            )
             quarters = [
-                gr.Button(f"{degrees}°", scale=0, min_width=80, elem_id=f"turn-{degrees}")
+                gr.Button(f"{degrees}°", scale=0, min_width=70, elem_id=f"turn-{degrees}")
                 for degrees in (0, 90, 180, 270)
             ]
         with gr.Row():
-            with gr.Column():
-                gr.HTML(score("1. The photo: click here", None))
-                photo = _picture("photo")
+            with gr.Column(min_width=300, elem_id="way-1"):
+                gr.HTML(score("1. The photo: click here, or drag", "plain", ()))
+                photo = gr.HTML(
+                    "",
+                    html_template=stage.HTML,
+                    css_template=stage.CSS,
+                    js_on_load=stage.JS,
+                    elem_id="photo",
+                )
                 tool = gr.Radio(TOOLS, value=TOOLS[0], label="A click marks", elem_id="tool")
-                clearing = gr.Button("Clear", size="sm", elem_id="clear")
-            with gr.Column():
+                things = gr.HTML("", js_on_load=_CHIPS_JS, elem_id="objects")
+                with gr.Row():
+                    adding = gr.Button("New object", size="sm", min_width=90, elem_id="add")
+                    undoing = gr.Button("Undo", size="sm", min_width=70, elem_id="undo")
+                    clearing = gr.Button("Clear", size="sm", min_width=70, elem_id="clear")
+                name = gr.Textbox(
+                    label="Name of the object", max_lines=1, max_length=40, elem_id="name"
+                )
+                choice = gr.Radio(
+                    CHOICES, value=CHOICES[0], label="Which of SAM's three masks", elem_id="choice"
+                )
+                everything = gr.Button("Find everything", elem_id="everything")
+                gr.Markdown(f"<small>{stage.HINT}</small>", elem_id="hint")
+            with gr.Column(min_width=300, elem_id="way-2"):
                 plain_score = gr.HTML(elem_id="plain-score")
                 plain = _picture("plain")
-                gr.Markdown("#### How well the masks stay: IoU at each angle")
+                gr.Markdown("#### Agreement with the unturned photo, at each angle")
                 visited = gr.HTML(elem_id="visited")
-            with gr.Column():
+                gr.Markdown("#### The same in Python")
+                code = gr.Code(
+                    language="python", show_label=False, interactive=False, elem_id="code"
+                )
+            with gr.Column(min_width=300, elem_id="way-3"):
                 canonical_score = gr.HTML(elem_id="canonical-score")
                 canonical = _picture("canonical")
                 gr.Markdown("#### Pose that the canonicalizer finds")
+                said = gr.HTML(elem_id="verdict")
                 poses = gr.HTML(elem_id="poses")
+                gr.Markdown("#### The photo as the segmenter sees it")
+                upright = _picture("upright", 260)
+        with gr.Row():
+            downloads = {
+                kind: gr.Button(label, min_width=140, elem_id=f"get-{kind}")
+                for kind, label in (
+                    ("masks", "Mask (PNG)"),
+                    ("cutout", "Cut-out (PNG)"),
+                    ("coco", "COCO (JSON)"),
+                    ("upright", "Upright photo (PNG)"),
+                )
+            }
+        file = gr.DownloadButton("File", elem_id="file")
         gr.Markdown(_NOTES, elem_id="notes")
 
-        shown = [state, photo, plain, canonical, plain_score, canonical_score, poses, visited]
+        shown = [
+            *(state, photo, plain, canonical, plain_score, canonical_score, said, poses, upright),
+            *(visited, things, name, choice, code, typed, angle),
+        ]
 
         def show(session):
             """Return the values of ``shown``."""
             session, by_plain, by_canonical = turner.compare(session)
-            image, degrees = session.upright.image, session.turned.degrees
-            prompt = session.prompt.turned(degrees, *image.shape[:2])
+            objects, turned = session.objects, session.turned
+            kind = turner.judge(session)
+            if session.everything is None:
+                canonical_picture = draw_answers(turned.image, session, by_canonical)
+                title, answers = "3. Canonicalized SAM", by_canonical
+            else:
+                masks = [found.mask for found in session.everything]
+                canonical_picture = draw_everything(turned.image, masks)
+                title, answers = f"3. Everything: {len(masks)} masks", ()
+            masks = {answer.index: answer.upright for answer in by_canonical}
             return (
                 session,
-                draw_prompt(image, session.prompt, session.corner),
-                draw_answer(session.turned.image, prompt, by_plain, PLAIN),
-                draw_answer(session.turned.image, prompt, by_canonical, CANONICAL),
-                score("2. Plain SAM", by_plain),
-                score("3. Canonicalized SAM", by_canonical),
+                stage.address(draw_stage(session.upright.image, objects, masks)),
+                draw_answers(turned.image, session, by_plain),
+                canonical_picture,
+                score("2. Plain SAM", "plain", by_plain),
+                score(title, kind, answers),
+                verdict(kind, pose_of(session), turned.degrees),
                 pose_bars(pose_of(session)),
+                canonical_photo(session),
                 table(session.visited),
+                chips(objects),
+                objects.current.name,
+                objects.current.choice,
+                python_lines(turner, session),
+                f"{turned.degrees:g}",
+                turned.degrees,
             )
+
+        def stepped(session, step):
+            """Show the session after a step of its objects."""
+            session = _present(session)
+            return show(session.with_objects(step(session.objects)))
 
         @_warn(shown)
         def on_load(degrees):
-            return show(turner.open(samples[0].image, degrees, samples[0].prompt))
+            return show(open_sample(samples[0], degrees))
 
         @_warn(shown)
         def on_sample(degrees, event: gr.SelectData):
-            sample = samples[event.index]
-            return show(turner.open(sample.image, degrees, sample.prompt))
+            return show(open_sample(samples[event.index], degrees))
+
+        def open_sample(sample, degrees):
+            return turner.open(sample.image, degrees, sample.prompt, sample.is_upright)
 
         @_warn(shown)
         def on_upload(path, degrees):
@@ -171,25 +297,66 @@ def build_page(turner, samples, limits):
             return show(turner.turn(_present(session), degrees))
 
         @_warn(shown)
-        def on_click(session, kind, event: gr.SelectData):
-            factor = zoom_factor(*_present(session).upright.image.shape[:2])
-            x, y = event.index
-            return show(click(session, kind, x / factor, y / factor))
+        def on_stage(session, kind, event: gr.EventData):
+            height, width = size = _present(session).upright.image.shape[:2]
+            data = event._data if isinstance(event._data, dict) else {}
+            action = data.get("action")
+            if action == "undo":
+                return stepped(session, lambda objects: objects.undone())
+            x, y = _scaled(data, "x", width), _scaled(data, "y", height)
+            if action == "box":
+                x1, y1 = _scaled(data, "x1", width), _scaled(data, "y1", height)
+                return stepped(session, lambda objects: objects.boxed(x, y, x1, y1, size))
+            kind = BOX if action == "corner" else kind
+            return stepped(session, lambda objects: objects.clicked(kind, x, y, size))
 
         @_warn(shown)
-        def on_clear(session):
-            return show(clear(_present(session)))
+        def on_chip(session, event: gr.EventData):
+            index = event._data.get("index") if isinstance(event._data, dict) else None
+            return stepped(session, lambda objects: objects.switched(index))
 
-        def listen(event, handler, inputs, **options):
+        @_warn(shown)
+        def on_name(session, text):
+            return stepped(session, lambda objects: objects.named(text))
+
+        @_warn(shown)
+        def on_choice(session, chosen):
+            return stepped(session, lambda objects: objects.chosen(chosen))
+
+        @_warn(shown)
+        def on_everything(session):
+            return show(turner.find_everything(_present(session)))
+
+        def step_of(step):
+            return _warn(shown)(lambda session: stepped(session, step))
+
+        def write(kind):
+            def on_download(session):
+                try:
+                    session, _, answers = turner.compare(_present(session))
+                    folder = tempfile.mkdtemp(dir=page.GRADIO_CACHE)
+                    if kind == "upright":
+                        return str(write_upright(folder, session))
+                    masks = named_masks(session, answers)
+                    if kind == "masks":
+                        return str(write_masks(folder, masks))
+                    writer = {"cutout": write_cutout, "coco": write_coco}[kind]
+                    return str(writer(folder, session, masks))
+                except InputError as error:  # an error, so that no file is taken after it
+                    raise gr.Error(
+                        html.escape(str(error)), title=_REFUSED, print_exception=False
+                    ) from error
+
+            return on_download
+
+        def listen(event, handler, inputs, outputs=shown, **options):
             return event(
                 handler,
                 inputs,
-                shown,
+                outputs,
                 concurrency_id="models",
                 concurrency_limit=1,
-                show_progress="minimal",
-                api_visibility="private",
-                **options,
+                **{"show_progress": "minimal", "api_visibility": "private", **options},
             )
 
         listen(page.load, on_load, [angle])
@@ -198,13 +365,42 @@ def build_page(turner, samples, limits):
         listen(upload.upload, on_upload, [upload, angle]).then(
             None, None, upload, js="() => null", api_visibility="private"
         )
-        listen(angle.change, on_turn, [state, angle], trigger_mode="always_last")
-        listen(photo.select, on_click, [state, tool], trigger_mode="multiple")
-        listen(clearing.click, on_clear, [state])
+        listen(angle.input, on_turn, [state, angle], trigger_mode="always_last")
+        listen(typed.submit, on_turn, [state, typed])
+        listen(photo.submit, on_stage, [state, tool], trigger_mode="multiple")
+        listen(things.select, on_chip, [state])
+        listen(adding.click, step_of(lambda objects: objects.added()), [state])
+        listen(undoing.click, step_of(lambda objects: objects.undone()), [state])
+        listen(clearing.click, step_of(lambda objects: objects.cleared()), [state])
+        listen(name.submit, on_name, [state, name])
+        listen(choice.input, on_choice, [state, choice])
+        listen(everything.click, on_everything, [state], show_progress="full")
+        for kind, button in downloads.items():
+            # The file is made when it is asked for, and then taken as if its own link were clicked.
+            listen(button.click, write(kind), [state], [file]).success(
+                None, None, None, js=_TAKE_FILE, api_visibility="private"
+            )
         for button, degrees in zip(quarters, (0, 90, 180, 270), strict=True):
-            # In the browser as well; the slider's change does the rest.
-            button.click(None, None, angle, js=f"() => {degrees}", api_visibility="private")
+            listen(button.click, partial(on_turn, degrees=degrees), [state])
     return page
+
+
+_TAKE_FILE = """() => setTimeout(() => {
+  const file = document.querySelector('#file');
+  (file.matches('a, button') ? file : file.querySelector('a, button')).click();
+}, 200)"""
+
+
+def _scaled(data, key, size):
+    """Return a fraction that the browser sent in pixels.
+
+    Raises:
+        InputError: if it is no number.
+    """
+    try:
+        return float(data[key]) * size
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"click {data!r}: give numbers") from error
 
 
 def launch(page, host, port, max_upload):
@@ -230,14 +426,20 @@ def launch(page, host, port, max_upload):
         state_session_capacity=64,
         theme=gr.themes.Default(primary_hue="emerald", **fonts),
         css=_CSS,
+        head=_HEAD,
     )
     print(f"serving http://{host}:{port}; Ctrl-C ends it", flush=True)
     page.block_thread()
 
 
-def _picture(name):
+def _picture(name, height=430):
     return gr.Image(
-        interactive=False, show_label=False, buttons=[], height=430, elem_id=name, container=False
+        interactive=False,
+        show_label=False,
+        buttons=[],
+        height=height,
+        elem_id=name,
+        container=False,
     )
 
 
@@ -250,7 +452,7 @@ def _warn(outputs):
             try:
                 return handler(*args, **kwargs)
             except InputError as error:
-                gr.Warning(html.escape(str(error)), title="That didn't work")
+                gr.Warning(html.escape(str(error)), title=_REFUSED)
                 return tuple(gr.skip() for _ in outputs)
 
         return guarded

@@ -1,42 +1,94 @@
 """Draw what the web page shows: pictures as (H, W, 3) uint8 RGB arrays, figures as HTML."""
 
+import html
+
 import cv2
 import numpy as np
 
-from canon_seg.apps.drawing import WHITE, draw_masks, zoom_factor
+from canon_seg.apps.drawing import WHITE, colors, draw_masks, zoom_factor
+from canon_seg.apps.web.turning import RIGHT, UNCERTAIN, UNKNOWN, WRONG, agreement
 from canon_seg.core.group import C4
 
-PLAIN, CANONICAL = (224, 92, 36), (18, 148, 110)
+# Green says right, and nothing else on the page does.
+COLORS = {
+    "plain": (194, 84, 24),
+    RIGHT: (14, 122, 84),
+    WRONG: (185, 28, 28),
+    UNCERTAIN: (146, 94, 0),
+    UNKNOWN: (71, 85, 105),
+}
 _OBJECT, _BACKGROUND, _BOX = (40, 190, 90), (220, 50, 50), (255, 200, 40)
 _BLACK = (0, 0, 0)
 
 
-def draw_prompt(image, prompt, corner=None):
-    """Draw a photograph, enlarged by ``zoom_factor``, with clicks, box and a box's first corner."""
+def draw_stage(image, objects, masks):
+    """Draw the photograph to click on, enlarged by ``zoom_factor``.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        objects: :class:`canon_seg.apps.web.objects.Objects`.
+        masks: dict from the index of an object to its (H, W) bool mask.
+    """
     factor = zoom_factor(*image.shape[:2])
-    return _with_prompt(_enlarged(image, factor), prompt, corner, factor)
+    palette = colors(len(objects.items))
+    picture = draw_masks(
+        _enlarged(image, factor),
+        [_enlarged(mask, factor) for mask in masks.values()],
+        palette[list(masks)],
+    )
+    for index, item in enumerate(objects.items):
+        corner = objects.corner if index == objects.active else None
+        _with_prompt(picture, item.prompt, corner, factor, palette[index].tolist())
+    return picture
 
 
-def draw_answer(image, prompt, answer, color):
-    """Draw the turned photograph with the mask found and the outline of the expected one.
+def draw_answers(image, session, answers):
+    """Draw the turned photograph with masks, outlines of the expected ones, and prompts.
 
     Args:
         image: the turned photograph, (H, W, 3) uint8 RGB.
-        prompt: :class:`canon_seg.apps.web.turning.ObjectPrompt` in the frame of ``image``.
-        answer: :class:`canon_seg.apps.web.turning.Answer`, or None for the photograph alone.
-        color: RGB of the mask.
+        session: :class:`canon_seg.apps.web.turning.Session`.
+        answers: of one way, by ``Turner.compare``.
     """
     factor = zoom_factor(*image.shape[:2])
-    picture = _enlarged(image, factor)
-    if answer is None:
-        return picture
-    picture = draw_masks(picture, [_enlarged(answer.mask, factor)], np.array([color], np.uint8))
-    outline = np.ascontiguousarray(_enlarged(answer.expected, factor), dtype=np.uint8)
-    contours, _ = cv2.findContours(outline, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    for contour in contours:
-        if len(contour) > max(picture.shape) / 20:  # specks would be all outline
-            _draw_dashes(picture, contour[:, 0])
-    return _with_prompt(picture, prompt, None, factor)
+    palette = colors(len(session.objects.items))
+    picture = draw_masks(
+        _enlarged(image, factor),
+        [_enlarged(answer.mask, factor) for answer in answers],
+        palette[[answer.index for answer in answers]],
+    )
+    for answer in answers:
+        outline = np.ascontiguousarray(_enlarged(answer.expected, factor), dtype=np.uint8)
+        contours, _ = cv2.findContours(outline, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            if len(contour) > max(picture.shape) / 20:  # specks would be all outline
+                _draw_dashes(picture, contour[:, 0])
+    size = session.upright.image.shape[:2]
+    for index in session.objects.asked:
+        prompt = session.objects.items[index].prompt.turned(session.turned.degrees, *size)
+        _with_prompt(picture, prompt, None, factor, palette[index].tolist())
+    return picture
+
+
+def draw_everything(image, masks):
+    """Draw a photograph with masks (H, W) bool, each in a colour of its own."""
+    factor = zoom_factor(*image.shape[:2])
+    enlarged = [_enlarged(mask, factor) for mask in masks]
+    return draw_masks(_enlarged(image, factor), enlarged, colors(len(masks)))
+
+
+def chips(objects):
+    """Format the objects as buttons, each with its colour; ``data-index`` says which."""
+    palette = colors(len(objects.items))
+    parts = []
+    for index, (item, color) in enumerate(zip(objects.items, palette.tolist(), strict=True)):
+        pressed = str(index == objects.active).lower()
+        parts.append(
+            f'<button type="button" class="chip" data-index="{index}" aria-pressed="{pressed}">'
+            f'<span class="dot" style="background:rgb({color[0]},{color[1]},{color[2]})"></span>'
+            f"{html.escape(item.name)}</button>"
+        )
+    return f'<div class="chips">{"".join(parts)}</div>'
 
 
 def pose_bars(pose):
@@ -53,21 +105,57 @@ def pose_bars(pose):
     return "".join(rows)
 
 
-def score(title, answer):
-    """Format the heading of one way: its title and the IoU."""
-    value = (
-        ""
-        if answer is None
-        else (
-            f'<span class="iou" title="IoU with the mask of the unturned photo, turned along">'
-            f"IoU {_short(answer.iou)}</span>"
-        )
+def score(title, kind, answers):
+    """Format the heading of one way: its title, the agreement, and the predicted IoU beside it.
+
+    Args:
+        title: of the way.
+        kind: key of ``COLORS``.
+        answers: of that way.
+    """
+    return f'<div class="score"><span>{title}</span>{_figures(kind, answers)}</div>'
+
+
+def _figures(kind, answers):
+    if not answers:
+        return ""
+    empty = [not answer.mask.any() for answer in answers]
+    predicted = np.mean([answer.predicted_iou for answer in answers])
+    words = f"agreement {_short(agreement(answers))}"
+    if all(empty):
+        words = "empty mask" if len(empty) == 1 else "all masks are empty"
+    elif any(empty):
+        words += f", {sum(empty)} of {len(empty)} masks empty"
+    return (
+        f'<span class="figure {kind}" title="Overlap with the mask of the unturned photo, turned '
+        f'along: 1.000 is the same in every pixel">{words}</span>'
+        f'<span class="predicted" title="The model\'s own estimate of its mask">predicted IoU '
+        f"{predicted:.2f}</span>"
     )
-    return f'<div class="score"><span>{title}</span>{value}</div>'
+
+
+def verdict(kind, pose, degrees):
+    """Say in a sentence what is known of a pose.
+
+    Args:
+        kind: what ``Turner.judge`` says.
+        pose: :class:`canon_seg.core.pose.Pose`.
+        degrees: angle of the turned photograph.
+    """
+    found = f"{pose.turn.degrees:g}° ({100 * pose.probability:.0f} %)"
+    words = {
+        RIGHT: f"Pose found: {found}. It is right: the photo was turned by {degrees:g}°.",
+        WRONG: f"Pose found: {found}. <b>It is wrong</b>: the photo was turned by {degrees:g}°, so "
+        "that the segmenter sees it turned, and agreement says only that it always sees it so.",
+        UNCERTAIN: f"Pose found: {found}. <b>It is uncertain.</b> In a config, "
+        "<code>MODEL.CANONICALIZER.UNCERTAIN vote</code> asks in several poses.",
+        UNKNOWN: f"Pose found: {found}. Is the photo below upright?",
+    }[kind]
+    return f'<p class="verdict {kind}">{words}</p>'
 
 
 def table(visited):
-    """Format the angles visited with these prompts, and the IoU of either way there."""
+    """Format the angles visited with these prompts, and the agreement of either way there."""
     if not visited:
         return "<p>Click the photo, or draw a box: nothing is asked yet.</p>"
     angles = sorted(visited)
@@ -96,22 +184,21 @@ def _draw_dashes(picture, outline):
         cv2.polylines(picture, [closed[start : start + dash]], False, WHITE, width + 1)
 
 
-def _with_prompt(picture, prompt, corner, factor):
-    """Draw into ``picture``, which is enlarged by ``factor``, and return it."""
+def _with_prompt(picture, prompt, corner, factor, color):
+    """Draw a prompt, its box in the object's colour, into a picture enlarged by ``factor``."""
     line = max(2, round(max(picture.shape[:2]) / 250))
     if prompt.box is not None:
         x0, y0, x1, y1 = (round(edge * factor) for edge in prompt.box)
         corners = (x0, y0), (max(x1 - 1, x0), max(y1 - 1, y0))
         cv2.rectangle(picture, *corners, _BLACK, line + 2)
-        cv2.rectangle(picture, *corners, _BOX, line)
+        cv2.rectangle(picture, *corners, color, line)
     dots = [(x, y, _OBJECT if label else _BACKGROUND) for x, y, label in prompt.points]
     if corner is not None:
         dots.append((*corner, _BOX))
-    for x, y, color in dots:
+    for x, y, fill in dots:
         centre = tuple(round((index + 0.5) * factor - 0.5) for index in (x, y))
         cv2.circle(picture, centre, 3 * line + 1, WHITE, -1, cv2.LINE_AA)
-        cv2.circle(picture, centre, 2 * line + 1, color, -1, cv2.LINE_AA)
-    return picture
+        cv2.circle(picture, centre, 2 * line + 1, fill, -1, cv2.LINE_AA)
 
 
 def _enlarged(array, factor):

