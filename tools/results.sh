@@ -96,7 +96,7 @@ baselines() {
 angles() {
     split
     sweep angles_pedestrians $DETECTOR "$PEDESTRIANS --angles 0:360:15" $CACHE
-    sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $CACHE
+    sweep angles $SAM "$COCO --angles 0:360:15 --limit 30" $CACHE
 }
 
 uncertain() {
