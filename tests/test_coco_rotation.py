@@ -150,6 +150,20 @@ def test_the_expanded_canvas_is_the_smallest_that_holds_the_picture(height, widt
     assert (np.ptp(corners, axis=0) > [columns - 1, rows - 1]).all()
 
 
+@pytest.mark.parametrize("size", [(60, 90), (90, 60), (50, 50), (20, 200)])
+@pytest.mark.parametrize("degrees", [1, 17.5, 30, 45, -44, 121])
+def test_the_inscribed_canvas_is_the_largest_inside_of_the_picture(size, degrees):
+    height, width = rotated_size(*size, degrees, "inscribed")
+    white = np.full((*size, 3), 255, np.uint8)
+    assert (rotate_image(white, degrees, "inscribed") == 255).all()  # no fill, not even mixed in
+    # By brute force: of all widths, the height at which a corner meets the picture's edge.
+    cos, sin = abs(np.cos(np.radians(degrees))), abs(np.sin(np.radians(degrees)))
+    wide = np.arange(1, 400) * 0.5
+    high = np.minimum((size[1] - wide * cos) / sin, (size[0] - wide * sin) / cos)
+    largest = (wide * high)[high > 0].max()
+    assert (height + 1) * (width + 1) >= largest and height * width <= largest + 1
+
+
 @given(degrees=ANGLES)
 def test_the_cropped_canvas_is_the_picture_s_turned_frame(degrees):
     expected = turned_size(HEIGHT, WIDTH, split_angle(degrees)[0])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import (
     MIN_SIZE,
+    any_angle_canonicalizer,
     canonicalized,
     random_canonicalizer,
     random_image,
@@ -23,17 +24,21 @@ from canon_seg.core.canonicalizer import (
     IdentityCanonicalizer,
 )
 from canon_seg.core.group import C4 as CORE_C4
+from canon_seg.core.group import SO2, C
 from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.scorer import GridDistribution
+from canon_seg.core.tilting import Tilting
+from canon_seg.core.turn import Turn
 from canon_seg.d2.cache import ResultCache
 from canon_seg.d2.config import load_config
-from canon_seg.d2.instances import turn_instances, turn_own_instances
+from canon_seg.d2.instances import tilt_instances, turn_instances, turn_own_instances
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.errors import InputError
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.scorer import NetworkScorer
+from canon_seg.sam.prompted import boxes_around
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.data.transforms import ResizeShortestEdge
@@ -127,6 +132,66 @@ def test_detectron2_models_are_exactly_equivariant(detectron, size):
     assert sorted(result["pose"].turns for result in results) == [0, 1, 2, 3]
     if "instances" in results[0] and "panoptic_seg" not in results[0]:
         assert len(results[0]["instances"]) > 0
+
+
+@pytest.mark.parametrize("group", [SO2, C(8)], ids=lambda group: group.name)
+@pytest.mark.parametrize("kind", ["sam", *KINDS])
+def test_quarter_turns_of_a_tilted_image_are_exact_for_every_group(kind, group):
+    """One interpolation there and one back, in the frame that all four share."""
+    rgb = "RGB" if kind == "sam" else "BGR"
+    model = canonicalized(tiny_segmenter(kind), any_angle_canonicalizer(group, rgb))
+    tilted = 0
+    for size in SIZES[2:5]:
+        image = random_image(*size)
+        prompts = random_prompts(*size) if kind == "sam" else None
+        results = assert_equivariant(model, image, prompts)
+        tilted += not results[0]["pose"].turn.exact
+        for name, value in results[0].get("instances", Instances(size)).get_fields().items():
+            assert len(value) == len(results[0]["instances"]), name
+    assert tilted
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "keypoint_rcnn"])
+def test_boxes_without_masks_become_hulls_beside_the_boxes_themselves(kind):
+    model = canonicalized(tiny_segmenter(kind), FixedPoseCanonicalizer(Turn.by(20), SO2))
+    image = random_image(64, 97)
+    found = model([{"image": image}])[0]["instances"]
+    assert len(found) and "pred_keypoint_heatmaps" not in found.get_fields()
+    hulls, boxes = found.pred_boxes.tensor, found.pred_rotated_boxes.tensor
+    assert torch.allclose(boxes[:, 4], torch.tensor(20.0))
+    # The corners of each box, turned by its angle, have the hull.
+    cos, sin = np.cos(np.radians(20)), np.sin(np.radians(20))
+    half = torch.stack(
+        [boxes[:, 2] * cos + boxes[:, 3] * sin, boxes[:, 2] * sin + boxes[:, 3] * cos], dim=1
+    )
+    wanted = torch.cat([boxes[:, :2] - half / 2, boxes[:, :2] + half / 2], dim=1)
+    wanted[:, 0::2] = wanted[:, 0::2].clamp(0, 97)
+    wanted[:, 1::2] = wanted[:, 1::2].clamp(0, 64)
+    assert torch.allclose(hulls, wanted, atol=0.02)
+
+
+def test_masks_that_vanish_stay_as_empty_ones_with_their_score():
+    # In the canonical frame there is room for masks that lie outside of the given image.
+    canvas = Tilting.expanding(30, (40, 60))
+    masks = torch.zeros(2, *canvas.target, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, 30:40, 30:50] = True
+    instances = Instances(
+        canvas.target,
+        pred_masks=masks,
+        pred_boxes=Boxes(boxes_around(masks)),
+        scores=torch.tensor([0.9, 0.8]),
+    )
+    back = tilt_instances(instances, canvas.inverse())
+    assert back.image_size == (40, 60) and back.scores.tolist() == instances.scores.tolist()
+    assert not back.pred_masks[0].any() and back.pred_boxes.tensor[0].tolist() == [0, 0, 0, 0]
+    assert torch.equal(back.pred_boxes.tensor, boxes_around(back.pred_masks))
+
+
+def test_results_of_another_size_have_no_tilt(sam):
+    model = canonicalized(sam.segmenter, FixedPoseCanonicalizer(Turn.by(20), SO2))
+    inputs = {"image": random_image(40, 61), "prompts": random_prompts(40, 61)}
+    with pytest.raises(ValueError, match="between quarter turns"):
+        model([{**inputs, "height": 93, "width": 120}])
 
 
 def test_results_depend_on_the_pose_without_a_canonicalizer(detectron):

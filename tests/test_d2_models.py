@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny_models import (
+    any_angle_canonicalizer,
     canonicalized,
     random_canonicalizer,
     random_image,
@@ -13,8 +14,9 @@ from canon_seg.core.canonicalizer import (
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
+from canon_seg.core.turn import Turn
 from canon_seg.d2.cache import ResultCache
-from canon_seg.d2.models import MODES, check_modes, models_by_mode
+from canon_seg.d2.models import GROUP_MODES, MODES, check_modes, models_by_mode
 from canon_seg.errors import InputError
 from canon_seg.geometry.group import C4
 
@@ -31,8 +33,11 @@ def model():
 
 
 def test_modes_share_the_segmenter_and_nothing_that_keeps_results(model):
-    models = models_by_mode(model, list(MODES))
-    assert list(models) == ["vanilla", "canonical", "oracle", "tta"]
+    groups = {mode: any_angle_canonicalizer() for mode in GROUP_MODES}
+    models = models_by_mode(model, list(MODES), groups)
+    assert set(MODES) - set(GROUP_MODES) == {"vanilla", "canonical", "oracle", "oracle_any", "tta"}
+    assert list(models) == list(MODES)
+    assert all(models[mode](0).canonicalizer is found for mode, found in groups.items())
     for mode, model_for in models.items():
         for turns in C4.elements:
             built = model_for(turns)
@@ -45,6 +50,9 @@ def test_modes_share_the_segmenter_and_nothing_that_keeps_results(model):
     oracles = [models["oracle"](turns).canonicalizer for turns in C4.elements]
     assert all(isinstance(oracle, FixedPoseCanonicalizer) for oracle in oracles)
     assert [oracle.turn.quarters for oracle in oracles] == [0, 1, 2, 3]
+    # Of the true angle the one knows the quarter turn, the other all.
+    assert models["oracle"](Turn.by(100)).canonicalizer.turn == Turn(1)
+    assert models["oracle_any"](Turn.by(100)).canonicalizer.turn == Turn.by(100)
 
 
 def test_only_the_canonical_mode_uses_the_cache(model):

@@ -34,7 +34,9 @@ from canon_seg.d2.trainer import (
 )
 from canon_seg.d2.training_images import check_training_images
 from canon_seg.errors import InputError
-from canon_seg.networks.backbone_weights import load_pose_network
+from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.networks.backbone_weights import load_pose_network, save_pose_network
+from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.networks.weights import load_canonicalizer
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -595,6 +597,46 @@ def test_training_a_backbone(tmp_path, photos):
     averaged = trainer.averaged.module.canonicalizer.scorer.network
     for name, value in averaged.named_parameters():
         assert torch.equal(network.get_parameter(name), value.half().float())
+
+
+def test_training_any_angle_from_a_network_of_quarter_turns(tmp_path, photos):
+    need("timm")
+    start = tmp_path / "quarters.pth"
+    save_pose_network(start, PoseNetwork(BackboneSpec("test_efficientnet")), 64)
+    scorer = "MODEL.CANONICALIZER.SCORER"
+    cfg = backbone_config(
+        tmp_path / "output",
+        photos,
+        *["MODEL.CANONICALIZER.GROUP", "SO2", f"{scorer}.PRETRAINED", str(start)],
+        *["DATASETS.HELD_OUT", "BY_CONTENT", "SOLVER.IMS_PER_BATCH", "4", "TEST.EVAL_PERIOD", "1"],
+    )
+    trainer = Trainer(cfg)
+    trained = trainer.model.canonicalizer.scorer
+    assert isinstance(trained, CircleScorer) and trained.network.spec.num_poses == 72
+    quarters = load_pose_network(str(start))[0].state_dict()
+    assert torch.equal(quarters["body.conv_head.weight"], trained.network.body.conv_head.weight)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    logged = metrics(tmp_path / "output")
+    for name in ("canonicalizer/within_10", "held_out/pose_accuracy", "held_out/within_45"):
+        assert 0 <= logged[name] <= 1
+    assert np.isfinite(logged["total_loss"]) and 0 <= logged["held_out/median_error"] <= 180
+    network, input_size, temperatures = load_pose_network(
+        str(tmp_path / "output" / "canonicalizer.pth")
+    )
+    assert (network.spec.num_poses, input_size) == (72, 64)
+    assert {group: set(by) for group, by in temperatures.items()} == {
+        group: {0, 1} for group in ("C4", "C8", "SO2")
+    }
+
+
+def test_a_tilt_has_no_gradient_of_the_segmenter(tmp_path, photos, toy):
+    need("timm")
+    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "0.1", "DATASETS.TRAIN", f"('{toy}',)"]
+    options += ["MODEL.CANONICALIZER.GROUP", "SO2"]
+    trainer = Trainer(backbone_config(tmp_path, photos, *options))
+    with pytest.raises(InputError, match="TASK_WEIGHT is 0.1, and a tilt has no gradient"):
+        trainer.train()
 
 
 def test_poses_turn_the_prior_along(tmp_path, photos):

@@ -10,7 +10,10 @@ from tiny_models import random_canonicalizer, random_image
 
 from canon_seg import CanonicalDetector
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.core.group import SO2
+from canon_seg.core.turn import Turn
 from canon_seg.errors import InputError
+from canon_seg.images.tilt import rotate_image, rotate_points
 
 HEIGHT, WIDTH = 60, 90
 BLOCKS = ((5, 8, 20, 30), (50, 10, 85, 40), (12, 35, 30, 55))  # x0, y0, x1, y1
@@ -55,6 +58,37 @@ def detect_blocks(image):
         },
         metadata={"camera": "left"},
     )
+
+
+@pytest.mark.parametrize("degrees", [20, 110])
+def test_between_quarter_turns_boxes_are_around_the_masks(sv, degrees):
+    """What is seen in the canonical image lies where it lay: in the image given, turned."""
+    plain = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for index, (x0, y0, x1, y1) in enumerate(BLOCKS[:2]):
+        plain[y0:y1, x0:x1, index] = 255
+    image = rotate_image(plain, degrees)
+    canonicalizer = FixedPoseCanonicalizer(Turn.by(degrees), SO2)
+
+    def detect_bright(canonical):
+        masks = np.stack([canonical[..., index] > 127 for index in range(2)])
+        masks &= canonical.astype(int).sum(axis=2) < 300  # not the grey around it
+        boxes = sv.mask_to_xyxy(masks).astype(np.float32)
+        boxes[:, 2:] += 1
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        return sv.Detections(xyxy=boxes, mask=masks, data={"middle": middle})
+
+    detect = CanonicalDetector(detect_bright, canonicalizer, data_kinds={"middle": "points"})
+    pose, found = detect.detect_with_pose(image)
+    assert pose.turn == Turn.by(degrees) and found.mask.shape[1:] == image.shape[:2]
+    for index, (x0, y0, x1, y1) in enumerate(BLOCKS[:2]):
+        wanted = (image[..., index] > 127) & (image.astype(int).sum(axis=2) < 300)
+        mask = found.mask[index]
+        assert (mask & wanted).sum() / (mask | wanted).sum() > 0.9
+        middle = rotate_points(np.array([(x0 + x1) / 2, (y0 + y1) / 2]), degrees, HEIGHT, WIDTH)
+        assert np.allclose(found.data["middle"][index], middle, atol=1.5)
+    tight = sv.mask_to_xyxy(found.mask)
+    tight[:, 2:] += 1
+    assert np.array_equal(found.xyxy, tight)
 
 
 @pytest.mark.parametrize("turns", TURNS)

@@ -137,6 +137,71 @@ def test_rotated_photos(toy, evaluate):
     assert (toy / "rotated_.json").read_text() != (toy / "upright_.json").read_text()
 
 
+def test_angles(toy, evaluate):
+    """A network of the circle, asked at several angles; a fixed one knows the errors beforehand."""
+    need("timm")
+    torch.manual_seed(0)
+    save_pose_network(toy / "so2.pth", PoseNetwork(BackboneSpec("test_efficientnet", 72)), 64)
+    code, said, message = evaluate(
+        "--images",
+        "photos",
+        "--angles",
+        "0:360:90",
+        "30.5",
+        "--canvas",
+        "inscribed",
+        "--output",
+        "angles.json",
+        "--details",
+        "angles_.json",
+        "MODEL.CANONICALIZER.GROUP",
+        "SO2",
+        weights="so2.pth",
+    )
+    assert code == 0, message
+    result = json.loads((toy / "angles.json").read_text())
+    errors = np.array([entry["errors"] for entry in json.loads((toy / "angles_.json").read_text())])
+    assert errors.shape == (4, 5) and (0 <= errors).all() and (errors <= 180).all()
+    # Quarter turns of one photograph are found as well as each other, to the bit.
+    assert (errors[:, :4] == errors[:, :1]).all()
+    assert result["mean_error"] == pytest.approx(errors.mean())
+    assert result["median_error"] == pytest.approx(np.median(errors))
+    for limit in (5, 10, 45):
+        assert result[f"within_{limit}"] == pytest.approx((errors <= limit).mean())
+    assert result["accuracy"] == result["within_10"] and result["confusion"] is None
+    assert list(result["by_angle"]) == ["0", "90", "180", "270", "30.5"]
+    assert result["by_angle"]["30.5"]["mean_error"] == pytest.approx(errors[:, 4].mean())
+    assert result["config"]["canvas"] == "inscribed" and result["network"]["input_size"] == 64
+    assert "within 10 degrees:" in said and "5 angles" in said
+    for name in ("angles.png", "angles_mistakes.png"):
+        with Image.open(toy / name) as image:
+            image.load()
+
+
+def test_any_angle_without_angles_is_upright_photographs(toy, evaluate):
+    need("timm")
+    torch.manual_seed(0)
+    save_pose_network(toy / "so2.pth", PoseNetwork(BackboneSpec("test_efficientnet", 72)), 64)
+    group = ("MODEL.CANONICALIZER.GROUP", "SO2")
+    code, _, message = evaluate(
+        "--images", "photos", "--output", "one.json", *group, weights="so2.pth"
+    )
+    assert code == 0, message
+    assert list(json.loads((toy / "one.json").read_text())["by_angle"]) == ["0"]
+    code, _, message = evaluate(
+        "--images", "photos", "--stress", "--output", "two.json", *group, weights="so2.pth"
+    )
+    assert code == 2 and "--stress measures quarter turns" in message
+
+
+def test_angles_of_quarter_turns(toy, evaluate):
+    """Of a finite group an angle is found by the element nearest to it."""
+    code, _, message = evaluate("--images", "photos", "--angles", "40", "--output", "c4.json")
+    assert code == 0, message
+    result = json.loads((toy / "c4.json").read_text())
+    assert result["accuracy"] == result["within_45"] and result["within_10"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -350,11 +350,28 @@ def test_channel_orders_that_are_not_there(image_format):
         NetworkScorer(random_network(), input_size=33, image_format=image_format)
 
 
+def test_a_network_of_eight_poses_is_exact_on_quarter_turns():
+    torch.manual_seed(0)
+    network = build_plain_network(NetworkSpec("GCNN", 8, (2, 4), 1))
+    canonicalizer = GroupCanonicalizer(NetworkScorer(network, input_size=33)).eval()
+    for size in [(40, 50), (41, 41), (37, 52)]:
+        pose = canonicalizer.pose(random_image(*size))
+        for turns in C4.elements:
+            other = canonicalizer.pose(turn_maps(random_image(*size), turns))
+            assert other.turn == C(8).compose(pose.turn, turns)
+            assert bits(other) == [bits(pose)[(k - 2 * turns) % 8] for k in range(8)]
+
+
+@pytest.mark.parametrize("degrees", [-1, 46, float("nan")])
+def test_a_least_tilt_is_an_angle(degrees):
+    scorer = NetworkScorer(random_network(), input_size=33)
+    with pytest.raises(ValueError, match="MIN_TILT is"):
+        GroupCanonicalizer(scorer, min_tilt=degrees)
+
+
 def test_scores_of_another_group_are_refused():
     torch.manual_seed(0)
     network = build_plain_network(NetworkSpec("GCNN", 8, (2, 4), 1))
-    with pytest.raises(ValueError, match="poses of C8, of which only those of C4 act by index"):
-        GroupCanonicalizer(NetworkScorer(network, input_size=33))
     lying = canonicalizer_of(network)  # a network of eight scores for a group of four poses
     with pytest.raises(ValueError, match="C4 needs 4 scores for each image"):
         lying.pose(random_image(40, 50))

@@ -6,9 +6,16 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import batched_mask_to_box
-from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
+from tiny_models import (
+    any_angle_canonicalizer,
+    canonicalized,
+    random_canonicalizer,
+    random_image,
+    tiny_segmenter,
+)
 
 from canon_seg import CanonicalSamPredictor
+from canon_seg.coco.masks import decode_rle
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.core.pose import UncertainPoses
 from canon_seg.geometry.group import C4
@@ -62,6 +69,26 @@ def test_the_identity_canonicalizer_gives_the_official_records(sam, mode, crops)
     generator = CanonicalSamAutomaticMaskGenerator(sam, IdentityCanonicalizer(), **options)
     assert len(official) > 3
     assert_same_records(generator.generate(image), official)
+
+
+@pytest.mark.parametrize("mode", OUTPUT_MODES)
+def test_records_between_quarter_turns(sam, mode):
+    """Four turns of a tilted photograph have the turned records, each true to its own mask."""
+    size = 40, 61
+    found = records_of_turns(sam, any_angle_canonicalizer(), picture(*size), output_mode=mode)
+    _, upright = found[0]
+    assert len(upright) > 1
+    for turns, (pose, records) in zip(C4.elements, found):
+        assert not pose.turn.exact
+        assert_same_records(records, [turn_record(record, turns, *size) for record in upright])
+    for record in upright:
+        mask = record["segmentation"]
+        mask = mask if mode == "binary_mask" else decode_rle(mask).astype(bool)
+        assert mask.shape == size and record["area"] == mask.sum()
+        x0, y0, x1, y1 = batched_mask_to_box(torch.from_numpy(mask)[None])[0].tolist()
+        assert record["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+        x, y, w, h = record["crop_box"]
+        assert 0 <= x and 0 <= y and x + w <= size[1] and y + h <= size[0]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -230,7 +230,9 @@ def config(**changes):
         NAME="GroupCanonicalizer",
         WEIGHTS="",
         TRAINABLE=False,
+        GROUP="C4",
         GROUP_ORDER=4,
+        MIN_TILT=0.0,
         INPUT_SIZE=97,
         NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2, 2], DEPTH=1),
         UNCERTAIN="argmax",
@@ -286,7 +288,7 @@ def test_a_file_for_another_group(tmp_path):
     spec = NetworkSpec("GCNN", 8, (1, 1), 1)
     path = tmp_path / "c8.pth"
     save_canonicalizer(path, build_trainable_network(spec), 65)
-    with pytest.raises(InputError, match="GROUP_ORDER is 8.*c8.pth"):
+    with pytest.raises(InputError, match="GROUP is C4, and the network is for C8.*c8.pth"):
         build_canonicalizer(config(WEIGHTS=str(path)))
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor
-from tiny_models import canonicalized, random_canonicalizer, random_image, tiny_segmenter
+from tiny_models import (
+    any_angle_canonicalizer,
+    canonicalized,
+    random_canonicalizer,
+    random_image,
+    tiny_segmenter,
+)
 
 from canon_seg import (
     CanonicalSamAutomaticMaskGenerator,
@@ -15,6 +21,7 @@ from canon_seg import (
     load_default_canonicalizer,
     load_default_sam,
 )
+from canon_seg.core import frame
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.d2.config import load_config
 from canon_seg.d2.segmenters import build_segmenter
@@ -90,6 +97,46 @@ def assert_same(ours, theirs):
 def assert_turned(ours, upright, turns):
     masks, scores, logits = upright
     assert_same(ours, (turn_maps(masks, turns), scores, turn_maps(logits, turns)))
+
+
+# ---- any angle
+
+
+@pytest.mark.parametrize("kind", ["points", "box", "mask", "all"])
+def test_between_quarter_turns_four_turns_of_a_photograph_agree(sam, kind):
+    predictor = CanonicalSamPredictor(sam, any_angle_canonicalizer())
+    image, prompts = picture(40, 61), prompts_of(kind, 40, 61)
+    results = []
+    for turns in C4.elements:
+        predictor.set_image(np.ascontiguousarray(turn_image(image, turns)))
+        assert not predictor.pose.turn.exact
+        assert predictor.original_size == ((61, 40) if turns % 2 else (40, 61))
+        result = predictor.predict(**turned(prompts, turns, 40, 61))
+        assert_turned(result, results[0] if results else result, turns)
+        assert result[0].shape[1:] == predictor.original_size and result[0].dtype == bool
+        # Logits serve again, and masks are their cut.
+        logits = predictor.predict(**turned(prompts, turns, 40, 61), return_logits=True)[0]
+        assert np.array_equal(logits > sam.mask_threshold, result[0])
+        predictor.predict(mask_input=result[2][:1])
+        results.append(result)
+
+
+def test_the_image_is_tilted_once_for_all_prompts(sam, monkeypatch):
+    predictor = CanonicalSamPredictor(sam, any_angle_canonicalizer())
+    predictor.set_image(picture(40, 61))
+    calls = []
+    tilt = frame.tilt
+    monkeypatch.setattr(frame, "tilt", lambda *args: (calls.append(args[2]), tilt(*args))[1])
+    predictor.predict(**prompts_of("all", 40, 61))
+    assert calls and "image" not in calls
+
+
+def test_pixels_that_were_resized_before_have_no_tilt(sam):
+    predictor = CanonicalSamPredictor(sam, any_angle_canonicalizer())
+    resized = predictor.transform.apply_image(picture(40, 61))
+    with pytest.raises(InputError, match="call set_image"):
+        predictor.set_torch_image(torch.from_numpy(resized).permute(2, 0, 1)[None], (40, 61))
+    assert not predictor.is_image_set
 
 
 # ---- the identity

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from tiny_models import random_canonicalizer
 
 from canon_seg.config.load import default_config
 from canon_seg.errors import InputError
+from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
 from canon_seg.sam.loading import build_sam, load_sam_weights
 from canon_seg.sam.two_stage import build_two_stage_sam, likeness
 from canon_seg.sam.windows import windows_around
@@ -149,3 +151,50 @@ def test_from_config(tmp_path):
 
 
 SIZE_OF_CONFIG = 64
+
+
+UNUSUAL = {
+    "a box without area": {"box": np.array([20, 20, 20, 20])},
+    "a box of one pixel": {"box": np.array([59, 47, 60, 48])},
+    "a box larger than the image": {"box": np.array([-300, -50, 900, 700])},
+    "a box inside out": {"box": np.array([40, 30, 10, 5])},
+    "background clicks alone": {
+        "point_coords": np.array([[3, 4], [30, 20]]),
+        "point_labels": np.array([0, 0]),
+    },
+    "padding clicks alone": {"point_coords": np.zeros((2, 2)), "point_labels": np.array([-1, -1])},
+    "a click far outside": {"point_coords": np.array([[900, -70]]), "point_labels": np.array([1])},
+    "a click twice": {"point_coords": np.full((2, 2), 9), "point_labels": np.array([1, 0])},
+}
+
+
+@pytest.mark.parametrize("prompt", UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_prompts(predictor, prompt):
+    """As segment_anything's own models: masks of the image's size, and numbers for scores."""
+    masks, scores, logits = predictor.predict(**prompt)
+    assert masks.shape == (3, 48, 60) and masks.dtype == bool
+    assert np.isfinite(scores).all() and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_images_of_one_colour(sam, value):
+    predictor = SamPredictor(sam)
+    predictor.set_image(np.full((30, 40, 3), value, np.uint8))
+    masks, scores, _ = predictor.predict(np.array([[20, 10]]), np.array([1]))
+    assert masks.shape == (3, 30, 40) and np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
+def test_masks_before_that_are_all_one_value(predictor, value):
+    before = np.full((1, *predictor.model.prompt_encoder.mask_input_size), value, np.float32)
+    click = np.array([[20, 10]]), np.array([1])
+    _, scores, logits = predictor.predict(*click, mask_input=before)
+    assert np.isfinite(scores).all() and np.isfinite(logits).all()
+
+
+def test_masks_of_another_size_are_refused_behind_a_canonicalizer(sam):
+    predictor = CanonicalSamPredictor(sam, random_canonicalizer())
+    predictor.set_image(np.random.default_rng(2).integers(0, 256, (30, 40, 3), np.uint8))
+    click = np.array([[20, 10]]), np.array([1])
+    with pytest.raises(InputError, match="mask_input"):
+        predictor.predict(*click, mask_input=np.zeros((1, 9, 9), np.float32))

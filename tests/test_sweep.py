@@ -8,7 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from test_d2_distributed import options
-from tiny_models import canonicalized, random_canonicalizer, tiny_segmenter
+from tiny_models import (
+    any_angle_canonicalizer,
+    canonicalized,
+    random_canonicalizer,
+    tiny_segmenter,
+)
 from toy_coco import SIZES, write_toy_coco
 
 from canon_seg.coco.dataset import load_coco, without_empty_masks
@@ -102,6 +107,36 @@ def test_annotations_of_raw_frames_have_the_figures_of_raw_frames(tmp_path, exif
     )
     assert result["modes"]["vanilla"]["0"]["segm"]["AP"] == pytest.approx(ap)
     assert result["modes"]["vanilla"]["0"]["bbox"]["AP"] == pytest.approx(ap)
+
+
+def test_modes_of_any_angle(tmp_path):
+    """Means, minima and errors are those of the angles; exact turns of one angle score alike."""
+    annotations, images = write_toy_coco(tmp_path)
+    dataset = load_coco(annotations, images)
+    model = canonicalized(tiny_segmenter("sam"), random_canonicalizer())
+    found = {"SO2": any_angle_canonicalizer(min_tilt=1.0)}
+    views = [View(angle) for angle in (0, 90, 30, 120)]
+    result = run_sweep(
+        models_by_mode(model, ["vanilla", "SO2", "oracle_any"], found),
+        dataset,
+        images,
+        views=views,
+        image_format="RGB",
+        progress=False,
+        prompts=load_box_prompts("boxes", dataset),
+    )
+    for mode, by_angle in result["modes"].items():
+        for task in ("segm", "bbox"):
+            values = [by_angle[view.label][task]["AP"] for view in views]
+            summary = result["over_angles"][mode]
+            assert summary["mean"][task]["AP"] == pytest.approx(sum(values) / 4)
+            assert summary["min"][task]["AP"] == min(values)
+    for mode in ("SO2", "oracle_any"):
+        assert result["modes"][mode]["30"] == result["modes"][mode]["120"]
+        assert result["modes"][mode]["0"] == result["modes"][mode]["90"]
+    assert result["modes"]["vanilla"]["30"] != result["modes"]["vanilla"]["120"]
+    assert list(result["angle_errors"]) == ["SO2"]
+    assert 0 < result["angle_errors"]["SO2"]["mean_error"] < 180
 
 
 def sweep_in_process(annotations, images, folder):

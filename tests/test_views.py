@@ -1,5 +1,7 @@
 """Views of a data set: what angles may be asked for, and what a model is then shown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ from pycocotools import mask as coco_mask
 from toy_coco import write_toy_coco
 
 from canon_seg.coco.dataset import load_coco
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
+from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.group import SO2
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError
 from canon_seg.evaluation.views import MAX_ANGLES, View, parse_angles
@@ -198,3 +203,36 @@ def test_instances_cut_away_have_no_prompts(toy):
     assert prompts.classes.tolist() == boxes.classes[1:].tolist()
     alone = load_box_prompts("boxes", {**few, "annotations": [corner]})[11]
     assert len(view.prompts(alone, 60, 83, True, [corner])) == 0
+
+
+# Tight boxes -------------------------------------------------------------------------------------
+
+
+def test_tight_boxes_are_the_objects_own_where_they_lie_upright_again(toy):
+    """By the true angle the corners come back to the upright boxes; drawn boxes are larger."""
+    dataset, _ = toy
+    prompts = load_box_prompts("boxes", dataset)
+    looser = 0
+    for image in dataset["images"]:
+        size = image["height"], image["width"]
+        view = View(33, "expand", tight_boxes=True)
+        own = view.prompts(prompts[image["id"]], *size, True, of_image(dataset, image))
+        if not len(own):
+            continue
+        canvas = torch.zeros(3, *view.size(*size), dtype=torch.uint8)
+        canvas[:, 0, 0] = 255  # nothing is trimmed, and the corners do not agree
+        frame = CanonicalFrame(FixedPoseCanonicalizer(view.turn, SO2), canvas, own)
+        x, y = frame._way.tilting.target_centre
+        shift = torch.tensor([x - size[1] / 2, y - size[0] / 2] * 2)
+        wanted = torch.from_numpy(prompts[image["id"]].boxes).float()
+        wanted = torch.cat([wanted[:, :2], wanted[:, :2] + wanted[:, 2:]], dim=1) + shift
+        assert (
+            torch.allclose(frame.prompts.boxes, wanted, atol=0.02) and frame.prompts.drawn is None
+        )
+        drawn = CanonicalFrame(
+            FixedPoseCanonicalizer(view.turn, SO2), canvas, replace(own, corners=None)
+        ).prompts
+        assert drawn.drawn is not None
+        area = [(b[:, 2:] - b[:, :2]).prod(dim=1) for b in (drawn.boxes, frame.prompts.boxes)]
+        looser += int((area[0] > 1.1 * area[1]).sum())
+    assert looser > 1

@@ -6,6 +6,8 @@ from conftest import TINY_SAM
 
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.keys import add_canon_seg_config
+from canon_seg.core.group import SO2
+from canon_seg.core.scorer import CircularDistribution, GridDistribution
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.images.canonicalizer import GroupCanonicalizer
@@ -77,6 +79,30 @@ def random_canonicalizer(image_format="RGB", seed=0, **options):
     return GroupCanonicalizer(
         NetworkScorer(network, input_size=33, image_format=image_format), **options
     )
+
+
+class AnyAngle:
+    """A scorer that says some angle or other, chaotic in its input: not equivariant at all."""
+
+    def __init__(self, group=SO2, image_format="RGB"):
+        self.group, self.image_format = group, image_format
+
+    def __call__(self, images):
+        rows = []
+        for image in images:
+            flat = image.flatten().double()
+            value = 1e3 * (flat * torch.arange(1, 1 + len(flat)).double().sin()).sum()
+            rows.append(4 * (value * torch.arange(1, 73).double()).sin())
+        arcs = torch.stack(rows)
+        if self.group.elements is None:
+            return CircularDistribution(arcs)
+        return GridDistribution(self.group, arcs[:, : len(self.group.elements)])
+
+
+def any_angle_canonicalizer(group=SO2, image_format="RGB", **options):
+    """A canonicalizer that finds some tilt or other."""
+    options = {"min_tilt": 0.0, **options}
+    return GroupCanonicalizer(AnyAngle(group, image_format), **options).eval()
 
 
 def canonicalized(segmenter, canonicalizer, task_weight=0.0, **kwargs):

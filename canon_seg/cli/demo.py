@@ -435,7 +435,9 @@ def process_video(args, path, target, segment, prompts, results):
         def find_pose(frame):
             return None if equals_a_turn(frame) else segment.pose(frame)
 
-        segment = segment.with_pose(clip_pose(find_pose, frames, uncertain))
+        segment = segment.with_pose(
+            clip_pose(find_pose, frames, uncertain, segment.canonicalizer.group)
+        )
     with write_video(target, frame_rate(path), sound_of=path) as write:
         frames = islice(read_timed_frames(path), args.frames)
         for number, (seconds, frame) in enumerate(

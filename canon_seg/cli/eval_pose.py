@@ -1,12 +1,18 @@
 """Measure how well the canonicalizer finds the pose of upright photographs, and how sure it is.
 
     canon-seg-eval-pose --images DIR --output pose.json [--config-file FILE] [KEY VALUE ...]
+    canon-seg-eval-pose --images DIR --output pose.json --angles 0:360:15 --canvas inscribed
 
 Every photograph below DIR counts as upright. Writes accuracy, calibration and alignment with the
 prior to pose.json, a reliability diagram and the confusion matrix to pose.png beside it, and the
 photographs that went wrong to pose_mistakes.png. The segmenter is not needed. Each photograph is
 looked at once: the canonicalizer is equivariant, so that the confusion over the four turns follows
 from the upright ones. That is tested on a few, which are really turned.
+
+With --angles, or a canonicalizer of any angle, each photograph is rotated by each angle, and what
+is measured is how far the angle found is from that: mean_error, median_error (degrees), within_5,
+within_10, within_45 (fractions), over all and by angle, with a plot of the error against the
+angle. accuracy is then within_10 (of a finite group: within half a step), and confusion null.
 """
 
 import argparse
@@ -14,6 +20,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import canon_seg
@@ -22,20 +29,30 @@ from canon_seg.cli.options import parse_with_options
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
-from canon_seg.core.prior import check_prior
-from canon_seg.errors import InputError, of_key
+from canon_seg.core.scorer import NEAR
+from canon_seg.errors import InputError
 from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.pose_finder import build_pose_finder
-from canon_seg.evaluation.pose_report import caption, plot_photos, plot_poses
-from canon_seg.evaluation.poses import choose_mistakes, find_poses, measure_gate, measure_poses
+from canon_seg.evaluation.pose_report import caption, plot_angles, plot_photos, plot_poses
+from canon_seg.evaluation.poses import (
+    choose_mistakes,
+    find_angles,
+    find_poses,
+    measure_angles,
+    measure_gate,
+    measure_poses,
+)
 from canon_seg.evaluation.stress import KINDS
+from canon_seg.evaluation.views import parse_angles
 from canon_seg.images.energy import EnergyScorer
 from canon_seg.images.folders import list_photos
 from canon_seg.images.pose_files import pose_entry
 from canon_seg.images.reading import ReadingOptions, read_image
-from canon_seg.images.tilt import rotate_image
+from canon_seg.images.tilt import CANVASES, rotate_image
 from canon_seg.io.files import check_output_dir, write_json
 from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.networks.build import prior_of
+from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.networks.weights import count_free_parameters
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -63,6 +80,21 @@ def parse_arguments():
         help="rotate each photograph by this first, -45 to 45; default: 0",
     )
     parser.add_argument(
+        "--angles",
+        nargs="+",
+        metavar="DEGREES",
+        help="rotate each photograph by each of these, and measure how far the angle found is from "
+        "the true one; ranges START:STOP:STEP without STOP too, such as 0:360:15; default, for a "
+        "canonicalizer of any angle: --angle",
+    )
+    parser.add_argument(
+        "--canvas",
+        choices=CANVASES,
+        default="expand",
+        help="what holds a rotated photograph: expand to the whole of it, crop to its size, or "
+        "inscribed to what lies inside of it, where no edge tells the angle; default: expand",
+    )
+    parser.add_argument(
         "--stress",
         action="store_true",
         help="measure the photographs with borders, under-exposed, tiny and as panoramas, too",
@@ -81,6 +113,9 @@ def main():
     output, details = check_outputs(args.output, args.details)
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; give the number of photographs, at least 1")
+    if args.angles and (args.stress or args.angle):
+        raise InputError("--angles: give it without --angle and --stress")
+    angles = parse_angles(args.angles) if args.angles else None
     if not -45 < args.angle < 45:
         raise InputError(
             f"--angle is {args.angle:g}; give more than -45 and less than 45, where upright is the "
@@ -88,12 +123,26 @@ def main():
         )
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
-    reading = ReadingOptions.from_config(cfg)
     files = list_photos(args.images, "--images")[: args.limit]
-    keys = cfg.MODEL.CANONICALIZER
     canonicalizer = build_pose_finder(cfg)
-    with of_key("MODEL.CANONICALIZER."):
-        prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
+    if angles is None and canonicalizer.group.elements is None:
+        if args.stress:
+            raise InputError(
+                f"--stress measures quarter turns, and MODEL.CANONICALIZER.GROUP is "
+                f"{canonicalizer.group.name}; set it to C4"
+            )
+        angles = [args.angle % 360]
+    if angles is not None:
+        evaluate_angles(args, cfg, canonicalizer, files, angles, (output, details))
+    else:
+        evaluate_quarters(args, cfg, canonicalizer, files, (output, details))
+
+
+def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
+    """Measure quarter turns; arguments are what :func:`main` has made."""
+    output, details = outputs
+    keys, prior = cfg.MODEL.CANONICALIZER, prior_of(cfg)
+    reading = ReadingOptions.from_config(cfg)
     probabilities, agreeing = find_poses(
         canonicalizer,
         files,
@@ -169,6 +218,71 @@ def main():
     print("written:", *written)
 
 
+def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
+    """Measure angles in place of quarter turns; arguments are what :func:`main` has made."""
+    output, details = outputs
+    reading = ReadingOptions.from_config(cfg)
+    errors, probabilities = find_angles(
+        canonicalizer, files, cfg.INPUT.FORMAT, angles, args.canvas, reading=reading
+    )
+    group, keys = canonicalizer.group, cfg.MODEL.CANONICALIZER
+    # Of a finite group an angle is found by the element nearest to it.
+    tolerance = NEAR if group.order is None else 180 / group.order
+    measured = measure_angles(angles, errors, probabilities, tolerance)
+    names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
+    worst = np.argsort(-errors.max(axis=1), kind="stable")[:NUM_MISTAKES]
+    places = [(int(index), int(errors[index].argmax())) for index in worst]
+
+    def draw_mistakes():
+        shown = [
+            rotate_image(read_image(files[i], "RGB", reading), angles[j], args.canvas)
+            for i, j in places
+        ]
+        return plot_photos(
+            [fit(image, THUMBNAIL) for image in shown],
+            [
+                f"{names[i][-24:]}\n{angles[j]:g}°: off by {errors[i, j]:.0f}°, "
+                f"{probabilities[i, j]:.2f}"
+                for i, j in places
+            ],
+        )
+
+    if details:
+        write_json(
+            details,
+            [
+                {"file": name, "errors": own.tolist(), "probabilities": sure.tolist()}
+                for name, own, sure in zip(names, errors, probabilities, strict=True)
+            ],
+        )
+    write_json(
+        output,
+        {
+            **measured,
+            "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS), keys.SCORER),
+            "config": {
+                **describe(args, cfg),
+                "angles": angles,
+                "canvas": args.canvas,
+                "group": group.name,
+                "min_tilt": keys.MIN_TILT,
+            },
+        },
+    )
+    print(
+        f"within 10 degrees: {100 * measured['within_10']:.1f} % of {measured['num_images']} "
+        f"photographs at {len(angles)} angle{'' if len(angles) == 1 else 's'}; within 5 "
+        f"{100 * measured['within_5']:.1f} %, within 45 {100 * measured['within_45']:.1f} %\n"
+        f"error: {measured['median_error']:.2f} degrees in the median, "
+        f"{measured['mean_error']:.2f} in the mean\n"
+        f"expected calibration error: {measured['ece']:.4f}"
+    )
+    written = [output, *([details] if details else [])]
+    written += save_figure(output.with_suffix(".png"), lambda: plot_angles(measured, args.images))
+    written += save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes)
+    print("written:", *written)
+
+
 def check_outputs(output, details):
     """Return the two paths, the second may be None, once files can be written there."""
     paths = [Path(path) if path else None for path in (output, details)]
@@ -189,7 +303,7 @@ def describe_network(canonicalizer, weights, keys):
     if isinstance(scorer, EnergyScorer):
         return {"name": keys.NAME, "energy": keys.ENERGY, "temperature": scorer.temperature}
     count = sum(parameter.numel() for parameter in scorer.parameters())
-    if isinstance(scorer, BackboneScorer):
+    if isinstance(scorer, (BackboneScorer, CircleScorer)):
         return {
             "name": scorer.network.spec.backbone,
             "input_size": scorer.input_size,

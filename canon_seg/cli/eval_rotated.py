@@ -78,7 +78,14 @@ def parse_arguments():
         choices=CANVASES,
         default="expand",
         help="what holds an image that is turned by no quarter turn: expand to the whole of it, or "
-        "crop to its size, turned with the nearest quarter turn; default: expand",
+        "crop to its size, turned with the nearest quarter turn, or inscribed to what lies inside "
+        "of it; default: expand",
+    )
+    parser.add_argument(
+        "--tight-boxes",
+        action="store_true",
+        help="let box prompts know how the objects lie in tilted images, which a user who draws "
+        "boxes cannot say: for a bound",
     )
     parser.add_argument(
         "--modes",
@@ -128,7 +135,7 @@ def main():
             f"{unfinished.folder} holds a sweep that was interrupted: go on with --resume, or give "
             "--overwrite to throw it away"
         )
-    views = [View(angle, args.canvas) for angle in parse_angles(args.angles)]
+    views = [View(angle, args.canvas, args.tight_boxes) for angle in parse_angles(args.angles)]
     modes = check_modes(args.modes)
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
@@ -217,6 +224,7 @@ def describe(args, cfg):
         "images": args.images,
         "angles": [View(angle).label for angle in parse_angles(args.angles)],
         "canvas": args.canvas,
+        "tight_boxes": args.tight_boxes,
         "modes": args.modes,
         "limit": args.limit,
         "protocol": args.protocol,

@@ -18,13 +18,21 @@ def add_canon_seg_config(cfg):
     # Build the network to be trained: an equivariant one with escnn's free parameters. False: plain
     # exported convolutions, no escnn.
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
-    # Order N of the group of rotations C_N. Only 4 (quarter turns) is there.
+    # Group of the poses: "C4" (quarter turns), "C8" or C and another number n (multiples of 360 / n
+    # degrees), "D4" (quarter turns and mirrors), "SO2" (any angle), "O2" (any angle, and mirrors).
+    # The scorer has to know it: the weights of SO2 serve C and any number too.
+    cfg.MODEL.CANONICALIZER.GROUP = "C4"
+    # Order of the group of rotations, the older way to name one: 4, or that of GROUP.
     cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
+    # Degrees: with the group SO2 or O2 a smaller tilt is left alone, so that photographs which are
+    # level but for that keep their bytes.
+    cfg.MODEL.CANONICALIZER.MIN_TILT = 2.0
     # Shorter side in pixels at which an equivariant network sees an image, of the form 32 k + 1, or
-    # the side of the square that a SCORER.BACKBONE sees. A weights file brings its own and wins.
+    # the side of the square that a SCORER.BACKBONE sees (the root of its pixels, for SO2). A
+    # weights file brings its own and wins.
     cfg.MODEL.CANONICALIZER.INPUT_SIZE = 97
-    # Probability of each pose (quarter turns counterclockwise) in the data that the segmenter was
-    # trained on.
+    # Probability of each pose (counterclockwise) in the data that the segmenter was trained on. The
+    # default means upright for every group.
     cfg.MODEL.CANONICALIZER.PRIOR = [1.0, 0.0, 0.0, 0.0]
     # Weight of the prior loss in the total loss.
     cfg.MODEL.CANONICALIZER.PRIOR_WEIGHT = 100.0
@@ -120,6 +128,10 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SAM.MULTIMASK = True
     # Prompts that go through the mask decoder at once; bounds the memory.
     cfg.MODEL.SAM.PROMPTS_PER_BATCH = 32
+    # Where an image was tilted to its canonical pose, a box prompt is the hull of the tilted box,
+    # larger than what it is meant for: ask with several smaller ones, and take the answer that
+    # reaches as far as the box that was drawn.
+    cfg.MODEL.SAM.REFINE_BOXES = True
     # Where the evaluation's prompts come from: "boxes" (ground truth), a COCO results file, or
     # "detector" (MODEL.SAM.DETECTOR).
     cfg.MODEL.SAM.PROMPTS = "boxes"

@@ -16,12 +16,17 @@ adds a type or a field registers its action; nothing in the library has to chang
 from collections.abc import Callable
 from typing import Any
 
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import IDENTITY, Turn
 
 Action = Callable[[Any, Turn, int, int], Any]
 """Function of (value, turn, height, width): the size is that of the frame before the turn."""
 
+TiltAction = Callable[[Any, Tilting], Any]
+"""Function of (value, tilting)."""
+
 _ACTIONS: dict[tuple[str | None, type], Action] = {}
+_TILTS: dict[tuple[str | None, type], TiltAction] = {}
 _INVARIANT: set[str] = set()
 
 
@@ -40,6 +45,27 @@ def register(kind: type, field: "str | None" = None) -> Callable[[Action], Actio
         if _ACTIONS.setdefault((field, kind), action) is not action:
             raise ValueError(f"there is an action on {_described(field, kind)} already")
         return action
+
+    return decorate
+
+
+def register_tilt(kind: type, field: "str | None" = None) -> Callable[[TiltAction], TiltAction]:
+    """Return a decorator that makes a function the way to tilt a type, or a field of that type.
+
+    A tilt interpolates, or takes what is nearest: it is not undone to the bit. What has no such
+    action cannot be brought to a canonical frame between the quarter turns, or back from there.
+
+    Args:
+        kind, field: see :func:`register`.
+
+    Raises:
+        ValueError: if there is another one already.
+    """
+
+    def decorate(tilting: TiltAction) -> TiltAction:
+        if _TILTS.setdefault((field, kind), tilting) is not tilting:
+            raise ValueError(f"it is known already how {_described(field, kind)} tilts")
+        return tilting
 
     return decorate
 
@@ -70,17 +96,49 @@ def act(value: Any, turn: Turn, height: int, width: int, field: str = "") -> Any
     """
     if turn == IDENTITY:
         return value
-    for name in (field, None):
-        for kind in type(value).__mro__:
-            action = _ACTIONS.get((name, kind))
-            if action is not None:
-                return action(value, turn, height, width)
+    action = _found(_ACTIONS, value, field)
+    if action is not None:
+        return action(value, turn, height, width)
     if field in _INVARIANT:
         return value
     raise TypeError(
         f"it is not known how {_described(field, type(value))} turns; remove it, or register its "
         "action with canon_seg.core.action.register"
     )
+
+
+def tilt(value: Any, tilting: Tilting, field: str = "") -> Any:
+    """Tilt a value that belongs to an image into another frame.
+
+    Args:
+        value: of a type, or in a field, that has a registered way to tilt.
+        tilting: from the frame of ``value``.
+        field: name of the field that holds the value.
+
+    Returns:
+        the tilted value; it may share what does not depend on the frame.
+
+    Raises:
+        TypeError: if it is not known how such a value tilts.
+        ValueError: if the value does not fit its frame.
+    """
+    action = _found(_TILTS, value, field)
+    if action is not None:
+        return action(value, tilting)
+    if field in _INVARIANT:
+        return value
+    raise TypeError(
+        f"it is not known how {_described(field, type(value))} turns by an angle between quarter "
+        "turns; remove it, or register how with canon_seg.core.action.register_tilt"
+    )
+
+
+def _found(actions: "dict[tuple[str | None, type], Any]", value: Any, field: str) -> Any:
+    for name in (field, None):
+        for kind in type(value).__mro__:
+            if (name, kind) in actions:
+                return actions[name, kind]
+    return None
 
 
 def _described(field: "str | None", kind: type) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from canon_seg.core.group import C4, PlanarGroup
 from canon_seg.core.pose import Pose, UncertainPoses
 from canon_seg.core.registry import Registry
-from canon_seg.core.scorer import GridDistribution, pointwise
+from canon_seg.core.scorer import Distribution, pointwise
 from canon_seg.core.turn import IDENTITY, Turn
 
 IMAGE_FORMATS = ("RGB", "BGR")
@@ -63,7 +63,7 @@ class Canonicalizer(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no method pose")
 
-    def scores(self, images: Sequence[torch.Tensor]) -> GridDistribution:
+    def scores(self, images: Sequence[torch.Tensor]) -> Distribution:
         """Return the pose distribution of images as they are, differentiable, for training.
 
         Args:

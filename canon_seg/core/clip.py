@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
+import torch
 
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, PlanarGroup
 from canon_seg.core.pose import Pose, UncertainPoses
+from canon_seg.core.scorer import ARCS, CircularDistribution
+from canon_seg.core.turn import IDENTITY
 
 Frame = TypeVar("Frame")
 
@@ -18,6 +21,7 @@ def clip_pose(
     find_pose: "Callable[[Frame], Pose | None]",
     frames: Iterable[Frame],
     uncertain: UncertainPoses = UncertainPoses(),
+    group: PlanarGroup = C4,
 ) -> Pose:
     """Find one pose for a whole clip: the likeliest by the sum of its frames' log-probabilities.
 
@@ -30,11 +34,12 @@ def clip_pose(
             frame that has no pose of its own, since it equals a turn of itself, and does not count.
         frames: iterable of frames, read to its end.
         uncertain: what to do where that probability is low.
+        group: of the poses.
 
     Returns:
         the pose.
     """
-    step, elements = 1, C4.elements or ()
+    step, count = 1, ARCS if group.elements is None else len(group.elements)
     found: list[tuple[float, ...]] = []
     for number, frame in enumerate(frames):
         pose = None if number % step else find_pose(frame)
@@ -43,10 +48,15 @@ def clip_pose(
         found.append(pose.probabilities)
         if len(found) == 2 * POSE_FRAMES:  # nothing tells beforehand how long a clip is
             step, found = 2 * step, found[::2]
-    found = found or [(1 / len(elements),) * len(elements)]
+    found = found or [(1 / count,) * count]
     logs = np.log(np.maximum(found, np.finfo(float).tiny)).mean(axis=0)
     odds = np.exp(logs - logs.max()).tolist()
     total = math.fsum(odds)  # exact in any order
     probabilities = tuple(value / total for value in odds)
-    ranking = sorted(zip(elements, probabilities, strict=True), key=lambda item: -item[1])
+    if group.elements is None:
+        angles = CircularDistribution(torch.tensor([probabilities], dtype=torch.float64).log())
+        (modes,) = angles.modes(uncertain.vote_poses)
+        likely = [(turn, float(angles.near(turn))) for turn in modes]
+        return uncertain.choose(likely, probabilities, (), float(angles.near(IDENTITY)))
+    ranking = sorted(zip(group.elements, probabilities, strict=True), key=lambda item: -item[1])
     return uncertain.choose(ranking, probabilities)

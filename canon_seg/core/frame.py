@@ -1,16 +1,17 @@
 """Define the canonical frame of one image: the one way there for what is given, and back."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 
-from canon_seg.core.action import act
+from canon_seg.core.action import act, tilt
 from canon_seg.core.canonicalizer import Canonicalizer
 from canon_seg.core.pose import Pose
-from canon_seg.core.turn import Turn, compose, turned_size
+from canon_seg.core.tilting import Tilting, content_window, fill_colour
+from canon_seg.core.turn import Turn, compose, inverse, turned_size
 
 
 class PromptsLike(Protocol):
@@ -24,13 +25,36 @@ class PromptsLike(Protocol):
         """Return the prompts for the image after a turn, from the frame's size before it."""
         ...
 
+    def tilted(self, tilting: Tilting) -> Any:
+        """Return the prompts in another frame, in which the first one lies tilted."""
+        ...
+
     def key(self) -> Any:
         """Return the coordinates as something ordered."""
         ...
 
 
+@dataclass(frozen=True)
+class _Way:
+    """Hold the way to a canonical frame by way of a tilt.
+
+    Exact steps lead to a frame that all members of the image's exact orbit share. The tilt happens
+    there, so that it gives all of them the same bytes. Further exact steps follow.
+    """
+
+    first: Turn
+    tilting: Tilting
+    last: Turn
+    image: torch.Tensor  # tilted already, before the last steps
+
+
 class CanonicalFrame:
     """Hold the pose of one image, and bring things to its canonical frame and back.
+
+    By quarter turns and mirrors this is exact. A pose with a tilt takes one interpolation there and
+    one back, in between exact steps: results for the quarter turns (and mirrors, where the group
+    has them) of one image still differ by exactly these. Rows and columns of nothing but fill are
+    left out of a canonical frame with a tilt.
 
     An image that equals a turn of itself has several poses, all with the same canonical image.
     Which one is meant shows only in the prompts: the one that brings their coordinates first in
@@ -68,13 +92,40 @@ class CanonicalFrame:
         self.pose: Pose = pose if votes else pose.alone()
 
     @property
+    def tilts(self) -> bool:
+        """Return whether the way to the canonical frame interpolates."""
+        return not self.pose.turn.exact
+
+    @property
     def canonical_size(self) -> tuple[int, int]:
         """Return (height, width) of the canonical frame in pixels."""
+        if self._way is not None:
+            return turned_size(*self._way.tilting.target, self._way.last)
         return turned_size(*self.size, self.pose.to_canonical)
+
+    def canonical_size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return what becomes of a size (height, width) of results that is not the frame's own.
+
+        Raises:
+            ValueError: if the pose has a tilt, and the size is another than the frame's.
+        """
+        if self._way is None:
+            return turned_size(height, width, self.pose.to_canonical)
+        if (height, width) != self.size:
+            raise ValueError(
+                f"results of height {height} and width {width} are asked for, of an image of "
+                f"height {self.size[0]} and width {self.size[1]}; between quarter turns they have "
+                "to be of its size"
+            )
+        return self.canonical_size
 
     @cached_property
     def image(self) -> torch.Tensor:
         """Return the image in its canonical pose: itself, or a copy that was turned."""
+        if self._way is not None:
+            way = self._way
+            tilted: torch.Tensor = act(way.image, way.last, *way.tilting.target, "image")
+            return tilted
         image: torch.Tensor = act(self._given_image, self.pose.to_canonical, *self.size, "image")
         return image
 
@@ -83,7 +134,11 @@ class CanonicalFrame:
         """Return the prompts in the canonical frame, or None where there are none."""
         if self._given_prompts is None:
             return None
-        return self._given_prompts.turned(self.pose.to_canonical, *self.size)
+        way = self._way
+        if way is None:
+            return self._given_prompts.turned(self.pose.to_canonical, *self.size)
+        tilted = self._given_prompts.turned(way.first, *self.size).tilted(way.tilting)
+        return tilted.turned(way.last, *way.tilting.target)
 
     def with_prompts(self, prompts: "PromptsLike | None") -> "CanonicalFrame":
         """Return the frame of the same image with other prompts; the network does not run again.
@@ -97,6 +152,8 @@ class CanonicalFrame:
         if key is not None and pose.is_symmetric:
             chosen = min(sorted(pose.to_representative), key=key)
             frame.pose = pose.resolved(chosen, self.canonicalizer.group)
+        if frame.pose is pose and "_way" in vars(self):  # the image is not tilted again
+            frame._way = self._way
         return frame
 
     def in_pose(self, turn: Turn) -> "CanonicalFrame":
@@ -107,22 +164,56 @@ class CanonicalFrame:
 
     def there(self, value: Any, field: str = "") -> Any:
         """Bring a value of the given frame to the canonical frame, see :mod:`core.action`."""
-        return act(value, self.pose.to_canonical, *self.size, field)
+        way = self._way
+        if way is None:
+            return act(value, self.pose.to_canonical, *self.size, field)
+        value = tilt(act(value, way.first, *self.size, field), way.tilting, field)
+        return act(value, way.last, *way.tilting.target, field)
 
     def back(self, value: Any, field: str = "") -> Any:
         """Bring a value of the canonical frame back to the given frame.
 
         The value may be overwritten: it is of no use afterwards.
         """
-        return act(value, self.pose.turn, *self.canonical_size, field)
+        way = self._way
+        if way is None:
+            return act(value, self.pose.turn, *self.canonical_size, field)
+        value = act(value, inverse(way.last), *self.canonical_size, field)
+        value = tilt(value, way.tilting.inverse(), field)
+        return act(value, inverse(way.first), *way.tilting.source, field)
 
     def from_pose(self, turn: Turn, value: Any, field: str = "") -> Any:
         """Bring a value found in another pose, see :meth:`in_pose`, to this canonical frame.
 
         The value may be overwritten: it is of no use afterwards.
         """
-        size = self.in_pose(turn).canonical_size
-        return act(value, compose(turn, self.pose.to_canonical), *size, field)
+        other = self.in_pose(turn)
+        if self._way is not None or other._way is not None:
+            return self.there(other.back(value, field), field)
+        return act(value, compose(turn, self.pose.to_canonical), *other.canonical_size, field)
+
+    @cached_property
+    def _way(self) -> "_Way | None":
+        """Plan the way to the canonical frame; None where exact steps do."""
+        pose = self.pose
+        if pose.turn.exact:
+            return None
+        if tuple(map(int, self._given_image.shape[-2:])) != self.size:
+            raise ValueError(
+                "the image has another size than the frame of its results, in which a pose between "
+                "quarter turns cannot be undone; give the image as it was read"
+            )
+        # Without a representative, the quarter turns are undone first.
+        shared = (*pose.to_representative, Turn(-pose.turn.quarters % 4))[0]
+        to_canonical = inverse(compose(pose.turn, shared))
+        first = compose(shared, Turn(mirrored=to_canonical.mirrored))
+        image = act(self._given_image, first, *self.size, "image")
+        whole = Tilting.expanding(to_canonical.tilt, turned_size(*self.size, first))
+        canvas = tilt(image, whole, "image")
+        tilting = whole.windowed(*content_window(canvas, fill_colour(image)))
+        if tilting != whole:  # once more, since a part of a warp may round in another way
+            canvas = tilt(image, tilting, "image")
+        return _Way(first, tilting, Turn(to_canonical.quarters), canvas)
 
     def _on_grid(self, prompts: "PromptsLike | None") -> "PromptsLike | None":
         return prompts if prompts is None or not self.canonicalizer.snaps else prompts.snapped()

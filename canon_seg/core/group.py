@@ -13,6 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from canon_seg.core import turn as turns
 from canon_seg.core.turn import Turn, as_turn
 
+MAX_ORDER = 360
+"""Rotations of the largest group that has a name."""
+
 _TOLERANCE = 1e-5  # degrees; angles of C(n) are rounded to the grid of tilts
 
 
@@ -203,3 +206,23 @@ SO2 = PlanarGroup(None)
 
 O2 = PlanarGroup(None, mirrors=True)
 """Rotations by any angle and mirrors."""
+
+
+def group_named(name: str) -> PlanarGroup:
+    """Return the group of a name.
+
+    >>> group_named("C8") == C(8), group_named("SO2") == SO2
+    (True, True)
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name in (SO2.name, O2.name):
+        return SO2 if name == SO2.name else O2
+    kind, digits = name[:1], name[1:]
+    if kind in ("C", "D") and digits.isdecimal() and 1 <= int(digits) <= MAX_ORDER:
+        return PlanarGroup(int(digits), mirrors=kind == "D")
+    raise ValueError(
+        f"{name!r} is no group of turns; known: C1 to C{MAX_ORDER} such as C4, D1 to D{MAX_ORDER} "
+        "such as D4, SO2, O2"
+    )

@@ -19,7 +19,8 @@ class Pose:
     Attributes:
         turn: the pose; an integer stands for that many quarter turns counterclockwise.
         probabilities: probability of each element of the group, in the group's order; they sum
-            to 1.
+            to 1. Of a continuous group those of equal arcs of the circle, counterclockwise, the
+            first of them around 0 degrees.
         policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES` or "gate". "argmax":
             it is the likeliest pose. "keep": the pose was uncertain and the image is left as given,
             ``turn`` is the identity. "vote": the pose was uncertain, ``turn`` is the likeliest.
@@ -30,7 +31,8 @@ class Pose:
         to_representative: the exact turns that take the image to the representative of its orbit,
             the one that was used first. There are several only if the image equals a turn of
             itself, and none if no representative was needed.
-        probability: of ``turn``, 0..1. Without it, it is looked up among ``probabilities``, where
+        probability: of ``turn``, 0..1; of a continuous group that of all angles within 10 degrees.
+            Without it, it is looked up among ``probabilities``, where
             these begin with the quarter turns in order, as those of C4 do.
     """
 
@@ -66,7 +68,8 @@ class Pose:
     @property
     def is_clear(self) -> bool:
         """Return whether the likeliest pose is likelier than all others together."""
-        return max(self.probabilities) >= CLEAR
+        # That of an angle is the mass around it, more than that of any arc.
+        return max(self.probability, *self.probabilities) >= CLEAR
 
     @property
     def is_symmetric(self) -> bool:
@@ -83,13 +86,14 @@ class Pose:
         if to_representative == self.to_representative[0]:
             return self
         change = compose(self.to_representative[0], inverse(to_representative))
-        order = permutation(group, change)
+        order = permuted_places(group, change, len(self.probabilities))
         probabilities = [0.0] * len(order)
         for old, new in enumerate(order):
             probabilities[new] = self.probabilities[old]
         rest = tuple(turn for turn in self.to_representative if turn != to_representative)
         if self.policy in ("keep", "gate"):
-            turn, probability = IDENTITY, probabilities[group.index(IDENTITY)]
+            turn = IDENTITY
+            probability = self.probability if group.elements is None else probabilities[0]
         else:
             turn, probability = compose(self.turn, change), self.probability
         return Pose(
@@ -146,6 +150,7 @@ class UncertainPoses:
         ranking: Sequence["tuple[Turn, float]"],
         probabilities: Sequence[float],
         to_representative: tuple[Turn, ...] = (),
+        upright: float | None = None,
     ) -> Pose:
         """Choose the pose of an image.
 
@@ -153,16 +158,17 @@ class UncertainPoses:
             ranking: poses with their probabilities, likeliest first.
             probabilities: of each element of the group, see :class:`Pose`.
             to_representative: see :class:`Pose`.
+            upright: probability of the identity; None where it is in the ranking.
         """
         (best, probability), *rest = ranking
         everything, found = tuple(probabilities), tuple(to_representative)
-        if self.gate and self._is_gated(dict(ranking), best, found):
-            return Pose(IDENTITY, everything, "gate", (), found, dict(ranking)[IDENTITY])
+        likely = dict(ranking) if upright is None else {**dict(ranking), IDENTITY: upright}
+        if self.gate and self._is_gated(likely, best, found if upright is None else ()):
+            return Pose(IDENTITY, everything, "gate", (), found, likely[IDENTITY])
         if self.policy == "argmax" or probability >= self.below:
             return Pose(best, everything, "argmax", (), found, probability)
         if self.policy == "keep":
-            kept = dict(ranking)[IDENTITY]
-            return Pose(IDENTITY, everything, "keep", (), found, kept)
+            return Pose(IDENTITY, everything, "keep", (), found, likely[IDENTITY])
         others = tuple(turn for turn, _ in rest[: self.vote_poses - 1])
         return Pose(best, everything, "vote", others, found, probability)
 
@@ -177,3 +183,17 @@ class UncertainPoses:
         kept = max(likely[turn] for turn in given)
         # A probability of 0 is below any margin.
         return kept > 0 and math.log(likely[best] / kept) < self.gate
+
+
+def permuted_places(group: PlanarGroup, change: Turn, count: int) -> Sequence[int]:
+    """Return where each of ``count`` probabilities of a pose goes when an image is turned.
+
+    Args:
+        group: of the poses.
+        change: an exact turn.
+        count: how many there are, see :class:`Pose`.
+    """
+    if group.elements is not None:
+        return permutation(group, change)
+    sign = -1 if change.mirrored else 1
+    return [(sign * arc + change.quarters * count // 4) % count for arc in range(count)]

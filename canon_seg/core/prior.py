@@ -12,6 +12,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from canon_seg.core.scorer import CircularDistribution
+
+TARGET_WIDTH = 5.0
+"""Degrees: the standard deviation of the target of an angle."""
+
 Distribution = torch.Tensor | Sequence[float]
 """(N,) probabilities."""
 
@@ -90,6 +95,31 @@ def prior_loss(
     if taught is not None:
         target = (1 - share) * target + share * taught.to(logits)
     return F.cross_entropy(logits, target.expand_as(logits))
+
+
+def circle_loss(
+    found: CircularDistribution, degrees: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return the cross-entropy of predicted distributions of angles with targets around the truth.
+
+    The target is a Gaussian on the circle, cut into the distribution's arcs: photographs that count
+    as upright are a few degrees off themselves, and neighbouring arcs are not wrong alike.
+
+    Args:
+        found: of B images.
+        degrees: (B,) true angles counterclockwise.
+        label_smoothing: weight of a uniform distribution mixed into the targets, in [0, 1).
+
+    Returns:
+        scalar, in nats, mean over the batch.
+    """
+    logits = found.logits
+    arcs = torch.arange(logits.shape[1], device=logits.device) * found.step + found.offset
+    away = (arcs - degrees.to(arcs)[:, None] + 180) % 360 - 180
+    target = torch.exp(-0.5 * (away / TARGET_WIDTH) ** 2)
+    target = target / target.sum(dim=1, keepdim=True)
+    target = (1 - label_smoothing) * target + label_smoothing / logits.shape[1]
+    return F.cross_entropy(logits, target.to(logits))
 
 
 def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, float]:

@@ -116,7 +116,7 @@ def content_key(batched_inputs):
         _update(digest, inputs["image"])
         prompts = inputs.get("prompts")
         for name, value in vars(prompts).items() if prompts is not None else ():
-            if value is not None:
+            if isinstance(value, torch.Tensor):
                 digest.update(name.encode())
                 _update(digest, value)
         digest.update(b"end")

@@ -9,12 +9,16 @@ field of your own see :mod:`canon_seg.core.action`.
 
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 
-from canon_seg.coco.masks import turn_rle
-from canon_seg.coco.panoptic import turn_panoptic
+from canon_seg.coco.masks import decode_rle, encode_mask, turn_rle, with_str_counts
+from canon_seg.coco.panoptic import tilt_panoptic, turn_panoptic
 from canon_seg.core import action
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import IDENTITY, Turn, as_turn, exact_turn, turned_size
+from canon_seg.images.actions import tilt_boxes, tilt_mask_tensor
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.coordinates import (
     PIXEL_STEP,
@@ -24,6 +28,8 @@ from canon_seg.images.coordinates import (
     turn_polygons,
     turn_rotated_boxes,
 )
+from canon_seg.images.tilt import warp_mask, warp_points, warp_to
+from canon_seg.sam.prompted import boxes_around
 
 from detectron2.structures import (
     BitMasks,
@@ -108,6 +114,51 @@ def turn_own_instances(instances: Instances, turn: "Turn | int") -> Instances:
     turned = turn_instances(Instances(instances.image_size, **others), turn)
     turned.pred_masks = masks.transpose(-2, -1) if turn.quarters % 2 else masks
     return turned
+
+
+def tilt_instances(instances: Instances, tilting: Tilting) -> Instances:
+    """Tilt all that detectron2 knows of an image's instances into another frame.
+
+    Masks of the image are sampled at the nearest pixel centres; one of which nothing is left stays
+    there, empty, with its score. ``pred_boxes`` become the tight boxes of the masks. Without masks
+    they become the hulls of the tilted boxes, and ``pred_rotated_boxes`` are these themselves.
+    Heatmaps of keypoints, which lie in the boxes, are left out: the keypoints are kept.
+
+    Args:
+        instances: not changed.
+        tilting: from their frame.
+
+    Returns:
+        New ``Instances`` of the target's size; invariant fields are shared.
+
+    Raises:
+        TypeError: for a field of which it is not known how it tilts, naming it.
+        ValueError: for masks of another size than the image.
+    """
+    tilted = Instances(tilting.target)
+    fields = instances.get_fields()
+    for name, value in fields.items():
+        if name == "pred_keypoint_heatmaps":
+            continue
+        try:
+            tilted.set(name, action.tilt(value, tilting, name))
+        except ValueError as error:
+            raise ValueError(f"Instances field {name!r}: {error}") from error
+        except TypeError as error:
+            raise TypeError(f"Instances field {name!r}: {error}") from error
+    if isinstance(fields.get("pred_masks"), torch.Tensor):
+        if "pred_boxes" in fields:
+            tilted.pred_boxes = Boxes(boxes_around(tilted.pred_masks.bool()))
+    elif isinstance(fields.get("pred_boxes"), Boxes) and not isinstance(
+        fields["pred_boxes"], RotatedBoxes
+    ):
+        edges = fields["pred_boxes"].tensor
+        sizes = edges[:, 2:] - edges[:, :2]
+        upright = torch.cat(
+            [edges[:, :2] + sizes / 2, sizes, torch.zeros_like(sizes[:, :1])], dim=1
+        )
+        tilted.pred_rotated_boxes = _tilt_rotated_boxes(RotatedBoxes(upright), tilting)
+    return tilted
 
 
 def snap_instances(instances: Instances) -> Instances:
@@ -215,3 +266,79 @@ def _check_size(size: Any, height: int, width: int) -> None:
         raise ValueError(
             f"a mask of size {tuple(size)} in an image of height {height} and width {width}"
         )
+
+
+@action.register_tilt(Instances)
+def _tilt_instances(instances: Instances, tilting: Tilting) -> Instances:
+    return tilt_instances(instances, tilting)
+
+
+@action.register_tilt(Boxes)
+def _tilt_boxes(boxes: Boxes, tilting: Tilting) -> Boxes:
+    return Boxes(tilt_boxes(boxes.tensor, tilting))
+
+
+@action.register_tilt(RotatedBoxes)
+def _tilt_rotated_boxes(boxes: RotatedBoxes, tilting: Tilting) -> RotatedBoxes:
+    values = boxes.tensor
+    centres = torch.from_numpy(warp_points(values[:, :2].cpu().numpy(), tilting)).to(values)
+    # On the grid on which rotated boxes turn exactly.
+    angles = snap((values[:, 4:] + tilting.degrees + 180) % 360 - 180, 2.0**-12)
+    return RotatedBoxes(torch.cat([snap(centres, PIXEL_STEP), values[:, 2:4], angles], dim=1))
+
+
+@action.register_tilt(torch.Tensor, "pred_masks")
+def _tilt_masks(masks: torch.Tensor, tilting: Tilting) -> torch.Tensor:
+    if masks.ndim != 3:
+        raise TypeError(
+            f"masks in their boxes, of the shape {tuple(masks.shape)}, do not turn by an angle "
+            "between quarter turns; paste them into the image first"
+        )
+    return tilt_mask_tensor(masks, tilting)
+
+
+@action.register_tilt(BitMasks)
+def _tilt_bit_masks(masks: BitMasks, tilting: Tilting) -> BitMasks:
+    return BitMasks(tilt_mask_tensor(masks.tensor, tilting))
+
+
+@action.register_tilt(PolygonMasks)
+def _tilt_polygon_masks(masks: PolygonMasks, tilting: Tilting) -> PolygonMasks:
+    return PolygonMasks(
+        [
+            [warp_points(flat.reshape(-1, 2), tilting).reshape(-1) for flat in polygons]
+            for polygons in masks.polygons
+        ]
+    )
+
+
+@action.register_tilt(list, "pred_masks")
+@action.register_tilt(list, "pred_masks_rle")
+def _tilt_rles(rles: list, tilting: Tilting) -> list:
+    tilted = []
+    for rle in rles:
+        _check_size(rle["size"], *tilting.source)
+        one = encode_mask(warp_mask(decode_rle(rle), tilting))
+        tilted.append(with_str_counts(one) if isinstance(rle["counts"], str) else one)
+    return tilted
+
+
+@action.register_tilt(torch.Tensor, "pred_keypoints")
+def _tilt_keypoints(keypoints: torch.Tensor, tilting: Tilting) -> torch.Tensor:
+    points = torch.from_numpy(warp_points(keypoints[..., :2].cpu().numpy(), tilting))
+    return torch.cat([snap(points, PIXEL_STEP).to(keypoints), keypoints[..., 2:]], dim=-1)
+
+
+@action.register_tilt(torch.Tensor, "sem_seg")
+def _tilt_sem_seg(maps: torch.Tensor, tilting: Tilting) -> torch.Tensor:
+    """Interpolate the scores of each class; beyond the edges of the map they go on as there."""
+    planes = [
+        warp_to(plane, tilting, cv2.INTER_LINEAR, None) for plane in maps.float().cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack(planes)).to(maps)
+
+
+@action.register_tilt(tuple, "panoptic_seg")
+def _tilt_panoptic_seg(panoptic: tuple, tilting: Tilting) -> tuple:
+    maps, segments = panoptic
+    return tilt_panoptic(maps, segments, tilting)

@@ -11,8 +11,9 @@ from canon_seg.images.near_duplicates import split_by_content
 from canon_seg.images.pose_files import read_poses
 from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.resize import network_size
+from canon_seg.networks.angle_views import AngleStream, view_shapes
 from canon_seg.networks.backbone import MIN_SIZE
-from canon_seg.networks.build import uses_backbone
+from canon_seg.networks.build import group_of, uses_backbone
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     build_photo_loader,
@@ -192,6 +193,8 @@ def _build_photo_loader(cfg, files):
         raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
     if uses_backbone(cfg):
         kind, shapes = PoseStream, _square_views(cfg)
+        if group_of(cfg).elements is None:
+            kind, shapes = AngleStream, view_shapes(cfg.INPUT.VIEW_SIDES)
     else:
         side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
         longer = network_size(3, 4, side)

@@ -11,12 +11,12 @@ from canon_seg.core.prior import (
     TEACHER,
     alignment,
     check_label_smoothing,
-    check_prior,
     check_share,
+    circle_loss,
     prior_loss,
 )
-from canon_seg.core.scorer import GridDistribution
-from canon_seg.core.turn import inverse, turned_size
+from canon_seg.core.scorer import NEAR, CircularDistribution, GridDistribution
+from canon_seg.core.turn import Turn, distance, inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.instances import snap_instances, turn_instances
@@ -28,7 +28,7 @@ from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import straight_through
 from canon_seg.images.energy import JudgedCall, judges_by_segmenter
-from canon_seg.networks.build import build_canonicalizer
+from canon_seg.networks.build import build_canonicalizer, prior_of
 from canon_seg.networks.numerics import used_numerics
 from canon_seg.sam.confidence import grid
 
@@ -118,7 +118,6 @@ class CanonicalizedSegmenter(nn.Module):
                 "to have losses; set MODEL.SEGMENTER.META_ARCHITECTURE, or the weight to 0"
             )
         with of_key("MODEL.CANONICALIZER."):
-            prior = check_prior(keys.PRIOR, keys.GROUP_ORDER)
             label_smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
             teacher_share = check_share(keys.TEACHER.SHARE)
         resize = None
@@ -130,7 +129,7 @@ class CanonicalizedSegmenter(nn.Module):
             "canonicalizer": build_canonicalizer(cfg),
             "segmenter": segmenter,
             "resize": resize,
-            "prior": prior,
+            "prior": prior_of(cfg),
             "prior_weight": keys.PRIOR_WEIGHT,
             "task_weight": keys.TASK_WEIGHT,
             "label_smoothing": label_smoothing,
@@ -173,9 +172,9 @@ class CanonicalizedSegmenter(nn.Module):
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``pose`` (optional, in training): turn by which the image was turned on purpose; an
-                integer stands for quarter turns. ``teacher`` (optional, in training): (N,)
-                probabilities that a teacher gives the poses of ``image``. ``height``, ``width``
-                (optional): size of the results. ``prompts`` (optional):
+                integer stands for quarter turns; ``degrees`` for any angle. ``teacher`` (optional,
+                in training): (N,) probabilities that a teacher gives the poses of ``image``.
+                ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a promptable
                 segmenter. ``instances``, ``sem_seg``: ground truth, for training with a task
                 weight.
@@ -254,7 +253,9 @@ class CanonicalizedSegmenter(nn.Module):
         if prompts is not None:
             on_grid = prompts.snapped() if self.canonicalizer.snaps else prompts
             prompts = on_grid.turned(turn, *size)
-        (result,) = self._segment([_posed_inputs(inputs, image, prompts, turn, size)])
+        height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
+        posed = _posed_inputs(inputs, image, prompts, turned_size(height, width, turn))
+        (result,) = self._segment([posed])
         return result, energy_of(result, prompted=prompts is not None)
 
     def _resized(self, inputs):
@@ -316,6 +317,11 @@ class CanonicalizedSegmenter(nn.Module):
         }
 
     def _losses(self, batched_inputs):
+        if self.task_weight != 0 and self.canonicalizer.group.elements is None:
+            raise InputError(
+                f"MODEL.CANONICALIZER.TASK_WEIGHT is {self.task_weight}, and a tilt has no "
+                f"gradient; set it to 0 with the group {self.canonicalizer.group.name}"
+            )
         if self.task_weight != 0 and self.canonicalizer.needs_turned_views:
             group = self.canonicalizer.group
             batched_inputs = [_turned_at_random(inputs, group) for inputs in batched_inputs]
@@ -323,7 +329,10 @@ class CanonicalizedSegmenter(nn.Module):
         seen = images
         if self.task_weight != 0:  # photographs of any size; otherwise views made for the scorer
             seen = [self.canonicalizer.training_input(image) for image in images]
-        found = _as_upright(self.canonicalizer.scores(seen), batched_inputs)
+        found = self.canonicalizer.scores(seen)
+        if isinstance(found, CircularDistribution):
+            return self._circle_losses(found, batched_inputs)
+        found = _as_upright(found, batched_inputs)
         logits, taught = found.logits, _taught(found, batched_inputs)
         loss = prior_loss(logits, self.prior, self.label_smoothing, taught, self.teacher_share)
         losses = {"loss_prior": self.prior_weight * loss}
@@ -356,6 +365,18 @@ class CanonicalizedSegmenter(nn.Module):
                 for key, value in task_losses.items():
                     losses[key] = losses.get(key, 0) + weight * value
         return losses
+
+    def _circle_losses(self, found, batched_inputs):
+        """Return the loss of angles, of views that were turned by ``degrees``, or are upright."""
+        degrees = torch.tensor([float(inputs.get("degrees", 0.0)) for inputs in batched_inputs])
+        loss = circle_loss(found, degrees.to(self.device), self.label_smoothing)
+        near = [
+            distance(mode, Turn.by(angle)) <= NEAR
+            for mode, angle in zip(found.mode(), degrees.tolist(), strict=True)
+        ]
+        storage = get_event_storage()
+        storage.put_scalar("canonicalizer/within_10", sum(near) / len(near))
+        return {"loss_prior": self.prior_weight * loss}
 
 
 class _losses_in_eval_mode:  # noqa: N801 - used as a function is
@@ -413,14 +434,14 @@ def _build_cache(mebibytes):
 
 def _canonical_inputs(frame, inputs):
     """Return the inputs of the segmenter in the canonical frame; still to be resized."""
-    return _posed_inputs(inputs, frame.image, frame.prompts, frame.pose.to_canonical, frame.size)
+    size = inputs.get("height", frame.size[0]), inputs.get("width", frame.size[1])
+    return _posed_inputs(inputs, frame.image, frame.prompts, frame.canonical_size_of(*size))
 
 
-def _posed_inputs(inputs, image, prompts, turn, size):
-    """Return the segmenter's inputs after a turn from the given frame, of that (height, width)."""
-    height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
+def _posed_inputs(inputs, image, prompts, size):
+    """Return the segmenter's inputs in another frame, with results of that (height, width)."""
     posed = {**inputs, "image": image}
-    posed["height"], posed["width"] = turned_size(height, width, turn)
+    posed["height"], posed["width"] = size
     if prompts is not None:
         posed["prompts"] = prompts
     return posed

@@ -5,18 +5,29 @@ from canon_seg.core.canonicalizer import (
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, SO2
+from canon_seg.core.turn import Turn, as_turn
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, of_key
+from canon_seg.networks.build import build_canonicalizer
 
 from detectron2.modeling import build_model
 
 MODES = {
     "vanilla": "the segmenter alone, behind the identity canonicalizer",
     "canonical": "the segmenter behind the canonicalizer of the config",
-    "oracle": "the segmenter behind a canonicalizer that knows the true pose: the upper bound",
+    "C4": "as canonical, with the weights read for quarter turns alone",
+    "C8": "as canonical, with the weights read for multiples of 45 degrees",
+    "SO2": "as canonical, with the weights read for any angle",
+    "oracle": "the segmenter behind a canonicalizer that knows the true pose, to the nearest "
+    "quarter turn: the upper bound of C4",
+    "oracle_any": "the segmenter behind one that knows the true angle: what is lost then is lost "
+    "to interpolation and canvas",
     "tta": "the segmenter on all four turns of the given image, merged: test-time augmentation",
 }
+
+GROUP_MODES = ("C4", "C8", "SO2")
+"""Modes whose canonicalizer is that of the config, read for the group of their name."""
 
 
 def build_models(cfg, modes):
@@ -27,7 +38,7 @@ def build_models(cfg, modes):
         modes: keys of ``MODES``.
 
     Returns:
-        dict from mode to a function from the true pose (a turn, or a number of quarter turns) to
+        dict from mode to a function from the true pose (any turn, or a number of quarter turns) to
         the model for such images.
 
     Raises:
@@ -46,17 +57,37 @@ def build_models(cfg, modes):
             "segmenter, such as SamSegmenter or GeneralizedRCNN"
         )
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
+    groups = {mode: _read_for(cfg, mode) for mode in modes if mode in GROUP_MODES}
     if "canonical" not in modes:
         cfg.MODEL.CANONICALIZER.NAME = "IdentityCanonicalizer"
-    return models_by_mode(build_model(cfg).eval(), modes)
+    return models_by_mode(build_model(cfg).eval(), modes, groups)
 
 
-def models_by_mode(model, modes):
-    """Do as :func:`build_models`, around a :class:`CanonicalizedSegmenter` that exists already."""
+def _read_for(cfg, name):
+    """Build the canonicalizer of a config for another group."""
+    cfg = cfg.clone()
+    cfg.MODEL.CANONICALIZER.GROUP, cfg.MODEL.CANONICALIZER.GROUP_ORDER = name, 4
+    with of_key(f"--modes {name}"):
+        return build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
+
+
+def models_by_mode(model, modes, groups=None):
+    """Do as :func:`build_models`, around a :class:`CanonicalizedSegmenter` that exists already.
+
+    Args:
+        model: the mode "canonical".
+        modes: keys of ``MODES``.
+        groups: dict from those of ``GROUP_MODES`` that are asked for to their canonicalizers.
+    """
     known = {
+        **{
+            mode: lambda found=found: _for_all_poses(behind(found, model))
+            for mode, found in (groups or {}).items()
+        },
         "vanilla": lambda: _for_all_poses(behind(IdentityCanonicalizer(), model)),
         "canonical": lambda: _for_all_poses(model),
         "oracle": lambda: _for_each_pose(model),
+        "oracle_any": lambda: lambda turn: behind(FixedPoseCanonicalizer(turn, SO2), model),
         "tta": lambda: _for_all_poses(behind(AllPosesCanonicalizer(), model)),
     }
     return {mode: known[mode]() for mode in check_modes(modes)}
@@ -79,7 +110,7 @@ def _for_all_poses(model):
 
 def _for_each_pose(model):
     oracles = {pose: behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements}
-    return lambda pose: oracles[C4.element(pose)]
+    return lambda pose: oracles[Turn(as_turn(pose).quarters)]
 
 
 def behind(canonicalizer, model):

@@ -48,6 +48,7 @@ class SamSegmenter(nn.Module):
         train_prompts=16,
         warmup_steps=0,
         mask_loss="focal",
+        refine_boxes=True,
     ):
         """Prepare a `Sam` for prompts and for training.
 
@@ -56,7 +57,7 @@ class SamSegmenter(nn.Module):
             image_format, multimask, prompts_per_batch: see
                 :class:`canon_seg.sam.prompted.PromptedSam`.
             train_prompts: prompts drawn from each training image.
-            warmup_steps, mask_loss: see the keys of ``MODEL.SAM`` of these names.
+            warmup_steps, mask_loss, refine_boxes: see the keys of ``MODEL.SAM`` of these names.
         """
         super().__init__()
         self.sam = sam
@@ -66,6 +67,7 @@ class SamSegmenter(nn.Module):
         self.train_prompts = train_prompts
         self.warmup_steps = warmup_steps
         self.mask_loss = mask_loss
+        self.refine_boxes = refine_boxes
 
     @classmethod
     def from_config(cls, cfg):
@@ -84,6 +86,7 @@ class SamSegmenter(nn.Module):
             "train_prompts": keys.TRAIN_PROMPTS,
             "warmup_steps": keys.WARMUP_STEPS,
             "mask_loss": _mask_loss(keys.MASK_LOSS),
+            "refine_boxes": keys.REFINE_BOXES,
         }
 
     @classmethod
@@ -141,7 +144,9 @@ class SamSegmenter(nn.Module):
         image, prompts = inputs["image"], inputs.get("prompts")
         if prompts is None:
             raise ValueError("SamSegmenter needs 'prompts' (boxes or points) with every image")
-        prompted = PromptedSam(self.sam, self.image_format, self.multimask, self.prompts_per_batch)
+        prompted = PromptedSam(
+            self.sam, self.image_format, self.multimask, self.prompts_per_batch, self.refine_boxes
+        )
         found = prompted(image, prompts, inputs.get("height"), inputs.get("width"))
         return Instances(
             found.size,

@@ -36,7 +36,46 @@ def plot_poses(measured, title):
     return figure
 
 
-def _plot_reliability(diagram, histogram, measured):
+def plot_angles(measured, title):
+    """Plot a reliability diagram, and the error of the angle against the true angle.
+
+    Args:
+        measured: dict of :func:`canon_seg.evaluation.poses.measure_angles`.
+        title: str.
+
+    Returns:
+        matplotlib ``Figure``.
+    """
+    figure = Figure(figsize=(9.6, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
+    diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _plot_reliability(diagram, histogram, measured, "found within 10°")
+    error, share = right.subplots(2, 1, sharex=True)
+    rows = sorted((float(angle), row) for angle, row in measured["by_angle"].items())
+    angles = [angle for angle, _ in rows]
+    for axes, key, label in (
+        (error, "median_error", "median error in degrees"),
+        (share, "within_10", "fraction within 10°"),
+    ):
+        for quarter in range(0, 361, 90):
+            axes.axvline(quarter, color="0.85", linewidth=1, zorder=0)
+        axes.plot(angles, [row[key] for _, row in rows], "o-", color=_BLUE, markersize=4)
+        axes.set(ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    share.set(xlabel="photographs turned counterclockwise by", ylim=(0, 1))
+    share.xaxis.set_major_formatter("{x:g}°")
+    figure.suptitle(
+        f"{title}: {measured['num_images']} photographs at {len(rows)} angles, "
+        f"{100 * measured['within_10']:.1f} % within 10°, median error "
+        f"{measured['median_error']:.1f}°",
+        fontsize=10,
+        wrap=True,
+    )
+    return figure
+
+
+def _plot_reliability(diagram, histogram, measured, found="found upright"):
     bins = measured["reliability"]
     width = 1 / len(bins)
     lefts = np.arange(len(bins)) * width
@@ -51,12 +90,12 @@ def _plot_reliability(diagram, histogram, measured):
         align="edge",
         color=_BLUE,
         edgecolor="white",
-        label="found upright",
+        label=found,
     )
     diagram.plot(
         confidences, accuracies, "o", color="black", markersize=4, label="mean probability of bin"
     )
-    diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel="fraction found upright")
+    diagram.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"fraction {found}")
     diagram.legend(loc="upper left", frameon=False, fontsize=8)
     counts = [entry["count"] for entry in bins]
     bars = histogram.bar(lefts, counts, width, align="edge", color=_GREY, edgecolor="white")

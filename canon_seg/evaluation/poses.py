@@ -15,7 +15,10 @@ from tqdm import tqdm
 from canon_seg.core.group import C4, permutation
 from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein
+from canon_seg.core.scorer import NEAR
+from canon_seg.core.turn import Turn, distance
 from canon_seg.errors import InputError
+from canon_seg.evaluation.angles import summarise_by_angle, summarise_errors
 from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
 from canon_seg.evaluation.stress import stress_image
 from canon_seg.images.arrays import turn_image
@@ -72,6 +75,11 @@ def find_poses(
         probabilities.append(_probabilities(canonicalizer, image))
         if index in turned:
             agreeing += agrees_when_turned(canonicalizer, image, probabilities[-1])
+    _check_readable(unreadable, files)
+    return np.array(probabilities), agreeing
+
+
+def _check_readable(unreadable, files):
     if len(unreadable) == 1:
         raise InputError(unreadable[0])
     if unreadable:
@@ -79,7 +87,73 @@ def find_poses(
             f"{len(unreadable)} of {len(files)} photographs cannot be used:\n  "
             + "\n  ".join(unreadable)
         )
-    return np.array(probabilities), agreeing
+
+
+def find_angles(
+    canonicalizer,
+    files,
+    image_format,
+    angles,
+    canvas="expand",
+    *,
+    reading=ReadingOptions(),
+    progress=True,
+):
+    """Find the angles of photographs that are rotated by each of some angles.
+
+    Args:
+        canonicalizer, files, image_format, reading, progress: see :func:`find_poses`.
+        angles: degrees counterclockwise.
+        canvas: what holds the rotated photograph, see :mod:`canon_seg.images.tilt`.
+
+    Returns:
+        (errors, probabilities): (len(files), len(angles)) float64 arrays: how far the angle found
+        is from the true one in degrees, 0..180, and the probability that was given.
+
+    Raises:
+        InputError: naming all files that could not be read.
+    """
+    errors, probabilities, unreadable = [], [], []
+    for file in tqdm(files, unit="photo", disable=not progress):
+        try:
+            image = read_image(file, image_format, reading)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
+        poses = [canonicalizer.pose(to_chw(rotate_image(image, angle, canvas))) for angle in angles]
+        errors.append(
+            [distance(pose.turn, Turn.by(angle)) for pose, angle in zip(poses, angles, strict=True)]
+        )
+        probabilities.append([pose.probability for pose in poses])
+    _check_readable(unreadable, files)
+    return np.array(errors), np.array(probabilities)
+
+
+def measure_angles(angles, errors, probabilities, tolerance=NEAR):
+    """Compute all measures of angles that were found.
+
+    Args:
+        angles: degrees, A of them.
+        errors, probabilities: (n, A) arrays of :func:`find_angles`, n > 0.
+        tolerance: degrees within which an angle counts as found.
+
+    Returns:
+        dict that JSON can hold: ``accuracy``, fraction within the tolerance; ``num_images``;
+        ``mean_error``, ``median_error`` (degrees), ``within_5``, ``within_10``, ``within_45`` over
+        all images and angles; ``by_angle``, the same for each angle; ``ece`` and ``reliability`` of
+        the probabilities, see :func:`reliability`; ``confusion``, None.
+    """
+    right = np.asarray(errors) <= tolerance
+    ece, bins = reliability(np.asarray(probabilities).ravel(), right.ravel())
+    return {
+        "accuracy": float(right.mean()),
+        "num_images": len(right),
+        **summarise_errors(np.asarray(errors).ravel()),
+        "by_angle": summarise_by_angle(angles, errors),
+        "ece": ece,
+        "confusion": None,
+        "reliability": bins,
+    }
 
 
 def agrees_when_turned(canonicalizer, image, probabilities):

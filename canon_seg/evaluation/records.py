@@ -276,6 +276,7 @@ def describe_sweep(cfg, models, dataset, images_dir, prompts, views):
         "modes": list(models),
         "angles": [view.label for view in views],
         "canvas": sorted({view.canvas for view in views}),
+        "tight boxes": sorted({view.tight_boxes for view in views}),
     }
 
 

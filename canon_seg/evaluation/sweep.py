@@ -14,9 +14,12 @@ from tqdm import tqdm
 from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
 from canon_seg.coco.paper_protocol import BATCH_SIZE, PaperScorer
 from canon_seg.core.group import C4
+from canon_seg.core.turn import distance
 from canon_seg.d2.coco_results import coco_results
 from canon_seg.d2.distributed import SharedCounter, comm
+from canon_seg.d2.models import GROUP_MODES
 from canon_seg.errors import InputError
+from canon_seg.evaluation.angles import summarise_errors
 from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
@@ -100,6 +103,11 @@ def run_sweep(
         - ``paper``: the same as ``modes`` by the paper's protocol, with ``batch_size``,
           ``num_batches`` and ``num_images`` beside it; None without ``paper_order``;
         - ``realigned``: see :func:`canon_seg.evaluation.realigned.realigned`;
+        - ``over_angles``: mode -> "mean" and "min" over all angles of the sweep -> "segm" and
+          "bbox" -> ``METRICS`` -> value;
+        - ``angle_errors``: mode -> of the modes that look for a pose, how far it is from the true
+          angle over all images and angles, see
+          :func:`canon_seg.evaluation.angles.summarise_errors`;
         - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
         - ``instances_cut_ids``: degrees -> their ids;
         - ``instances_empty``: ids of the annotations whose upright mask has no pixel, which are
@@ -157,6 +165,11 @@ def run_sweep(
     result = {
         "num_images": len(finished),
         "modes": _by_mode(models, views, scores),
+        "over_angles": {
+            mode: over_angles({view.label: scores[index, mode] for index, view in enumerate(views)})
+            for mode in models
+        },
+        "angle_errors": _error_summary(facts),
         "paper": None,
         "instances_cut": {view.label: len(cut[index]) for index, view in enumerate(views)},
         "instances_cut_ids": {view.label: cut[index] for index, view in enumerate(views)},
@@ -204,7 +217,12 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
         while (index := taken.add() - 1) < len(images):
             entry = images[index]
             pixels = read(Path(images_dir) / entry["file_name"])
-            facts = {"seconds": dict.fromkeys(models, 0.0), "poses": [], "cache": None}
+            facts = {
+                "seconds": dict.fromkeys(models, 0.0),
+                "poses": [],
+                "errors": {},
+                "cache": None,
+            }
             results = {}
             before = _cache_counts(models)
             for view in views:
@@ -212,7 +230,7 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                     view.image(pixels), image_id=entry["id"], file_name=entry["file_name"]
                 )
                 for mode, model_for in models.items():
-                    model = model_for(view.pose)
+                    model = model_for(view.turn)
                     if prompts is not None:
                         inputs["prompts"] = view.prompts(
                             prompts[entry["id"]],
@@ -223,12 +241,14 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                     start = _now(model.device)
                     outputs = model([inputs])
                     facts["seconds"][mode] += _now(model.device) - start
+                    pose = outputs[0]["pose"]
                     if mode == "canonical":
-                        pose = outputs[0]["pose"]
                         runs = 1 + len(pose.others)
                         if judges_by_segmenter(model.canonicalizer):
                             runs = len(model.canonicalizer.group.elements)
                         facts["poses"].append([pose.turns, pose.policy, runs, pose.is_clear])
+                    if mode == "canonical" or mode in GROUP_MODES:
+                        facts["errors"].setdefault(mode, []).append(distance(pose.turn, view.turn))
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
@@ -334,6 +354,31 @@ def _cache_summary(facts):
     return {"hits": sum(hits for hits, _ in counts), "misses": sum(m for _, m in counts)}
 
 
+def _error_summary(facts):
+    modes = list(dict.fromkeys(mode for image in facts for mode in image["errors"]))
+    return {
+        mode: summarise_errors([error for image in facts for error in image["errors"][mode]])
+        for mode in modes
+    }
+
+
+def over_angles(by_angle):
+    """Return the mean and the minimum over the angles of one mode's scores.
+
+    What is undefined at one angle is undefined in both.
+    """
+    return {
+        name: {
+            task: {
+                metric: how([scores[task][metric] for scores in by_angle.values()])
+                for metric in METRICS
+            }
+            for task in TASKS
+        }
+        for name, how in (("mean", _mean), ("min", _least))
+    }
+
+
 def with_average(by_angle):
     """Return one mode's scores with ``AVERAGE`` added, if all four quarter turns are there.
 
@@ -358,6 +403,10 @@ def _mean(values):
     if None in values:
         return None
     return math.fsum(values) / len(values)  # of equal values exactly that value
+
+
+def _least(values):
+    return None if None in values else min(values)
 
 
 def _now(device):

@@ -26,6 +26,10 @@ _STYLES = {
     "canonical": ("#0072B2", "o"),
     "oracle": ("#999999", "^"),
     "tta": ("#009E73", "D"),
+    "C4": ("#56B4E9", "X"),
+    "C8": ("#CC79A7", "v"),
+    "SO2": ("#D55E00", "P"),
+    "oracle_any": ("#000000", "*"),
 }
 _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
@@ -98,6 +102,14 @@ def format_summary(result):
                 f"pose not clear (probability below a half): {sum(unclear) / len(unclear):.1f} %; "
                 "MODEL.CANONICALIZER.UNCERTAIN vote may help"
             )
+    for mode, errors in result.get("angle_errors", {}).items():
+        lines.append(
+            f"{mode}: angle off by {errors['median_error']:.1f} degrees in the median, within 10 "
+            f"degrees {100 * errors['within_10']:.1f} %"
+        )
+    for mode, found in result.get("over_angles", {}).items():
+        if len(result["modes"][mode]) > 1:
+            lines.append(f"{mode}: {_mean_and_least(found)} over the angles")
     cut = {angle: count for angle, count in result.get("instances_cut", {}).items() if count}
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
@@ -125,6 +137,14 @@ def _unclear(result):
     """Return the share of unclear poses in % by degrees; {} where none were looked for."""
     by_angle = (result["pose"] or {}).get("unclear_by_angle", {})
     return {angle: 100 * share for angle, share in by_angle.items()}
+
+
+def _mean_and_least(found):
+    """Say mask AP, or box AP where there is none, in the mean and at the worst angle."""
+    task = "segm" if found["mean"]["segm"]["AP"] is not None else "bbox"
+    values = [found[name][task]["AP"] for name in ("mean", "min")]
+    shown = ["-" if value is None else f"{value:.2f}" for value in values]
+    return f"{task} AP {shown[0]} in the mean, {shown[1]} at least"
 
 
 def _named(ids):

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 import numpy as np
+import torch
 
 from canon_seg.coco.rotation import rotate_annotation, rotate_coco
-from canon_seg.core.turn import normalise_angle, split_angle
+from canon_seg.core.turn import Turn, normalise_angle, split_angle
 from canon_seg.errors import InputError
 from canon_seg.images.tilt import (
     CANVASES,
     clip_boxes,
     rotate_boxes,
     rotate_image,
+    rotate_points,
     rotated_size,
 )
 
@@ -29,11 +31,15 @@ class View:
 
     Attributes:
         angle: degrees counterclockwise; any finite number is brought into [0, 360).
-        canvas: "expand", large enough to hold the whole picture, or "crop", cut to its size.
+        canvas: "expand", large enough to hold the whole picture, "crop", cut to its size, or
+            "inscribed", the largest frame inside of it.
+        tight_boxes: whether box prompts of the ground truth know how the objects lie: they have
+            the corners of the objects' own boxes, rotated, beside the boxes that a user would draw.
     """
 
     angle: float
     canvas: str = "expand"
+    tight_boxes: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "angle", normalise_angle(self.angle))
@@ -46,6 +52,11 @@ class View:
     def label(self):
         """Return the angle as text, the key of results: "0", "22.5"."""
         return np.format_float_positional(self.angle, trim="-")
+
+    @property
+    def turn(self):
+        """Return the true pose of the view, a :class:`canon_seg.core.turn.Turn`."""
+        return Turn.by(self.angle)
 
     @property
     def pose(self):
@@ -87,7 +98,8 @@ class View:
         At quarter turns they are the turned boxes, exactly. At other angles the box around a
         rotated box is larger than what was in it, so that boxes of the ground truth are drawn anew
         around the rotated masks, as a user would draw them; a detector's are what they are. Boxes
-        that are cut away wholly are dropped.
+        that are cut away wholly are dropped. With ``tight_boxes`` the corners of the objects' own
+        upright boxes, rotated, go with them.
 
         Args:
             boxes: :class:`canon_seg.d2.dataset_prompts.BoxPrompts` of the upright image.
@@ -111,7 +123,13 @@ class View:
             classes=boxes.classes[kept],
             scores=None if boxes.scores is None else boxes.scores[kept],
         )
-        return rotated.turned(0, *self.size(height, width), snapped)
+        prompts = rotated.turned(0, *self.size(height, width), snapped)
+        if not self.tight_boxes or annotations is None:
+            return prompts
+        edges = np.concatenate([boxes.boxes[:, :2], boxes.boxes[:, :2] + boxes.boxes[:, 2:]], 1)
+        corners = edges[kept][..., [[0, 1], [2, 1], [2, 3], [0, 3]]]
+        corners = rotate_points(corners, self.angle, height, width, self.canvas)
+        return replace(prompts, corners=torch.from_numpy(corners.astype(np.float32)))
 
     def _rotated_boxes(self, boxes, height, width):
         edges = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,42 +13,61 @@ from canon_seg.core.canonicalizer import (
     PromptKey,
     check_image_format,
 )
-from canon_seg.core.pose import Pose, UncertainPoses
-from canon_seg.core.scorer import SCORERS, GridDistribution, Scorer
+from canon_seg.core.group import C4
+from canon_seg.core.pose import Pose, UncertainPoses, permuted_places
+from canon_seg.core.scorer import (
+    SCORERS,
+    CircularDistribution,
+    Distribution,
+    GridDistribution,
+    Scorer,
+)
 from canon_seg.core.turn import IDENTITY, Turn, inverse
-from canon_seg.errors import of_key
+from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.representative import representative_turns
+
+MIN_TILT = 2.0
+"""Degrees of a tilt below which it is none, unless a canonicalizer is told otherwise."""
 
 
 @CANONICALIZERS.register()
 class GroupCanonicalizer(Canonicalizer):
     """Find the pose of an image by what a scorer says of the representative of its orbit.
 
-    For a turn of the same pixels by an element of the group the answer differs by exactly that
-    turn, bit for bit in the probabilities and the poses that vote, whatever the scorer is; except
-    for an image that equals a turn of itself, and for one that is kept as given (``uncertain``).
+    For a turn of the same pixels by an element of the group that acts by index the answer differs
+    by exactly that turn, bit for bit in the probabilities and the poses that vote, whatever the
+    scorer is; except for an image that equals a turn of itself, and for one that is kept as given
+    (``uncertain``). For any other angle the answer is as good as the scorer.
+
+    Of all angles, an image of one colour has none: each is as likely, and it is left as it is.
 
     Attributes:
-        scorer: as given.
+        scorer, min_tilt: as given.
 
     Args:
         scorer: says how likely each pose is; in eval mode.
         uncertain: what to do with uncertain poses.
+        min_tilt: degrees; of a continuous group a smaller tilt is none, so that photographs which
+            are level but for that keep their bytes.
 
     Raises:
-        ValueError: if the scorer's group has turns that do not act by index, or its images another
-            channel order than RGB and BGR.
+        ValueError: if ``min_tilt`` is not in 0..45, or the scorer's images have another channel
+            order than RGB and BGR.
     """
 
-    def __init__(self, scorer: Scorer, *, uncertain: "UncertainPoses | None" = None) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        uncertain: "UncertainPoses | None" = None,
+        min_tilt: float = MIN_TILT,
+    ) -> None:
         super().__init__()
-        if not scorer.group.is_exact:
-            raise ValueError(
-                f"the scorer is for poses of {scorer.group.name}, of which only those of "
-                f"{scorer.group.exact.name} act by index; give one whose group does"
-            )
+        if not 0 <= min_tilt <= 45:
+            raise ValueError(f"MIN_TILT is {min_tilt}; give degrees from 0 to 45")
         self.scorer = scorer
+        self.min_tilt = float(min_tilt)
         self.group = scorer.group
         self.image_format = check_image_format(scorer.image_format)
         self.uncertain = UncertainPoses() if uncertain is None else uncertain
@@ -67,8 +87,13 @@ class GroupCanonicalizer(Canonicalizer):
                 keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES, keys.GATE
             )
         scorer = build_scorer(cfg)
+        if keys.GROUP not in (C4.name, scorer.group.name):
+            raise InputError(
+                f"MODEL.CANONICALIZER.GROUP is {keys.GROUP}, and the scorer {keys.SCORER.NAME} is "
+                f"for {scorer.group.name}; set GROUP to that, or take a scorer for it"
+            )
         with of_key("MODEL.CANONICALIZER"):
-            return cls(scorer, uncertain=uncertain)
+            return cls(scorer, uncertain=uncertain, min_tilt=keys.MIN_TILT)
 
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Write the scorer to a weights file, see its own ``save``.
@@ -81,7 +106,7 @@ class GroupCanonicalizer(Canonicalizer):
             raise TypeError(f"{type(self.scorer).__name__} has no weights to save")
         save(path)
 
-    def scores(self, images: Sequence[torch.Tensor]) -> GridDistribution:
+    def scores(self, images: Sequence[torch.Tensor]) -> Distribution:
         """Return the scorer's distribution for images as they are."""
         return self.scorer(images)
 
@@ -121,7 +146,7 @@ class GroupCanonicalizer(Canonicalizer):
     @torch.no_grad()
     def pose_by(
         self,
-        score: "Callable[[torch.Tensor, Turn], GridDistribution]",
+        score: "Callable[[torch.Tensor, Turn], Distribution]",
         image: torch.Tensor,
         prompt_key: "PromptKey | None" = None,
     ) -> Pose:
@@ -139,7 +164,9 @@ class GroupCanonicalizer(Canonicalizer):
         # Always a copy: which kernels run, and so how they round, may depend on strides.
         representative = turned_copy(image, candidates[0])
         found = score(representative, candidates[0])
-        if self.group.elements is None or len(found) != 1:
+        if isinstance(found, CircularDistribution):
+            return self._of_circle(found, representative, candidates)
+        if len(found) != 1 or self.group.elements is None:
             raise ValueError(f"the scorer gave {len(found)} distributions for one image")
         likely = found.probabilities[0].tolist()
         # Equal probabilities are put in order here, where all turns of the image look the same.
@@ -153,6 +180,38 @@ class GroupCanonicalizer(Canonicalizer):
             ],
             candidates,
         )
+
+    def _of_circle(
+        self, found: CircularDistribution, image: torch.Tensor, candidates: tuple[Turn, ...]
+    ) -> Pose:
+        """Return the pose of an image by what was found for its representative."""
+        back = inverse(candidates[0])
+        colours = image.flatten(1)
+        if bool((colours == colours[:, :1]).all()):
+            flat = CircularDistribution(torch.zeros_like(found.logits))
+            return Pose(
+                IDENTITY,
+                tuple(flat.probabilities[0].tolist()),
+                to_representative=candidates,
+                probability=float(flat.near(IDENTITY)),
+            )
+        (modes,) = found.modes(self.uncertain.vote_poses)
+        ranking = [(self._levelled(turn), float(found.near(turn))) for turn in modes]
+        ranking = [ranking[0], *sorted(ranking[1:], key=lambda item: -item[1])]
+        # Computed for the representative and moved: the same numbers for all turns.
+        likely = found.probabilities[0].tolist()
+        given = [0.0] * len(likely)
+        for arc, place in enumerate(permuted_places(self.group, back, len(likely))):
+            given[place] = likely[arc]
+        return self.uncertain.choose(
+            [(self.group.compose(turn, back), probability) for turn, probability in ranking],
+            given,
+            candidates,
+            float(found.near(candidates[0])),
+        )
+
+    def _levelled(self, turn: Turn) -> Turn:
+        return turn if abs(turn.tilt) >= self.min_tilt else replace(turn, tilt=0.0)
 
 
 def straight_through(

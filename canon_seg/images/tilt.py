@@ -11,7 +11,9 @@ the last bit: multiples of 90 degrees are the quarter turns of that package, and
 Canvas
     ``"expand"`` is just large enough to hold the whole picture, in whole pixels. ``"crop"`` is as
     large as the picture and cuts off what leaves it; being a frame of the tilted picture, it turns
-    with the quarter turn: for 60 degrees it is W x H, as it is for 90.
+    with the quarter turn: for 60 degrees it is W x H, as it is for 90. ``"inscribed"`` is the
+    largest frame, in whole pixels, that lies inside the tilted picture: it shows nothing but the
+    picture, so that no edge tells the angle.
 
 Images
     Warped once, bilinear between pixel centres. The canvas around the picture is filled with
@@ -19,25 +21,39 @@ Images
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
+from canon_seg.core.tilting import FILL, Tilting
 from canon_seg.core.turn import split_angle
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.coordinates import ANNOTATION_STEP, snap, turn_boxes, turn_points
 
-CANVASES = ("expand", "crop")
+__all__ = [
+    "CANVASES",
+    "FILL",
+    "clip_boxes",
+    "rotate_boxes",
+    "rotate_image",
+    "rotate_points",
+    "rotate_polygons",
+    "rotated_size",
+    "tilt_points",
+    "tilted_size",
+    "warp",
+    "warp_boxes",
+    "warp_mask",
+    "warp_points",
+    "warp_to",
+]
+
+CANVASES = ("expand", "crop", "inscribed")
 
 MAX_SIDE = 32_766
 """Pixels of the longest side that OpenCV can warp."""
-
-FILL = 114
-"""Grey level around a tilted picture: the mean of ImageNet's three channel means, in RGB and BGR
-alike. Models subtract such means and pad with zeros, so that this is nearest to their own padding;
-black would draw an edge around the picture."""
 
 # In pixels: a canvas does not grow by a row for less than this.
 _SIZE_TOLERANCE = 1e-3
@@ -141,9 +157,30 @@ def tilted_size(height: int, width: int, tilt: float, canvas: str) -> tuple[int,
     if tilt == 0 or canvas == "crop":
         return height, width
     cos, sin = _cos_sin(tilt)
+    if canvas == "inscribed":
+        inner_height, inner_width = _inscribed_size(height, width, cos, abs(sin))
+        return (
+            max(1, math.floor(inner_height + _SIZE_TOLERANCE)),
+            max(1, math.floor(inner_width + _SIZE_TOLERANCE)),
+        )
     tilted_height = height * cos + width * abs(sin)
     tilted_width = width * cos + height * abs(sin)
     return math.ceil(tilted_height - _SIZE_TOLERANCE), math.ceil(tilted_width - _SIZE_TOLERANCE)
+
+
+def _inscribed_size(height: float, width: float, cos: float, sin: float) -> tuple[float, float]:
+    """Return (height, width) of the largest upright rectangle inside a tilted one.
+
+    Either two corners lie on the two longer sides, in the middle of the picture, or all four sides
+    carry one corner each.
+    """
+    shorter, longer = min(height, width), max(height, width)
+    if shorter <= 2 * sin * cos * longer:
+        half = shorter / 2
+        along, across = half / sin, half / cos
+        return (across, along) if width >= height else (along, across)
+    rest = cos * cos - sin * sin
+    return (height * cos - width * sin) / rest, (width * cos - height * sin) / rest
 
 
 def _cos_sin(degrees: float) -> tuple[float, float]:
@@ -174,25 +211,99 @@ def warp(
         return image
     height, width = image.shape[:2]
     tilted_height, tilted_width = tilted_size(height, width, tilt, canvas)
-    if max(height, width, tilted_height, tilted_width) > MAX_SIDE:
+    tilting = Tilting(
+        tilt,
+        (height, width),
+        (tilted_height, tilted_width),
+        (width / 2, height / 2),
+        (tilted_width / 2, tilted_height / 2),
+    )
+    return warp_to(image, tilting, interpolation, (fill,) * 4)
+
+
+def warp_to(
+    image: np.ndarray,
+    tilting: Tilting,
+    interpolation: int,
+    fill: Sequence[float] | None,
+    window: "tuple[int, int, int, int] | None" = None,
+) -> np.ndarray:
+    """Tilt an H x W (x C) array into another frame, or a window of it.
+
+    Args:
+        image: in the source frame of ``tilting``.
+        tilting: where it goes.
+        interpolation: OpenCV's, such as ``cv2.INTER_LINEAR``.
+        fill: value of each of up to four channels around the image; None repeats its edges.
+        window: (top, left, height, width) in pixels of the target; None for all of it.
+    """
+    height, width = image.shape[:2]
+    top, left, high, wide = (0, 0, *tilting.target) if window is None else window
+    if max(height, width, high, wide) > MAX_SIDE:
         raise InputError(
-            f"an image of height {height} and width {width} cannot be rotated by {tilt:g} degrees: "
-            f"{MAX_SIDE} px are the most for a side; make it smaller, or take quarter turns"
+            f"an image of height {height} and width {width} cannot be rotated by "
+            f"{tilting.degrees:g} degrees: {MAX_SIDE} px are the most for a side; make it smaller, "
+            "or take quarter turns"
         )
-    cos, sin = _cos_sin(tilt)
-    # From pixel indices of the canvas to those of the picture: centres are at (size - 1) / 2.
-    x, y = (tilted_width - 1) / 2, (tilted_height - 1) / 2
-    to_picture = np.array(
+    cos, sin = _cos_sin(tilting.degrees)
+    # From pixel indices of the target to those of the source: centres lie half a pixel on.
+    x, y = tilting.target_centre[0] - 0.5 - left, tilting.target_centre[1] - 0.5 - top
+    to_source = np.array(
         [
-            [cos, -sin, (width - 1) / 2 - cos * x + sin * y],
-            [sin, cos, (height - 1) / 2 - sin * x - cos * y],
+            [cos, -sin, tilting.source_centre[0] - 0.5 - cos * x + sin * y],
+            [sin, cos, tilting.source_centre[1] - 0.5 - sin * x - cos * y],
         ]
     )
     return cv2.warpAffine(
         np.ascontiguousarray(image),
-        to_picture,
-        (tilted_width, tilted_height),
+        to_source,
+        (wide, high),
         flags=interpolation | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(fill,) * 4,
+        borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+        borderValue=(0,) * 4 if fill is None else fill,
     )
+
+
+def warp_points(points: np.ndarray, tilting: Tilting) -> np.ndarray:
+    """Tilt (..., 2) points x, y of the continuous frame into another frame, in float64."""
+    cos, sin = _cos_sin(tilting.degrees)
+    x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
+    x, y = x - tilting.source_centre[0], y - tilting.source_centre[1]
+    return np.stack(
+        [
+            cos * x + sin * y + tilting.target_centre[0],
+            cos * y - sin * x + tilting.target_centre[1],
+        ],
+        axis=-1,
+    )
+
+
+def warp_boxes(boxes: np.ndarray, tilting: Tilting) -> np.ndarray:
+    """Return the upright hulls (..., 4) of tilted boxes x0, y0, x1, y1, cut to the target frame."""
+    corners = warp_points(np.asarray(boxes)[..., [[0, 1], [2, 1], [2, 3], [0, 3]]], tilting)
+    height, width = tilting.target
+    limits = np.array([width, height], np.float64)
+    return np.concatenate(
+        [corners.min(axis=-2).clip(0, limits), corners.max(axis=-2).clip(0, limits)], axis=-1
+    )
+
+
+def warp_mask(mask: np.ndarray, tilting: Tilting) -> np.ndarray:
+    """Tilt an H x W bool or uint8 mask, sampled at the nearest pixel centre.
+
+    Only the window that it reaches is warped: most objects are small.
+    """
+    warped = np.zeros(tilting.target, mask.dtype)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return warped
+    edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    x0, y0, x1, y1 = warp_boxes(edges, tilting)
+    top, left = max(0, math.floor(y0) - 1), max(0, math.floor(x0) - 1)
+    bottom = min(tilting.target[0], math.ceil(y1) + 1)
+    right = min(tilting.target[1], math.ceil(x1) + 1)
+    if bottom > top and right > left:
+        window = top, left, bottom - top, right - left
+        part = warp_to(mask.view(np.uint8), tilting, cv2.INTER_NEAREST, (0,) * 4, window)
+        warped[top:bottom, left:right] = part.view(mask.dtype)
+    return warped

@@ -106,6 +106,34 @@ class PoseNetwork(nn.Module):
             )
         self.body.load_state_dict({name: state[name] for name in own}, strict=False)
 
+    def take_over(self, other: "PoseNetwork") -> None:
+        """Start from a network trained for fewer poses of the same circle.
+
+        The body is copied. Each output begins between those of the two nearest poses of the other
+        network, so that both say the same at first.
+
+        Args:
+            other: of the same backbone; its number of poses divides this one's.
+
+        Raises:
+            ValueError: if it is of another kind.
+        """
+        ours, theirs = self.spec.num_poses, other.spec.num_poses
+        if other.spec.backbone != self.spec.backbone or ours % theirs:
+            raise ValueError(
+                f"a network of {self.spec.backbone!r} with {ours} poses cannot start from one of "
+                f"{other.spec.backbone!r} with {theirs}"
+            )
+        place = torch.arange(ours, dtype=torch.float64) * theirs / ours
+        before = place.long()
+        share = (place - before).float()
+        state = dict(other.body.state_dict())
+        for name in self._classifier_entries():
+            first, second = state[name][before], state[name][(before + 1) % theirs]
+            weight = share.view(-1, *[1] * (first.ndim - 1))
+            state[name] = first + weight * (second - first)
+        self.body.load_state_dict(state)
+
     def _classifier_entries(self) -> set[str]:
         names = self.body.pretrained_cfg["classifier"]
         names = (names,) if isinstance(names, str) else names

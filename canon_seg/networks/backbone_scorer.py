@@ -128,7 +128,17 @@ class BackboneScorer(nn.Module):
         Returns:
             (B, 4) logits.
         """
-        inputs = brighten(inputs.float())
+        return self.logits_of_bright_inputs(brighten(inputs.float()))
+
+    def logits_of_bright_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Score the poses of squares that :func:`canon_seg.images.preparation.brighten` gave.
+
+        Args:
+            inputs: (B, 3, side, side) float32 tensor, values 0..255, on the network's device.
+
+        Returns:
+            (B, 4) logits.
+        """
         if self.image_format == "BGR":
             inputs = inputs.flip(1)
         inputs = self.network.normalize(inputs)

@@ -1,13 +1,15 @@
 """Read and write the weights file of a trained :class:`~canon_seg.networks.backbone.PoseNetwork`.
 
 The file holds the weights in half precision, and all that the network's scorer needs: the group,
-the backbone, the size of its input, and one temperature for each number of passes.
+the backbone, the size of its input, and one temperature for each number of passes. Of a network for
+all angles it holds how many arcs there are, and temperatures for each group that reads them.
 """
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from canon_seg.core.group import C4, SO2, elements_of
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
@@ -15,7 +17,7 @@ from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
 
 FORMAT = "canon_seg.pose_network"
 VERSION = 1
-GROUP = "C4"
+QUARTERS = len(elements_of(C4))
 _WEIGHTS = "MODEL.CANONICALIZER.WEIGHTS"
 _BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -24,7 +26,7 @@ def save_pose_network(
     path: str | os.PathLike[str],
     network: PoseNetwork,
     input_size: int,
-    temperatures: Mapping[int, float] | None = None,
+    temperatures: Mapping[Any, Any] | None = None,
 ) -> None:
     """Write a trained network to a weights file.
 
@@ -33,7 +35,8 @@ def save_pose_network(
         network: :class:`PoseNetwork`, in any mode.
         input_size: side in pixels of the square that it was trained for.
         temperatures: dict from the number of passes, 1 and 0 (all), to what the logits are divided
-            by; None before they are fitted.
+            by; of a network for all angles, a dict from the name of a group to such a dict. None
+            before they are fitted.
 
     Raises:
         InputError: naming the file, if it cannot be written.
@@ -43,23 +46,30 @@ def save_pose_network(
         name: (value if name.endswith(_BATCH_STATISTICS) else value.half()).cpu()
         for name, value in network.state_dict().items()
     }
-    save_torch(
-        path,
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "group": GROUP,
-            "backbone": network.spec.backbone,
-            "input_size": int(input_size),
-            "temperatures": {int(k): float(v) for k, v in (temperatures or {}).items()},
-            "state": state,
-        },
-    )
+    contents: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "group": C4.name,
+        "backbone": network.spec.backbone,
+        "input_size": int(input_size),
+        "temperatures": _plain(temperatures or {}),
+        "state": state,
+    }
+    if network.spec.num_poses != QUARTERS:
+        contents.update(group=SO2.name, arcs=network.spec.num_poses)
+    save_torch(path, contents)
+
+
+def _plain(temperatures: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {
+        name: _plain(value) if isinstance(value, Mapping) else float(value)
+        for name, value in temperatures.items()
+    }
 
 
 def load_pose_network(
     path: str | os.PathLike[str], backbone: str = ""
-) -> tuple[PoseNetwork, int, dict[int, float]]:
+) -> tuple[PoseNetwork, int, dict[Any, Any]]:
     """Build a network from a weights file.
 
     Args:
@@ -80,12 +90,15 @@ def load_pose_network(
             f"{path} ({_WEIGHTS}) holds weights of the backbone {contents['backbone']!r}, but "
             f"{KEY}.BACKBONE is {backbone!r}; make them one, or set it to '' to take the file's"
         )
-    if contents["group"] != GROUP:
+    if contents["group"] not in (C4.name, SO2.name):
         raise InputError(
-            f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {GROUP} is "
-            "supported"
+            f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {C4.name} "
+            f"and {SO2.name} are supported"
         )
-    network = PoseNetwork(BackboneSpec(contents["backbone"]))
+    poses = QUARTERS if contents["group"] == C4.name else contents.get("arcs")
+    if not isinstance(poses, int) or poses < 1 or (poses != QUARTERS and poses % 8):
+        raise InputError(f"{path} ({_WEIGHTS}) is damaged: its arcs are {poses!r}")
+    network = PoseNetwork(BackboneSpec(contents["backbone"], poses))
     load_state(network, contents["state"], path, _WEIGHTS)
     return network.eval(), contents["input_size"], contents["temperatures"]
 

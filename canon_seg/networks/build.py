@@ -3,15 +3,20 @@
 import os
 from typing import Any
 
+import torch
+
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
-from canon_seg.core.scorer import SCORERS, Scorer
+from canon_seg.core.group import C4, SO2, PlanarGroup, elements_of, group_named
+from canon_seg.core.prior import check_prior
+from canon_seg.core.scorer import ARCS, SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images import canonicalizer, energy  # noqa: F401 - register what they define
-from canon_seg.io.imagenet import read_pretrained
+from canon_seg.io.imagenet import PREFIX, read_pretrained
 from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
-from canon_seg.networks.backbone_scorer import BackboneScorer, load_backbone_scorer
-from canon_seg.networks.backbone_weights import is_pose_network, load_pose_network
+from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.networks.backbone_weights import QUARTERS, is_pose_network, load_pose_network
+from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.networks.equivariant import NetworkSpec, build_trainable_network
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.networks.weights import load_canonicalizer
@@ -47,7 +52,7 @@ def build_network_scorer(cfg: Any) -> Scorer:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER
-    _check_order(keys.GROUP_ORDER, keys.GROUP_ORDER, "")
+    group = group_of(cfg)
     if uses_backbone(cfg):
         return build_backbone_scorer(cfg)
     if keys.WEIGHTS:
@@ -62,6 +67,8 @@ def build_network_scorer(cfg: Any) -> Scorer:
         )
         origin = f" (from {keys.WEIGHTS})"
     elif keys.TRAINABLE:
+        if group.mirrors or group.elements is None:
+            raise _misfit(group, "C(n)", "")
         network, input_size = build_trainable_network(network_spec(cfg)), keys.INPUT_SIZE
         origin = ""
     else:
@@ -69,7 +76,8 @@ def build_network_scorer(cfg: Any) -> Scorer:
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
             "MODEL.CANONICALIZER.TRAINABLE True to train from scratch"
         )
-    _check_order(network.spec.group_order, keys.GROUP_ORDER, origin)
+    if group.mirrors or network.spec.group_order != group.order:
+        raise _misfit(group, f"C{network.spec.group_order}", origin)
     with of_key(f"MODEL.CANONICALIZER.INPUT_SIZE{origin}"):
         return NetworkScorer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
 
@@ -88,23 +96,25 @@ def uses_backbone(cfg: Any) -> bool:
     return bool(keys.SCORER.BACKBONE)
 
 
-def build_backbone_scorer(cfg: Any) -> BackboneScorer:
-    """Build the :class:`BackboneScorer` that ``cfg.MODEL.CANONICALIZER`` describes.
+def build_backbone_scorer(cfg: Any) -> "BackboneScorer | CircleScorer":
+    """Build the scorer with a backbone that ``cfg.MODEL.CANONICALIZER`` describes.
 
     Raises:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER
+    group, origin = group_of(cfg), ""
     if keys.WEIGHTS:
         network, input_size, temperatures = load_pose_network(
             resolve_asset(keys.WEIGHTS), keys.SCORER.BACKBONE
         )
+        origin = f" (from {keys.WEIGHTS})"
     elif keys.TRAINABLE:
-        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE))
+        poses = ARCS if group.elements is None else len(elements_of(group))
+        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, poses))
         input_size, temperatures = keys.INPUT_SIZE, {}
         if keys.SCORER.PRETRAINED:
-            source = keys.SCORER.PRETRAINED
-            network.load_pretrained(read_pretrained(source, f"{KEY}.PRETRAINED"), source)
+            _start_from(network, keys.SCORER.PRETRAINED)
     else:
         raise InputError(
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
@@ -113,6 +123,19 @@ def build_backbone_scorer(cfg: Any) -> BackboneScorer:
     if keys.TRAINABLE:
         network.freeze_stages(keys.SCORER.FREEZE_STAGES)
         temperatures = {}
+    if network.spec.num_poses != QUARTERS:
+        if group.mirrors or (keys.TRAINABLE and group.elements is not None):
+            raise _misfit(group, "SO2", origin)
+        return CircleScorer(
+            network,
+            group=group,
+            input_size=input_size,
+            image_format=cfg.INPUT.FORMAT,
+            passes=keys.SCORER.PASSES,
+            temperatures=temperatures,
+        )
+    if group != C4:
+        raise _misfit(group, "C4", origin)
     return BackboneScorer(
         network,
         input_size=input_size,
@@ -123,36 +146,105 @@ def build_backbone_scorer(cfg: Any) -> BackboneScorer:
 
 
 def load_scorer(
-    path: str | os.PathLike[str], *, image_format: str = "RGB", passes: int = 0
-) -> NetworkScorer | BackboneScorer:
-    """Build the scorer of a weights file of either kind.
+    path: str | os.PathLike[str],
+    *,
+    image_format: str = "RGB",
+    passes: int = 0,
+    group: PlanarGroup | None = None,
+) -> NetworkScorer | BackboneScorer | CircleScorer:
+    """Build the scorer of a weights file of any kind.
 
     Args:
         path: file that tools/train_net.py wrote, or "canon_seg://NAME".
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
         passes: turns of an image that a backbone looks at, 0 for all or 1.
+        group: of the poses; None for that of the file.
 
     Returns:
         the scorer in eval mode, on the CPU.
 
     Raises:
-        InputError: naming the file, if it is missing, damaged or of another kind.
+        InputError: naming the file, if it is missing, damaged or of another kind, or does not
+            serve the group.
     """
     path = resolve_asset(os.fspath(path))
-    if is_pose_network(path):
-        return load_backbone_scorer(path, image_format=image_format, passes=passes)
-    network, input_size = load_canonicalizer(path)
-    return NetworkScorer(network, input_size=input_size, image_format=image_format).eval()
+    if not is_pose_network(path):
+        network, size = load_canonicalizer(path)
+        scorer: Any = NetworkScorer(network, input_size=size, image_format=image_format)
+    else:
+        network, size, temperatures = load_pose_network(path)
+        options: dict[str, Any] = {
+            "input_size": size,
+            "image_format": image_format,
+            "passes": passes,
+            "temperatures": temperatures,
+        }
+        if network.spec.num_poses == QUARTERS:
+            scorer = BackboneScorer(network, **options)
+        else:
+            wanted = SO2 if group is None or group.mirrors else group
+            scorer = CircleScorer(network, group=wanted, **options)
+    if group is not None and scorer.group != group:
+        raise InputError(
+            f"{path} serves poses of {scorer.group.name}, not of {group.name}; give weights for "
+            "that group (those for SO2 serve every C(n))"
+        )
+    built: NetworkScorer | BackboneScorer | CircleScorer = scorer.eval()
+    return built
+
+
+def _start_from(network: PoseNetwork, source: str) -> None:
+    """Take over weights of ImageNet, or of a network for fewer poses."""
+    path = resolve_asset(source)
+    if source.startswith(PREFIX) or not is_pose_network(path):
+        network.load_pretrained(read_pretrained(path, f"{KEY}.PRETRAINED"), source)
+    else:
+        with of_key(f"{KEY}.PRETRAINED"):
+            network.take_over(load_pose_network(path)[0])
 
 
 def network_spec(cfg: Any) -> NetworkSpec:
     """Return the :class:`NetworkSpec` that ``cfg.MODEL.CANONICALIZER`` describes."""
     keys = cfg.MODEL.CANONICALIZER
     return NetworkSpec(
-        keys.NETWORK.NAME, keys.GROUP_ORDER, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
+        keys.NETWORK.NAME, group_of(cfg).order or 4, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
     )
 
 
-def _check_order(order: int, wanted: int, origin: str) -> None:
-    if order != wanted or order != 4:
-        raise InputError(f"MODEL.CANONICALIZER.GROUP_ORDER is {order}{origin}; only 4 is supported")
+def group_of(cfg: Any) -> PlanarGroup:
+    """Return the group that ``MODEL.CANONICALIZER.GROUP`` and ``GROUP_ORDER`` name.
+
+    Raises:
+        InputError: naming the key, if there is no such group, or the two do not agree.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    with of_key("MODEL.CANONICALIZER.GROUP"):
+        group = group_named(keys.GROUP)
+    if keys.GROUP_ORDER not in (C4.order, group.order):
+        raise InputError(
+            f"MODEL.CANONICALIZER.GROUP_ORDER is {keys.GROUP_ORDER}, but GROUP is {group.name}; "
+            "name the group by GROUP, and leave GROUP_ORDER out"
+        )
+    return group
+
+
+def prior_of(cfg: Any) -> torch.Tensor:
+    """Return the prior of a config's group: (N,) probabilities; (1,) for a continuous one, upright.
+
+    Raises:
+        InputError: naming the key.
+    """
+    group, prior = group_of(cfg), list(cfg.MODEL.CANONICALIZER.PRIOR)
+    count = 1 if group.elements is None else len(elements_of(group))
+    if prior == [1.0, 0.0, 0.0, 0.0]:  # the default: upright, for every group
+        prior = [1.0] + [0.0] * (count - 1)
+    with of_key("MODEL.CANONICALIZER."):
+        return check_prior(prior, count)
+
+
+def _misfit(group: PlanarGroup, trained_for: str, origin: str) -> InputError:
+    return InputError(
+        f"MODEL.CANONICALIZER.GROUP is {group.name}, and the network is for {trained_for}{origin}, "
+        "which does not score its poses; take weights or a scorer for this group (those for SO2 "
+        "serve every C(n))"
+    )

@@ -7,12 +7,17 @@ that the logits are divided by, fitted on photographs that were not trained on.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from canon_seg.core.group import C4, C
 from canon_seg.core.scorer import Scorer
+from canon_seg.core.turn import Turn, compose
 from canon_seg.images.arrays import turned_copy
 from canon_seg.images.representative import representative_turns
+from canon_seg.images.tilt import rotate_image
+from canon_seg.networks.circle_scorer import CircleScorer, pool
 
 RANGE = 0.05, 20.0  # of temperatures
 _STEPS = 60  # each shortens the interval to 0.62 of its length
@@ -31,6 +36,51 @@ def representative_logits(scorer: Scorer, image: torch.Tensor) -> torch.Tensor:
     """
     turn = representative_turns(image.permute(1, 2, 0), scorer.group)[0]
     return scorer([turned_copy(image, turn)]).act(scorer.group.inverse(turn)).logits[0]
+
+
+@torch.no_grad()
+def fit_circle(scorer: CircleScorer, images: Sequence[np.ndarray]) -> dict[str, dict[int, float]]:
+    """Fit the temperatures of a scorer of angles for SO2, C8 and C4, on upright photographs.
+
+    For SO2 each photograph is turned by an angle, always the same, and cut to what lies inside; for
+    the others it is upright, whose pose is 0.
+
+    Args:
+        scorer: in eval mode; its passes are changed for the time being.
+        images: H x W x 3 uint8 arrays in its channel order, at least one.
+
+    Returns:
+        dict from the name of a group to a dict from passes to the temperature.
+    """
+    rng = np.random.default_rng(0)
+    turned = [(image, 0.0) for image in images] + [
+        (image, float(angle))
+        for image, angle in zip(images, rng.uniform(0, 360, len(images)), strict=True)
+    ]
+    fitted: dict[str, dict[int, float]] = {"C4": {}, "C8": {}, "SO2": {}}
+    passes = scorer.passes
+    try:
+        for scorer.passes in (1, 0):
+            rows = torch.cat([_arcs_at(scorer, *item) for item in turned])
+            upright, others = rows[: len(images)], rows[len(images) :]
+            zeros = [0] * len(images)
+            for group in (C4, C(8)):
+                fitted[group.name][scorer.passes] = fit_temperature(pool(upright, group), zeros)
+            fitted["SO2"][scorer.passes] = fit_temperature(others, zeros)
+    finally:
+        scorer.passes = passes
+    return fitted
+
+
+def _arcs_at(scorer: CircleScorer, image: np.ndarray, degrees: float) -> torch.Tensor:
+    """Return (1, N) logits of the angle less the true one, which is 0 in them to half an arc."""
+    image = np.ascontiguousarray(rotate_image(image, degrees, "inscribed"))
+    turn = representative_turns(image, C4)[0]
+    arcs = scorer.arcs_of_inputs(
+        scorer.prepare(turned_copy(torch.from_numpy(image).permute(2, 0, 1), turn))[None]
+    )
+    true = compose(Turn.by(degrees), turn).degrees
+    return arcs.roll(-round(true * arcs.shape[1] / 360), dims=1)
 
 
 def fit_temperature(logits: torch.Tensor, poses: torch.Tensor | Sequence[int]) -> float:

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from canon_seg.core.tilting import FILL
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
-from canon_seg.images.tilt import FILL
 from canon_seg.io.relay import RaisingLoader, bad_example
 
 MAX_TILT = 8.0  # degrees; upright photographs are that much off

@@ -62,7 +62,7 @@ def draw_view(
         (view, pose): side x side x 3 uint8, and the quarter turns counterclockwise that it was
         turned by, 0..3.
     """
-    view = crop(_trimmed(image), rng, min_scale)
+    view = crop(trimmed(image), rng, min_scale)
     if rng.random() < 0.5:
         view = view[:, ::-1]
     inner = (side, side)
@@ -168,8 +168,8 @@ def compress(view: np.ndarray, quality: int) -> np.ndarray:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def _trimmed(image: np.ndarray) -> np.ndarray:
-    # As the network will see it.
+def trimmed(image: np.ndarray) -> np.ndarray:
+    """Cut plain borders off an H x W x 3 image, as the network will see it."""
     pixels = torch.from_numpy(contiguous(image)).permute(2, 0, 1)
     return trim_borders(pixels).permute(1, 2, 0).numpy()
 

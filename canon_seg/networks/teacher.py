@@ -13,8 +13,10 @@ import torch
 from canon_seg.core.prior import TEACHER
 from canon_seg.core.scorer import Scorer
 from canon_seg.errors import InputError, of_key
+from canon_seg.networks.backbone import MIN_SIZE
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import load_scorer
+from canon_seg.networks.build import group_of, load_scorer
+from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.networks.scorer import NetworkScorer
 
 _KEY = "MODEL.CANONICALIZER.TEACHER"
@@ -28,7 +30,9 @@ def build_teacher(cfg: Any) -> Scorer:
     """
     keys = cfg.MODEL.CANONICALIZER.TEACHER
     try:
-        teacher: Any = load_scorer(keys.WEIGHTS, image_format=cfg.INPUT.FORMAT, passes=1)
+        teacher: Any = load_scorer(
+            keys.WEIGHTS, image_format=cfg.INPUT.FORMAT, passes=1, group=group_of(cfg)
+        )
         if keys.INPUT_SIZE:
             teacher = _at_size(teacher, keys.INPUT_SIZE)
     except InputError as error:
@@ -42,14 +46,12 @@ def build_teacher(cfg: Any) -> Scorer:
 
 def _at_size(teacher: Any, size: int) -> Scorer:
     """Return a scorer with the same network that looks at another size."""
-    if isinstance(teacher, BackboneScorer):
-        return BackboneScorer(
-            teacher.network,
-            input_size=size,
-            image_format=teacher.image_format,
-            passes=teacher.passes,
-            temperatures=teacher.temperatures,
-        )
+    if isinstance(teacher, (BackboneScorer, CircleScorer)):
+        if size < MIN_SIZE:
+            raise InputError(f"MODEL.CANONICALIZER.INPUT_SIZE is {size}; give at least {MIN_SIZE}")
+        teacher.input_size = size
+        scorer: Scorer = teacher
+        return scorer
     with of_key("MODEL.CANONICALIZER.INPUT_SIZE"):
         return NetworkScorer(teacher.network, input_size=size, image_format=teacher.image_format)
 

@@ -1,5 +1,7 @@
 """Load the models that come with the package, in one call each, without detectron2."""
 
+from canon_seg.core.group import group_named
+from canon_seg.errors import of_key
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.build import load_scorer
 from canon_seg.sam.loading import load_sam
@@ -7,7 +9,7 @@ from canon_seg.sam.loading import load_sam
 CANONICALIZER = "canon_seg://canonicalizer_pretrained.pth"
 
 
-def load_default_canonicalizer(image_format="RGB", weights=CANONICALIZER, passes=0):
+def load_default_canonicalizer(image_format="RGB", weights=CANONICALIZER, passes=0, group=None):
     """Load an embedded canonicalizer, or that of a weights file.
 
     Args:
@@ -15,14 +17,17 @@ def load_default_canonicalizer(image_format="RGB", weights=CANONICALIZER, passes
         weights: a file that tools/train_net.py wrote, or "canon_seg://NAME":
             canonicalizer_gcnn.pth is faster and finds fewer poses than the default.
         passes: turns of an image that a pretrained network looks at, 0 for all or 1.
+        group: name of the group of the poses, such as "C4", "C8", "SO2"; None for that of the file.
 
     Returns:
         :class:`canon_seg.images.canonicalizer.GroupCanonicalizer` in eval mode, on the CPU.
 
     Raises:
-        InputError: naming the file, if it cannot be used.
+        InputError: naming the file, if it cannot be used, or serves no such group.
     """
-    scorer = load_scorer(weights, image_format=image_format, passes=passes)
+    with of_key("group"):
+        wanted = None if group is None else group_named(group)
+    scorer = load_scorer(weights, image_format=image_format, passes=passes, group=wanted)
     return GroupCanonicalizer(scorer).eval()
 
 

@@ -5,17 +5,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from canon_seg.core.canonicalizer import Canonicalizer, check_image_format
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
-from canon_seg.images.arrays import contiguous, turn_maps
-from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_points
+from canon_seg.images.arrays import contiguous
+from canon_seg.images.coordinates import PIXEL_STEP, snap
 from canon_seg.predictors.conversions import import_supervision, pose_data
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
+from canon_seg.sam.prompted import boxes_around
 
 ORIENTED = "xyxyxyxy"
 """Where supervision keeps the four corners of oriented boxes in ``Detections.data``."""
@@ -29,10 +31,12 @@ class CanonicalDetector:
         detections = detect("photo.jpg")
 
     The image is turned to its canonical pose, ``predict`` works there, and what it found is turned
-    back: boxes, masks, oriented boxes and keypoints. For quarter turns of an image, results are
-    turns of each other to the last bit; for that, predicted coordinates are rounded to 1/256 px
-    (not by the identity canonicalizer). There are no votes of several poses. Calls keep no state,
-    so that threads may share an object whose ``predict`` they may share.
+    back: boxes, masks, oriented boxes and keypoints. By a pose between quarter turns, boxes become
+    those around the masks, or the hulls of the turned boxes where there are none. For quarter turns
+    of an image, results are turns of each other to the last bit; for that, predicted coordinates
+    are rounded to 1/256 px (not by the identity canonicalizer). There are no votes of several
+    poses. Calls keep no state, so that threads may share an object whose ``predict`` they may
+    share.
 
     Attributes:
         predict, canonicalizer, image_format, data_kinds: as given.
@@ -70,9 +74,9 @@ class CanonicalDetector:
         self.canonicalizer = canonicalizer_or_default(canonicalizer, "cpu")
         self.image_format = check_image_format(image_format)
         self.data_kinds = {ORIENTED: "points", **(data_kinds or {})}
-        unknown = sorted(set(self.data_kinds.values()) - set(_TURNS))
+        unknown = sorted(set(self.data_kinds.values()) - set(_FIELDS))
         if unknown:
-            raise ValueError(f"data_kinds has {unknown[0]!r}; known: {', '.join(_TURNS)}")
+            raise ValueError(f"data_kinds has {unknown[0]!r}; known: {', '.join(_FIELDS)}")
 
     def __call__(self, image: Any) -> Any:
         """Find objects as ``predict`` does: :meth:`detect_with_pose`, without the pose."""
@@ -109,6 +113,9 @@ class CanonicalDetector:
                 "xyxy": self._turn(frame, "boxes", found.xyxy),
                 "mask": self._masks(frame, found.mask),
             }
+            if frame.tilts and fields["mask"] is not None:  # tighter than the hulls of boxes
+                around = boxes_around(torch.from_numpy(fields["mask"]) > 0)
+                fields["xyxy"] = around.numpy().astype(fields["xyxy"].dtype)
         elif isinstance(found, supervision.KeyPoints):
             fields = {"xy": self._turn(frame, "points", found.xy)}
         else:
@@ -147,12 +154,8 @@ class CanonicalDetector:
                 f"predict gave masks of {array.shape[-1]} x {array.shape[-2]} px for an image of "
                 f"{width} x {height} px; they have to have its size"
             )
-        turned: np.ndarray = _TURNS[kind](array, frame.pose.turn, height, width)
-        return np.ascontiguousarray(turned)
+        return np.ascontiguousarray(frame.back(array, _FIELDS[kind]))
 
 
-_TURNS: "Mapping[str, Callable[..., np.ndarray]]" = {
-    "points": turn_points,
-    "boxes": turn_boxes,
-    "masks": lambda masks, turn, height, width: turn_maps(masks, turn),
-}
+_FIELDS = {"points": "corners", "boxes": "boxes", "masks": "masks"}
+"""Fields of :mod:`canon_seg.images.actions` by the kinds of ``data_kinds``."""

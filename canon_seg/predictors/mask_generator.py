@@ -7,10 +7,12 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils.amg import mask_to_rle_pytorch
 
-from canon_seg.coco.masks import decode_rle, turn_rle
+from canon_seg.coco.masks import decode_rle, encode_mask, turn_rle, with_str_counts
 from canon_seg.core import action
 from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import Turn
+from canon_seg.images.actions import tilt_pixels
 from canon_seg.images.arrays import contiguous, turn_maps
 from canon_seg.images.coordinates import (
     ANNOTATION_STEP,
@@ -18,6 +20,7 @@ from canon_seg.images.coordinates import (
     turn_boxes_xywh,
     turn_pixels,
 )
+from canon_seg.images.tilt import warp_boxes, warp_mask
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
@@ -165,6 +168,45 @@ def _turn_segmentation(segmentation, turn):
         mask = contiguous(turn_maps(decode_rle(segmentation), turn))
         return mask_to_rle_pytorch(torch.from_numpy(mask)[None].bool())[0]
     return turn_rle(segmentation, turn)
+
+
+@action.register_tilt(dict, "mask_record")
+def tilt_record(record: dict, tilting: Tilting) -> dict:
+    """Tilt one record into another frame.
+
+    Args:
+        record: see :func:`turn_record`.
+        tilting: from the frame of the record.
+
+    Returns:
+        new dict with the same keys and types. The mask is sampled at the nearest pixel centres,
+        ``area`` and ``bbox`` are counted anew, and ``crop_box`` is the hull of the tilted one.
+    """
+    segmentation = record["segmentation"]
+    is_array = isinstance(segmentation, np.ndarray)
+    mask = warp_mask(segmentation if is_array else decode_rle(segmentation).view(bool), tilting)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = [0, 0, 0, 0]
+    if len(rows):
+        first, last = (columns[0], rows[0]), (columns[-1], rows[-1])
+        box = [int(value) for value in (*first, last[0] - first[0], last[1] - first[1])]
+    if is_array:
+        segmentation = mask
+    elif isinstance(segmentation["counts"], list):
+        segmentation = mask_to_rle_pytorch(torch.from_numpy(mask)[None])[0]
+    else:
+        rle = encode_mask(mask)
+        segmentation = with_str_counts(rle) if isinstance(segmentation["counts"], str) else rle
+    x, y, w, h = record["crop_box"]
+    x0, y0, x1, y1 = warp_boxes(np.array([x, y, x + w, y + h]), tilting).tolist()
+    return {
+        **record,
+        "segmentation": segmentation,
+        "area": int(np.count_nonzero(mask)),
+        "bbox": box,
+        "point_coords": tilt_pixels(np.array(record["point_coords"]), tilting).tolist(),
+        "crop_box": [x0, y0, x1 - x0, y1 - y0],
+    }
 
 
 def _snapped(record):

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from canon_seg.core.action import act
+from canon_seg.core.action import act, tilt
 from canon_seg.core.frame import CanonicalFrame
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import Turn
 from canon_seg.images.arrays import contiguous
 from canon_seg.images.coordinates import PIXEL_STEP, snap
@@ -47,6 +48,15 @@ class PredictorPrompts:
             if (value := getattr(self, field.name)) is not None
         }
         return replace(self, **turned)
+
+    def tilted(self, tilting: Tilting) -> "PredictorPrompts":
+        """Return the prompts in another frame; logits stay as they are."""
+        tilted = {
+            field.name: tilt(value, tilting, field.name)
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return replace(self, **tilted)
 
     def key(self) -> tuple:
         """Return coordinates and logits as something ordered."""

@@ -43,6 +43,9 @@ class CanonicalSamPredictor(SamPredictor):
     - Low-resolution logits are turned as the whole array, padding included, and are so taken again
       as ``mask_input``, exactly. For a turned image the padding is not at SAM's place, right and
       below: a ``mask_input`` that was made otherwise has to follow.
+    - By a pose between quarter turns, masks are those of the interpolated logits, and boxes are
+      given to SAM as the hulls of the turned boxes. Low-resolution logits are turned by the quarter
+      turns alone.
     - The image embedding (``features``, ``get_image_embedding``) is that of the canonical image.
     - ``set_torch_image`` gets pixels that were resized already, which does not commute with
       turning to the bit: its results are equivariant to a tolerance only.
@@ -146,6 +149,13 @@ class CanonicalSamPredictor(SamPredictor):
         if self.canonicalizer.image_format != self.model.image_format:
             image = image.flip(0)
         frame = CanonicalFrame(self.canonicalizer, image, size=original_image_size, votes=False)
+        if frame.tilts:
+            self.reset_image()
+            raise InputError(
+                "set_torch_image gets pixels that were resized already, in which a pose between "
+                f"quarter turns ({frame.pose.turn.degrees:g} degrees) cannot be undone; call "
+                "set_image with the image as read"
+            )
         if not self._is_plain(frame):
             transformed_image = frame.there(transformed_image, "masks")
         self.reset_image()
@@ -184,10 +194,13 @@ class CanonicalSamPredictor(SamPredictor):
             None if mask_input is None else to_numpy(mask_input),
         )
         frame = self._frame.with_prompts(prompts_in(self._frame, given))
+        # Between quarter turns it is logits that are interpolated, and cut in the user's frame.
+        options["return_logits"] = return_logits or frame.tilts
         masks, scores, logits = self._official.predict(
             frame.prompts.points, point_labels, frame.prompts.boxes, frame.prompts.logits, **options
         )
-        return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
+        masks = self._cut(frame.back(masks, "masks"), options["return_logits"], return_logits)
+        return masks, scores, frame.back(logits, "logits")
 
     @torch.no_grad()
     def predict_torch(
@@ -229,10 +242,12 @@ class CanonicalSamPredictor(SamPredictor):
                 point_coords = self.transform.apply_coords_torch(points, size)
             if edges is not None:
                 boxes = self.transform.apply_boxes_torch(edges, size).reshape(boxes.shape)
+        options["return_logits"] = return_logits or frame.tilts
         masks, scores, logits = self._official.predict_torch(
             point_coords, point_labels, boxes, mask, **options
         )
-        return frame.back(masks, "masks"), scores, frame.back(logits, "logits")
+        masks = self._cut(frame.back(masks, "masks"), options["return_logits"], return_logits)
+        return masks, scores, frame.back(logits, "logits")
 
     def reset_image(self):
         """Forget the current image."""
@@ -244,8 +259,15 @@ class CanonicalSamPredictor(SamPredictor):
         self._frame, self.pose = frame, frame.pose
         self.features = self._official.features
         self.original_size = frame.size
-        self.input_size = turned_size(*self._official.input_size, frame.pose.turn)
+        self.input_size = (
+            self.transform.get_preprocess_shape(*frame.size, self.transform.target_length)
+            if frame.tilts
+            else turned_size(*self._official.input_size, frame.pose.turn)
+        )
         self.is_image_set = True
+
+    def _cut(self, masks, are_logits, as_logits):
+        return masks > self.model.mask_threshold if are_logits and not as_logits else masks
 
     def _is_plain(self, frame):
         """Return whether the official predictor gets just what was given, to the last bit."""

@@ -104,7 +104,7 @@ class CanonicalVideoPredictor:
                 return None  # equals a turn of itself, as a black frame does
             return self.canonicalizer.pose(as_canonicalizer_takes_it(pixels, self.canonicalizer))
 
-        pose = clip_pose(find_pose, images, self.canonicalizer.uncertain)
+        pose = clip_pose(find_pose, images, self.canonicalizer.uncertain, self.canonicalizer.group)
         known = KnownPoseCanonicalizer(pose, self.canonicalizer)
         first = as_image(images[0])
         frame = CanonicalFrame(known, as_canonicalizer_takes_it(first, known), votes=False)
@@ -202,7 +202,7 @@ class CanonicalVideoPredictor:
 def _back(state: ClipState, found: "tuple[int, Any, torch.Tensor]") -> Any:
     frame_idx, obj_ids, logits = found
     # A copy: turning may overwrite, and the predictor keeps its own.
-    return frame_idx, obj_ids, state.frame.back(logits.clone(), "logits")
+    return frame_idx, obj_ids, state.frame.back(logits.clone(), "masks")
 
 
 def _frames(frames: Any) -> "Sequence[Any]":

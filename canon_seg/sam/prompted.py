@@ -8,10 +8,13 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
 from canon_seg.core import action
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import Turn, turned_size
+from canon_seg.images.actions import tilt_mask_tensor
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.coordinates import turn_boxes
 from canon_seg.images.resize import resize_on_device
+from canon_seg.sam.loose_boxes import agreement, candidate_boxes
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompts import Prompts
 
@@ -77,12 +80,15 @@ class PromptedSam:
         image_format: "RGB" or "BGR", channel order of the images that will be given.
         multimask: choose the best of three masks by predicted IoU, instead of the one mask.
         prompts_per_batch: prompts that go through the mask decoder at once; bounds the memory.
+        refines: where boxes were drawn in a tilted image, ask with several that they may be meant
+            for, and take the answer that fits best (see :mod:`canon_seg.sam.loose_boxes`).
     """
 
     sam: Sam
     image_format: str = "RGB"
     multimask: bool = True
     prompts_per_batch: int = 32
+    refines: bool = True
 
     @torch.no_grad()
     def __call__(
@@ -112,7 +118,13 @@ class PromptedSam:
             for part in self._parts(prompts):
                 # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
                 # at a time, since they are float32 and as large as the photograph.
-                small, ious[part] = self._decode(embedding, prompts[part], image.shape[-2:])
+                asked = prompts[part]
+                if self.refines and asked.drawn is not None:
+                    small, ious[part] = self._decode_loose(
+                        embedding, asked, image.shape[-2:], resized.shape[-2:]
+                    )
+                else:
+                    small, ious[part] = self._decode(embedding, asked, image.shape[-2:])
                 stabilities[part] = self._stabilities(small)
                 rows, few = masks[part], max(1, MAX_UPSAMPLED // (height * width))
                 for first in range(0, len(small), few):
@@ -177,6 +189,29 @@ class PromptedSam:
         return calculate_stability_score(
             small[:, 0], self.sam.mask_threshold, STABILITY_OFFSET
         ).nan_to_num(0.0)
+
+    def _decode_loose(self, embedding, prompts, size, resized):
+        """Do as :meth:`_decode` for boxes drawn elsewhere, see :mod:`canon_seg.sam.loose_boxes`."""
+        drawn = prompts.drawn.to(embedding.device)
+        best = None
+        for boxes in candidate_boxes(drawn, size):
+            logits, iou = self._decode(embedding, replace(prompts, boxes=boxes), size)
+            side = self.sam.image_encoder.img_size
+            pixel = tuple(
+                own * side / (small * new)
+                for own, small, new in zip(size, logits.shape[-2:], resized, strict=True)
+            )
+            fits = agreement(logits[:, 0] > self.sam.mask_threshold, pixel, drawn)
+            if best is None:
+                best = logits, iou, fits
+                continue
+            better = fits > best[2]
+            best = (
+                torch.where(better[:, None, None, None], logits, best[0]),
+                torch.where(better, iou, best[1]),
+                torch.where(better, fits, best[2]),
+            )
+        return best[0], best[1]
 
     def resize(self, image: torch.Tensor) -> torch.Tensor:
         """Resize as `SamPredictor` does: longest side to the model's, through 8-bit pixels, RGB."""
@@ -253,6 +288,13 @@ def turn_prompted_masks(
         masks=turn_maps(found.masks, turn),
         boxes=turn_boxes(found.boxes, turn, height, width),
     )
+
+
+@action.register_tilt(PromptedMasks)
+def tilt_prompted_masks(found: PromptedMasks, tilting: Tilting) -> PromptedMasks:
+    """Tilt masks into another frame; boxes are the tight ones around what they became."""
+    masks = tilt_mask_tensor(found.masks, tilting)
+    return replace(found, size=tilting.target, masks=masks, boxes=boxes_around(masks))
 
 
 def merge_prompted(results, key: str) -> dict:

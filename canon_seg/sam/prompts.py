@@ -5,8 +5,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import Turn
-from canon_seg.images.coordinates import PIXEL_STEP, snap, turn_boxes, turn_pixels
+from canon_seg.images.actions import tilt_boxes, tilt_pixels
+from canon_seg.images.coordinates import (
+    PIXEL_STEP,
+    snap,
+    turn_boxes,
+    turn_pixels,
+    turn_points,
+)
+from canon_seg.images.tilt import warp_points
 
 _DTYPES = {
     "boxes": torch.float32,
@@ -30,6 +39,11 @@ class Prompts:
             there if and only if ``points`` are.
         classes: (N,) int64 contiguous class of each prompt, or None for class 0.
         scores: (N,) float32 in 0..1, the detector's, or None.
+        corners: (N, 4, 2) float32 (x, y) corners of boxes that lie tilted in the image, or None.
+            ``boxes`` are then around these. In a frame in which they lie upright, the boxes are
+            tight.
+        drawn: (N, 4, 2) float32 corners of the boxes as they were drawn in another frame, or None.
+            ``boxes`` are the hulls around these, and so larger than what is meant.
     """
 
     boxes: torch.Tensor | None = None
@@ -37,6 +51,8 @@ class Prompts:
     point_labels: torch.Tensor | None = None
     classes: torch.Tensor | None = None
     scores: torch.Tensor | None = None
+    corners: torch.Tensor | None = None
+    drawn: torch.Tensor | None = None
 
     def __post_init__(self):
         for name, dtype in _DTYPES.items():
@@ -47,7 +63,10 @@ class Prompts:
             raise ValueError("prompts need boxes, points, or both")
         if (self.points is None) != (self.point_labels is None):
             raise ValueError("points and point_labels belong together")
+        if self.corners is not None and self.boxes is None:
+            raise ValueError("corners need the boxes around them")
         shapes = {"boxes": (4,), "points": (None, 2), "point_labels": (None,)}
+        shapes.update(corners=(4, 2), drawn=(4, 2))
         for name, shape in {**shapes, "classes": (), "scores": ()}.items():
             value = getattr(self, name)
             if value is None:
@@ -57,7 +76,7 @@ class Prompts:
             )
             if not fits or len(value) != len(self):
                 raise ValueError(f"{name} of {len(self)} prompts have shape {tuple(value.shape)}")
-            if name in ("boxes", "points") and not value.is_floating_point():
+            if name in ("boxes", "points", "corners") and not value.is_floating_point():
                 raise ValueError(f"{name} must be floating point, got {value.dtype}")
 
     def __len__(self):
@@ -65,8 +84,7 @@ class Prompts:
 
     def __getitem__(self, part):
         """Return a slice of the prompts."""
-        rows = {name: value[part] for name, value in vars(self).items() if value is not None}
-        return replace(self, **rows)
+        return replace(self, **{name: value[part] for name, value in self._tensors().items()})
 
     def snapped(self):
         """Snap to the grid of 1/256 px, where turning is exact in float32."""
@@ -74,6 +92,7 @@ class Prompts:
             self,
             boxes=None if self.boxes is None else snap(self.boxes, PIXEL_STEP),
             points=None if self.points is None else snap(self.points, PIXEL_STEP),
+            corners=None if self.corners is None else snap(self.corners, PIXEL_STEP),
         )
 
     def clipped(self, height, width):
@@ -88,11 +107,34 @@ class Prompts:
             turn: by index; an integer stands for quarter turns counterclockwise.
             height, width: of the image before turning.
         """
-        boxes, points = self.boxes, self.points
+        boxes, points, corners = self.boxes, self.points, self.corners
         return replace(
             self,
             boxes=None if boxes is None else turn_boxes(boxes, turn, height, width),
             points=None if points is None else turn_pixels(points, turn, height, width),
+            corners=None if corners is None else turn_points(corners, turn, height, width),
+            drawn=None if self.drawn is None else turn_points(self.drawn, turn, height, width),
+        )
+
+    def tilted(self, tilting: Tilting) -> "Prompts":
+        """Return the same prompts in another frame.
+
+        Boxes become those around the tilted ones, or around their own corners where they have any.
+        """
+        boxes, points, corners, drawn = self.boxes, self.points, self.corners, None
+        if corners is not None:
+            corners = _tilt_corners(corners, tilting)
+            around = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+            boxes = clip_boxes(around, tilting.target)
+        elif boxes is not None:
+            drawn = _tilt_corners(boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]], tilting)
+            boxes = tilt_boxes(boxes, tilting)
+        return replace(
+            self,
+            boxes=boxes,
+            points=None if points is None else tilt_pixels(points, tilting),
+            corners=corners,
+            drawn=drawn,
         )
 
     def key(self):
@@ -105,8 +147,15 @@ class Prompts:
 
     def to(self, device):
         """Return the same prompts on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
-        return replace(self, **moved)
+        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    def _tensors(self):
+        return {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
+
+
+def _tilt_corners(corners, tilting):
+    tilted = torch.from_numpy(warp_points(corners.cpu().numpy(), tilting)).to(corners)
+    return snap(tilted, PIXEL_STEP)
 
 
 def clip_boxes(boxes, size):

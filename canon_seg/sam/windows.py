@@ -76,6 +76,11 @@ def paste(logits, windows, cells, side):
     """
     if torch.equal(windows, whole_windows(len(windows), side, windows)):  # which is faster
         return F.interpolate(logits, (cells, cells), mode="bilinear")
+    return paste_windows(logits, windows, cells, side)
+
+
+def paste_windows(logits, windows, cells, side):
+    """Do as :func:`paste`, by operations that are the same for all windows."""
     x, y = cell_centres(whole_windows(1, side, windows), cells)
     x0, y0, x1, y1 = windows[..., None, None].unbind(dim=1)
     u, v = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)  # -1 to 1 inside

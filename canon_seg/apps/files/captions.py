@@ -30,4 +30,5 @@ def describe(pose, degrees="°"):
         "vote": f", uncertain: {1 + len(pose.others)} poses vote",
     }
     said = uncertain.get(pose.policy, "" if pose.is_clear else f", {UNCLEAR}")
-    return f"pose {pose.turn.degrees:.0f}{degrees}, probability {pose.probability:.3f}{said}"
+    angle = f"{pose.turn.degrees:.{0 if pose.turn.exact else 1}f}"
+    return f"pose {angle}{degrees}, probability {pose.probability:.3f}{said}"

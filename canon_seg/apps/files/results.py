@@ -74,6 +74,10 @@ class Results:
         )
 
 
+MOST_POSES = 8
+"""Poses of a video that are listed one by one."""
+
+
 class VideoSummary:
     """Say in words what was found in a video; its memory does not grow with the frames."""
 
@@ -106,6 +110,8 @@ class VideoSummary:
         if self.is_one_pose:
             degrees, probability = self.pose.turn.degrees, self.pose.probability
             return f"{text}, pose {degrees:.0f} degrees, probability {probability:.3f}{unclear}"
+        if len(self.by_pose) > MOST_POSES:
+            return f"{text}, {len(self.by_pose)} poses"
         listed = ", ".join(
             f"{degrees:.0f} degrees in {count}" for degrees, count in sorted(self.by_pose.items())
         )

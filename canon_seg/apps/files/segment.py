@@ -267,6 +267,7 @@ def build_sam_segment(
         cfg.INPUT.FORMAT,
         keys.MULTIMASK,
         keys.PROMPTS_PER_BATCH,
+        keys.REFINE_BOXES,
     )
     canonicalizer = bound_to_sam(canonicalizer, ask)
     speed_up(ask, used_numerics(cfg))

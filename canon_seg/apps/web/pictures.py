@@ -94,7 +94,8 @@ def chips(objects):
 def pose_bars(pose):
     """Format the probabilities of a :class:`canon_seg.core.pose.Pose` as bars."""
     rows = []
-    for turn, probability in zip(C4.elements, pose.probabilities, strict=True):
+    turns, probabilities = _listed(pose)
+    for turn, probability in zip(turns, probabilities, strict=True):
         percent = 100 * probability
         chosen = " chosen" if turn == pose.turn else ""
         rows.append(
@@ -103,6 +104,13 @@ def pose_bars(pose):
             f'<span class="value">{percent:.1f} %</span></div>'
         )
     return "".join(rows)
+
+
+def _listed(pose):
+    """Return turns and their probabilities: all of C4, or the chosen one and what is left."""
+    if len(pose.probabilities) == len(C4.elements):
+        return C4.elements, pose.probabilities
+    return [pose.turn], [pose.probability]
 
 
 def score(title, kind, answers):
