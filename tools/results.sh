@@ -22,6 +22,8 @@ SAM=configs/sam_tiny_c4.yaml
 DETECTOR=configs/mask_rcnn_pedestrian_c4.yaml
 WEIGHTS="MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer"
 CACHE="MODEL.CANONICALIZER.CACHE 256"
+# Studies of something else than the poses are behind the fast canonicalizer.
+FAST="${WEIGHTS}_gcnn.pth"
 GATE="MODEL.CANONICALIZER.GATE 2.0"
 
 sweep() {  # sweep FOLDER CONFIG "FLAGS" [KEY VALUE...]: resumes where it was interrupted
@@ -95,24 +97,24 @@ baselines() {
 
 angles() {
     split
-    sweep angles_pedestrians $DETECTOR "$PEDESTRIANS --angles 0:360:15" $CACHE
-    sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $CACHE
+    sweep angles_pedestrians $DETECTOR "$PEDESTRIANS --angles 0:360:15" $FAST $CACHE
+    sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $FAST $CACHE
 }
 
 uncertain() {
     local key=MODEL.CANONICALIZER
-    sweep uncertain/keep $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN keep
-    sweep uncertain/vote_2 $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN vote
-    sweep uncertain/vote_4 $SAM "$COCO --modes canonical" $CACHE $key.UNCERTAIN vote \
+    sweep uncertain/keep $SAM "$COCO --modes canonical" $FAST $CACHE $key.UNCERTAIN keep
+    sweep uncertain/vote_2 $SAM "$COCO --modes canonical" $FAST $CACHE $key.UNCERTAIN vote
+    sweep uncertain/vote_4 $SAM "$COCO --modes canonical" $FAST $CACHE $key.UNCERTAIN vote \
         $key.VOTE_POSES 4
 }
 
 numerics() {
     split
     for key in BFLOAT16 CHANNELS_LAST COMPILE; do
-        sweep "numerics/pedestrians_${key,,}" $DETECTOR "$PEDESTRIANS --modes canonical" $CACHE \
+        sweep "numerics/pedestrians_${key,,}" $DETECTOR "$PEDESTRIANS --modes canonical" $FAST $CACHE \
             MODEL.SEGMENTER.$key True
-        sweep "numerics/sam_${key,,}" $SAM "$COCO --modes canonical" $CACHE \
+        sweep "numerics/sam_${key,,}" $SAM "$COCO --modes canonical" $FAST $CACHE \
             MODEL.SEGMENTER.$key True
     done
 }
