@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_sam_options
+from optional import need
 from PIL import Image
 
 from canon_seg.errors import InputError
@@ -24,6 +25,12 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def libraries():
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        need(name)
+
+
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["export_onnx.py", *map(str, arguments)])
     export_onnx.main()
@@ -31,8 +38,6 @@ def run(monkeypatch, *arguments):
 
 @pytest.mark.timeout(900)  # exporting takes about half a minute of a core
 def test_files_do_what_torch_does(photos, tmp_path, monkeypatch, capsys):
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(name)
     torch.manual_seed(0)
     weights = tmp_path / "poses.pth"
     save_pose_network(weights, PoseNetwork(BackboneSpec("test_efficientnet")), 64)
