@@ -19,6 +19,7 @@ from iopath.common.file_io import HTTPURLHandler, PathManager
 from canon_seg.errors import InputError
 from canon_seg.io.files import AnyPath
 from canon_seg.io.kinds import describe_contents
+from canon_seg.io.packing import unpack
 
 DOWNLOAD_ERRORS = (OSError, ValueError, AssertionError, HTTPException)
 """What opening an address can end with: no network, no such file, no such kind of address."""
@@ -208,11 +209,12 @@ def load_pickle_file(path, key):
 def load_torch_file(path: AnyPath, key: str) -> Any:
     """Read a PyTorch file as weights only, onto the CPU.
 
-    Args, returns and raises: as :func:`load_pickle_file`, with tensors beside the arrays.
+    Args, returns and raises: as :func:`load_pickle_file`, with tensors beside the arrays. Weights
+    that :func:`canon_seg.io.packing.save_packed` wrote come as float32.
     """
     check_is_file(path, key)
     try:
-        return _load_weights(path)
+        return unpack(_load_weights(path))
     # RuntimeError, UnpicklingError, EOFError, KeyError...: a damaged file can raise anything.
     except Exception as error:
         raise _not_loaded(path, key, error) from error
