@@ -63,6 +63,20 @@ def read_details(path):
     return np.log(probabilities.clip(np.finfo(float).tiny))
 
 
+def table(rows):
+    """Return a Markdown table, in per cent, of the rows of the output file."""
+    values = [
+        [row["gate"]]
+        + [
+            f"{100 * share:.1f}"
+            for share in (row["upright"], row["turned"], *row["mixed"].values())
+        ]
+        for row in rows
+    ]
+    mixed = [f"{float(share):.0%} upright" for share in rows[0]["mixed"]]
+    return tabulate(values, ["GATE", "given upright", "given turned", *mixed], tablefmt="github")
+
+
 def main():
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -85,14 +99,8 @@ def main():
         write_json(
             args.output, {"num_images": len(log_probabilities), "gates": rows, "best_gate": best}
         )
-    table = [
-        [row["gate"], *(f"{100 * value:.1f}" for value in (row["upright"], row["turned"]))]
-        + [f"{100 * value:.1f}" for value in row["mixed"].values()]
-        for row in rows
-    ]
-    headers = ["GATE", "given upright", "given turned", *(f"{s:.0%} upright" for s in SHARES)]
     print(f"Poses that are right, in % of {len(log_probabilities)} photographs")
-    print(tabulate(table, headers, tablefmt="github"))
+    print(table(rows))
     print("Best gate: " + ", ".join(f"{gate} at {float(s):.0%}" for s, gate in best.items()))
 
 

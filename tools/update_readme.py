@@ -36,6 +36,8 @@ import re
 import sys
 from pathlib import Path
 
+import choose_gate
+
 from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import TITLES, realigned
@@ -44,7 +46,7 @@ from canon_seg.io.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
 TABLE = re.compile(
-    r"(<!-- (sweep|comparison|poses|realigned|table): (\S+) -->\n).*?(<!-- end of \2 -->)",
+    r"(<!-- (sweep|comparison|poses|realigned|gate|table): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
 )
 QUARTERS = ("0", "90", "180", "270", "C4-avg")
@@ -209,6 +211,7 @@ MAKERS = {
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
     "comparison": comparison_table,
     "realigned": realigned_table,
+    "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
 
