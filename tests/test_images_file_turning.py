@@ -234,6 +234,39 @@ def test_a_thumbnail_that_is_broken_stays():
     assert result.way == "tag" and b"no JPEG at all" in result.contents
 
 
+@needs_jpegtran
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_a_thumbnail_that_cannot_be_turned_is_taken_out(orientation):
+    block = exif_block("<", orientation, b"no JPEG at all")
+    result = turn_file(encoded(picture(), exif=b"Exif\0\0" + block), Turn(2))
+    assert result.way == "pixels" and MAKER_NOTE in result.contents
+    with Image.open(io.BytesIO(result.contents)) as image:
+        assert not image.getexif().get_ifd(ExifTags.IFD.IFD1)
+        assert image.getexif().get(0x0112, 1) == 1
+
+
+@needs_jpegtran
+def test_a_tag_that_cannot_be_set_is_an_error():
+    block = bytearray(exif_block("<", 6))
+    block[block.index(bytes([0x12, 0x01, 3, 0])) + 2] = 8  # a signed number, which viewers read
+    source = encoded(picture(), exif=b"Exif\0\0" + bytes(block))
+    with Image.open(io.BytesIO(source)) as image:
+        assert image.getexif().get(0x0112) == 6
+    with pytest.raises(InputError, match="orientation tag that cannot be set"):
+        turn_file(source, Turn(2))
+
+
+def test_the_most_pixels(monkeypatch):
+    source = encoded(picture())
+    with pytest.raises(InputError, match="more than 10 pixels"):
+        turn_file(source, Turn(1), max_pixels=10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="exceeds limit"):
+        turn_file(source, Turn(1))
+    assert turn_file(source, Turn(1), max_pixels=10**6).contents
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
 def test_broken_exif_is_kept_where_pixels_turn_and_refused_for_a_tag(monkeypatch):
     block = exif_block("<", 6)[:30]
     source = encoded(picture(), exif=b"Exif\0\0" + block)

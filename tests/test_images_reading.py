@@ -301,6 +301,19 @@ def test_the_most_pixels(tmp_path, pixels, reader, monkeypatch):
         reader(path, options=ReadingOptions(max_pixels=HEIGHT * WIDTH - 1))
 
 
+def test_pillows_limit_and_the_warnings_stay_as_they_were(tmp_path, pixels, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    path = tmp_path / "large.tif"
+    Image.fromarray(pixels).save(path)
+    filters = list(warnings.filters)
+    np.testing.assert_array_equal(
+        read_image(path, "RGB", ReadingOptions(max_pixels=HEIGHT * WIDTH)), pixels
+    )
+    with pytest.raises(InputError, match="claims more pixels"):
+        read_image(path, "RGB", ReadingOptions(max_pixels=5))
+    assert Image.MAX_IMAGE_PIXELS == 3 and warnings.filters == filters
+
+
 def test_options_of_a_config():
     cfg = default_config()
     assert ReadingOptions.from_config(cfg) == ReadingOptions()

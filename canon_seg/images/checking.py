@@ -1,18 +1,16 @@
 """Look at all image files before work begins on the first: in parallel, and each once for good."""
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from canon_seg.errors import InputError, warn
-from canon_seg.images.reading import ImageFacts, ReadingOptions, image_facts
+from canon_seg.images.reading import ImageFacts, ReadingOptions, image_facts, pixel_limit
 from canon_seg.io.files import write_json
 
 _MEANINGS = {
@@ -54,8 +52,7 @@ def inspect_images(
         :class:`canon_seg.errors.InputError` that names it.
     """
     remembered = CheckedImages(cache) if decode else CheckedImages("")
-    # Pillow refuses twice its limit.
-    most = options.max_pixels or 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
+    most = pixel_limit(options)
 
     def inspect(file: str) -> ImageFacts | InputError:
         known = remembered.find(file)

@@ -53,6 +53,17 @@ def orientation_for(turn: Turn) -> int:
     raise ValueError(f"no orientation tag asks for {turn}")
 
 
+def get_orientation(block: bytes) -> int:
+    """Return the value of the orientation tag in an EXIF block; 1 where there is none.
+
+    Raises:
+        ValueError: if the block is broken.
+    """
+    order, first, _ = _directories(block)
+    place = first.entries.get(ORIENTATION)
+    return 1 if place is None else _get(block, order, place)
+
+
 def set_orientation(block: bytes, value: int) -> bytes:
     """Set the orientation of the image in an EXIF block, adding the tag where there is none.
 
@@ -172,6 +183,18 @@ def replace_thumbnail(block: bytes, thumbnail: bytes) -> bytes:
         _set(data, order, start_at, len(data))
         data += thumbnail
     _set(data, order, length_at, len(thumbnail))
+    return bytes(data)
+
+
+def remove_thumbnail(block: bytes) -> bytes:
+    """Take the thumbnail's directory out of the chain of an EXIF block; no byte moves.
+
+    Raises:
+        ValueError: if the block is broken.
+    """
+    data = bytearray(block)
+    order, first, _ = _directories(data)
+    struct.pack_into(f"{order}I", data, first.next_at, 0)
     return bytes(data)
 
 

@@ -20,14 +20,17 @@ from canon_seg.images.exif import (
     ORIENTATION,
     ORIENTATIONS,
     find_thumbnail,
+    get_orientation,
     orientation_for,
     remove_orientation,
+    remove_thumbnail,
     replace_thumbnail,
     set_orientation,
     set_xmp_orientation,
     turn_thumbnail_tag,
     turned_orientation,
 )
+from canon_seg.images.reading import load_within, open_within
 
 EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_SEGMENT = 65533  # bytes in one segment of a JPEG file
@@ -70,12 +73,13 @@ class TurnedFile:
     way: str
 
 
-def turn_file(data: bytes, turn: Turn) -> TurnedFile:
+def turn_file(data: bytes, turn: Turn, max_pixels: "int | None" = None) -> TurnedFile:
     """Turn an image file as it is seen, with its orientation tag applied.
 
     Args:
         data: contents of a JPEG, PNG, WebP, BMP or TIFF file of one image.
         turn: by index.
+        max_pixels: files that claim more are refused; None for Pillow's limit.
 
     Returns:
         a file of the same format with its metadata, which differ in what the turn makes another:
@@ -85,8 +89,8 @@ def turn_file(data: bytes, turn: Turn) -> TurnedFile:
         InputError: the file is broken, of another format, or of several images.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
+        with open_within(io.BytesIO(data), max_pixels) as image:
+            load_within(image, max_pixels)
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise InputError("holds several images, of which none is turned")
             form = {"MPO": "JPEG"}.get(image.format or "", image.format)
@@ -217,29 +221,34 @@ def _upright_exif(block: bytes, pixels: Turn, turn: Turn, size: "tuple[int, int]
             thumbnail, tag = found
             own = pixels if tag is None else compose(ORIENTATIONS.get(tag, Turn()), turn)
             room = _MAX_SEGMENT - len(EXIF) - len(block)
-            block = replace_thumbnail(block, _turned_thumbnail(thumbnail, own, room))
+            small = _turned_thumbnail(thumbnail, own, room)
+            # Without one, viewers make their own; the old one would be shown turned.
+            block = remove_thumbnail(block) if small is None else replace_thumbnail(block, small)
         return remove_orientation(block, *size)
-    except ValueError:  # what no viewer can read stays as it is
-        return block
+    except ValueError as error:
+        if pixels != turn:  # the pixels would be turned once more by the tag that is left
+            raise InputError(f"has an orientation tag that cannot be set ({error})") from error
+        return block  # what no viewer can read stays as it is
 
 
-def _turned_thumbnail(thumbnail: bytes, pixels: Turn, room: int) -> bytes:
-    """Turn a thumbnail, which may grow by ``room`` bytes; one that is broken stays as it is."""
+def _turned_thumbnail(thumbnail: bytes, pixels: Turn, room: int) -> "bytes | None":
+    """Turn a thumbnail, which may grow by ``room`` bytes; return None where it cannot be turned."""
     if pixels == Turn():
         return thumbnail
-    without_loss = _jpegtran(thumbnail, pixels)
-    if without_loss is not None and len(without_loss) - len(thumbnail) <= room:
-        return without_loss
     try:
+        without_loss = _jpegtran(thumbnail, pixels)
+        if without_loss is not None and len(without_loss) - len(thumbnail) <= room:
+            return without_loss
         with Image.open(io.BytesIO(thumbnail)) as image:
             turned = image.transpose(_OF_PILLOW[pixels])
+            for quality in _THUMBNAIL_QUALITIES:
+                encoded = _encoded(turned, "JPEG", quality=quality)
+                if len(encoded) - len(thumbnail) <= room:
+                    return encoded
+    # Pillow's readers raise nearly anything on broken files.
     except Exception:
-        return thumbnail
-    for quality in _THUMBNAIL_QUALITIES:
-        encoded = _encoded(turned, "JPEG", quality=quality)
-        if len(encoded) - len(thumbnail) <= room:
-            break
-    return encoded
+        return None
+    return None
 
 
 # --- formats whose pixels are encoded anew --------------------------------------------------------
@@ -333,10 +342,7 @@ def _turn_bmp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
 
 def _turn_tiff(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     """Set the tag, which every viewer of TIFF files applies."""
-    # Pillow has turned the pixels, and forgotten the tag, when it loads them.
-    with Image.open(io.BytesIO(data)) as unloaded:
-        tag = unloaded.getexif().get(ORIENTATION, 1)
-    return TurnedFile(set_orientation(data, turned_orientation(tag, turn)), "tag")
+    return TurnedFile(set_orientation(data, turned_orientation(get_orientation(data), turn)), "tag")
 
 
 def transposed(image: Image.Image, pixels: Turn) -> Image.Image:

@@ -1,36 +1,27 @@
 """Read image files into arrays: every common pixel format to 8-bit colour, upright by EXIF tag."""
 
+import math
 import os
-import warnings
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from canon_seg.core.turn import inverse
 from canon_seg.errors import InputError, warn
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.exif import ORIENTATION, ORIENTATIONS
 from canon_seg.io.kinds import describe_contents
-
-_EXIF_ORIENTATION = 0x0112
 
 AnyPath = str | os.PathLike[str]
 
-# What each value of the EXIF tag asks for, on H x W x ... arrays.
-_ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
-_INVERSE = {6: 8, 8: 6}  # all others undo themselves
-_SWAPPED = (5, 6, 7, 8)  # those that exchange height and width
+_LIMIT = threading.Lock()  # held while Pillow's limit is another one
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,7 @@ class ReadingOptions:
         exif: whether the orientation in a file's EXIF data is applied. False gives the raw frame,
             as the file stores it (of HEIC files, which turn by other means, the upright one).
         max_pixels: files that claim more pixels are refused before they are decoded; None for
-            Pillow's limit, which is 178,956,970 unless someone has changed it. Pillow keeps it in
-            a variable of its module: reading with a number sets it for the whole process.
+            Pillow's limit, which is 178,956,970 unless someone has changed it.
     """
 
     exif: bool = True
@@ -76,7 +66,7 @@ class ImageFacts:
 
     def size(self, exif: bool) -> tuple[int, int]:
         """Return (height, width) of the image as it is read, with its orientation or without."""
-        is_swapped = exif and self.orientation in _SWAPPED
+        is_swapped = exif and _swaps(self.orientation)
         return (self.width, self.height) if is_swapped else (self.height, self.width)
 
 
@@ -113,7 +103,7 @@ def read_image(
         raise ValueError(f'format must be "BGR" or "RGB", got {format!r}')
     with _opened(path, options) as image:
         orientation, reason = _orientation(image)
-        _load(image)
+        _load(image, options)
         pixels = _to_rgb(image, path)
         is_turned = orientation != _orientation(image)[0]  # Pillow turns TIFF files as it loads
     if options.exif and reason:
@@ -121,10 +111,11 @@ def read_image(
             f"{os.fspath(path)}: its EXIF data cannot be read ({reason}); the pixels are taken as "
             "they are stored"
         )
+    turn = ORIENTATIONS[orientation]
     if options.exif and not is_turned:
-        pixels = _turned(pixels, orientation)
+        pixels = turn_image(pixels, turn)
     if not options.exif and is_turned:
-        pixels = _turned(pixels, _INVERSE.get(orientation, orientation))
+        pixels = turn_image(pixels, inverse(turn))
     if format == "BGR":
         pixels = pixels[:, :, ::-1]
     return np.array(pixels, order="C")
@@ -186,12 +177,12 @@ def image_facts(
     with _opened(path, options) as image:
         orientation, reason = _orientation(image)
         if decode or image.format == "TIFF":
-            _load(image)
+            _load(image, options)
         if decode:
             _to_rgb(image, path)
         is_turned = orientation != _orientation(image)[0]
         width, height = image.size
-    if is_turned and orientation in _SWAPPED:
+    if is_turned and _swaps(orientation):
         height, width = width, height
     return ImageFacts(height, width, 0 if reason else orientation)
 
@@ -206,21 +197,71 @@ def count_pixels(path: AnyPath, options: ReadingOptions = ReadingOptions()) -> i
         return int(image.width * image.height)
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    turn = _ORIENTATIONS.get(orientation)
-    return pixels if turn is None else turn(pixels)
+def _swaps(orientation: int) -> bool:
+    """Return whether an orientation exchanges height and width; one that is unknown does not."""
+    return orientation in ORIENTATIONS and ORIENTATIONS[orientation].quarters % 2 == 1
+
+
+def open_within(file: "str | IO[bytes]", max_pixels: "int | None") -> Image.Image:
+    """Open an image as Pillow does, but by a limit that holds for this image alone.
+
+    Pillow keeps its own limit in a variable of its module, which is as before afterwards. Nothing
+    is decoded yet: :func:`load_within` does that.
+
+    Args:
+        file: path or open file.
+        max_pixels: the most that it may claim; None for twice Pillow's limit, which is what Pillow
+            refuses.
+
+    Raises:
+        Image.DecompressionBombError: if it claims more.
+    """
+    if max_pixels is None:
+        return Image.open(file)
+    with _without_pillows_limit():
+        image = Image.open(file)
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise Image.DecompressionBombError(
+            f"{image.width} x {image.height} are more than {max_pixels} pixels"
+        )
+    return image
+
+
+def load_within(image: Image.Image, max_pixels: "int | None") -> None:
+    """Decode an image that :func:`open_within` opened by the same limit."""
+    if max_pixels is None or image.format != "TIFF":
+        image.load()
+        return
+    with _without_pillows_limit():  # Pillow looks at the size of TIFF files once more
+        image.load()
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    with _LIMIT:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def pixel_limit(options: ReadingOptions) -> float:
+    """Return the most pixels that a file may claim, infinity where there is no limit."""
+    if options.max_pixels is not None:
+        return options.max_pixels
+    with _LIMIT:
+        return 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 
 
 @contextmanager
 def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
     """Open an image file for a block that decodes it, and name the file in whatever goes wrong."""
     path = os.fspath(path)
-    if options.max_pixels is not None and Image.MAX_IMAGE_PIXELS != options.max_pixels / 2:
-        # Pillow refuses more than twice its limit, and would warn of half of what is allowed here.
-        Image.MAX_IMAGE_PIXELS = options.max_pixels / 2  # type: ignore[assignment]
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        with _open(path) as image:
+        with _open(path, options) as image:
             yield image
     except (InputError, MemoryError):
         raise
@@ -245,16 +286,16 @@ def _opened(path: AnyPath, options: ReadingOptions) -> Iterator[Image.Image]:
         ) from error
 
 
-def _load(image: Image.Image) -> None:
+def _load(image: Image.Image, options: ReadingOptions) -> None:
     """Decode an image; uncompressed TIFF files without Pillow's memory map, which does not turn."""
     if image.format == "TIFF":
         cast(ImageFile.ImageFile, image).filename = ""
-    image.load()
+    load_within(image, options.max_pixels)
 
 
-def _open(path: str) -> Image.Image:
+def _open(path: str, options: ReadingOptions) -> Image.Image:
     try:
-        return Image.open(path)
+        return open_within(path, options.max_pixels)
     except UnidentifiedImageError:
         if _brand(path) not in _HEIF_BRANDS:
             raise
@@ -266,7 +307,7 @@ def _open(path: str) -> Image.Image:
             "pillow-heif (or canon_seg[heic]), or convert it to JPEG"
         ) from error
     register_heif_opener()
-    return Image.open(path)
+    return open_within(path, options.max_pixels)
 
 
 # Four bytes after "ftyp" in files of the ISO family, by which formats are known.
@@ -299,11 +340,11 @@ def _no_image(path: str) -> str:
 def _orientation(image: Image.Image) -> tuple[int, str | None]:
     """Return (orientation 1 to 8 of an opened image, why its EXIF data cannot be read or None)."""
     try:
-        tag = image.getexif().get(_EXIF_ORIENTATION, 1)
+        tag = image.getexif().get(ORIENTATION, 1)
     # Pillow raises nearly anything on broken data: SyntaxError, struct.error, KeyError...
     except Exception as error:
         return 1, " ".join(str(error).split()) or type(error).__name__
-    return (tag if tag in _ORIENTATIONS else 1), None
+    return (tag if tag in ORIENTATIONS else 1), None
 
 
 def _to_rgb(image: Image.Image, path: AnyPath) -> np.ndarray:

@@ -133,7 +133,7 @@ def decide(
     if turn == Turn():
         return row, None
     try:
-        turned = turn_file(photo.source.read_bytes(), turn)
+        turned = turn_file(photo.source.read_bytes(), turn, reading.max_pixels)
     except (InputError, OSError) as error:
         return _replaced(row, result=FAILED, reason=f"{photo.source}: {error}"), None
     return _replaced(row, result=TURNED, way=turned.way), turned.contents
