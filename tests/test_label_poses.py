@@ -52,6 +52,16 @@ def test_turned_photographs_get_turned_labels(tmp_path, label):
     assert [photo.file for photo in photos] == [f"photos/{entry['file']}" for entry in entries]
 
 
+def test_a_detector_is_the_judge(tmp_path, label):
+    """A config of the project's says nothing of many keys of detectron2's that a detector reads."""
+    judge = ("MODEL.CANONICALIZER.SCORER.NAME", "SegmenterScorer", "INPUT.MIN_SIZE_TEST", "64")
+    arguments = ("--photos", "photos", "--config-file", "configs/mask_rcnn_pedestrian_c4.yaml")
+    status, said, message = label(*arguments, "--output", "poses.json", *judge)
+    assert status == 0, message
+    degrees = [entry["degrees"] for entry in json.loads((tmp_path / "poses.json").read_text())]
+    assert [(one - degrees[0]) % 360 for one in degrees] == [0, 90, 270, 180]
+
+
 def test_labels_are_compared_with_what_is_known(tmp_path, label):
     label("--photos", "photos", "--output", "poses.json", *WEIGHTS)
     found = json.loads((tmp_path / "poses.json").read_text())
@@ -95,7 +105,7 @@ def test_a_scorer_of_more_poses(label, monkeypatch, tmp_path):
 
     canonicalizer = random_canonicalizer()
     canonicalizer.__class__ = Eight
-    monkeypatch.setattr(label_poses, "build_pose_finder", lambda cfg: canonicalizer)
+    monkeypatch.setattr(label_poses, "build_pose_finder", lambda *loaded: canonicalizer)
     status, _, message = label("--photos", "photos", "--output", "poses.json")
     assert status == 2 and "the scorer knows 8 poses" in message
     assert not (tmp_path / "poses.json").exists()

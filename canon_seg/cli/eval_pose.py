@@ -124,7 +124,7 @@ def main():
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.images, "--images")[: args.limit]
-    canonicalizer = build_pose_finder(cfg)
+    canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
     if angles is None and canonicalizer.group.elements is None:
         if args.stress:
             raise InputError(

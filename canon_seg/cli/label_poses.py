@@ -56,7 +56,7 @@ def main():
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.photos, "--photos")
     truth = read_poses(args.truth, args.photos, "--truth") if args.truth else []
-    canonicalizer = build_pose_finder(cfg)
+    canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
     probabilities, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT)
     if probabilities.shape[1] != len(DEGREES):
         raise InputError(

@@ -1,5 +1,6 @@
 """Build what finds the poses of images alone, without prompts, from a config."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from canon_seg.core.canonicalizer import Canonicalizer
@@ -11,7 +12,9 @@ from canon_seg.sam.loading import is_sam, sam_from_config
 from canon_seg.sam.prompted import PromptedSam
 
 
-def build_pose_finder(cfg: Any) -> Canonicalizer:
+def build_pose_finder(
+    cfg: Any, config_file: str = "", options: Sequence[str] = ()
+) -> Canonicalizer:
     """Build the canonicalizer of a config, with the segmenter that it may ask for poses.
 
     A segmenter is built only if the canonicalizer asks it; detectron2 is needed only if it is not a
@@ -19,6 +22,8 @@ def build_pose_finder(cfg: Any) -> Canonicalizer:
 
     Args:
         cfg: config of :func:`canon_seg.config.load.load_config`; not changed.
+        config_file, options: what it was loaded from. A segmenter of detectron2 is built of these
+            and all of detectron2's own keys, on ``cfg.MODEL.DEVICE``.
 
     Returns:
         the canonicalizer in eval mode, on ``cfg.MODEL.DEVICE``.
@@ -50,6 +55,7 @@ def build_pose_finder(cfg: Any) -> Canonicalizer:
             PromptedSam(sam, cfg.INPUT.FORMAT, keys.SAM.MULTIMASK, keys.SAM.PROMPTS_PER_BATCH),
         )
     try:
+        from canon_seg.d2.config import load_config
         from canon_seg.d2.judge import bound_to_model
         from canon_seg.d2.models import build_models
     except ModuleNotFoundError as error:
@@ -58,5 +64,8 @@ def build_pose_finder(cfg: Any) -> Canonicalizer:
             f"{keys.SEGMENTER.META_ARCHITECTURE} needs detectron2 ({error}); run "
             "canon-seg-install-detectron2, or name another scorer"
         ) from error
-    finder: Canonicalizer = bound_to_model(build_models(cfg, ["canonical"])["canonical"](0))
+    complete = load_config(config_file, options)
+    complete.MODEL.DEVICE = keys.DEVICE
+    complete.MODEL.CANONICALIZER.TRAINABLE = False
+    finder: Canonicalizer = bound_to_model(build_models(complete, ["canonical"])["canonical"](0))
     return finder
