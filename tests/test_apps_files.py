@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,9 +53,10 @@ from canon_seg.cli import demo
 from canon_seg.config.assets import resolve_config
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.core.pose import Pose
+from canon_seg.core.turn import Turn
 from canon_seg.d2.config import load_config
 from canon_seg.d2.sam import SamSegmenter
-from canon_seg.errors import InputError, run_main
+from canon_seg.errors import InputError, InputWarning, run_main
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
@@ -726,6 +728,22 @@ def test_an_empty_mask_is_said_to_be_empty(tmp_path):
     masks[1, 2, 2] = True
     assert said(masks) == "3 masks (2 of them empty)" and said(masks[:0]) == "0 masks"
     assert pictures(tmp_path / "a_objects") == ["cutout_2.png"]
+
+
+def test_masks_that_vanish_are_warned_of(tmp_path, recwarn):
+    masks = torch.zeros(3, 4, 6, dtype=torch.bool)
+    objects = replace(objects_of_masks(list(masks.numpy()), [0] * 3, (4, 6)), vanished=2)
+    pose = Pose(Turn.by(30), (1.0,), probability=1.0)
+    found = Segmentation(pose, objects, OBJECTS, np.zeros((4, 6, 3), np.uint8), (4, 6))
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    segment = Segment(lambda *_: found, None)
+    demo.process_image(tmp_path / "a.png", tmp_path / "out.png", segment, (), False, None)
+    (warning,) = [one for one in recwarn if issubclass(one.category, InputWarning)]
+    assert str(warning.message).startswith("a.png: 2 masks are empty; what they are of was found")
+    summary = VideoSummary()
+    summary.add(found)
+    summary.add(found)
+    assert summary.vanished == 4
 
 
 def test_a_pose_that_is_not_clear_is_marked():

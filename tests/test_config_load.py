@@ -140,6 +140,11 @@ def test_whole_numbers_are_floats_in_files_as_in_options(tmp_path, defaults):
     assert type(cfg.SOLVER.EMA_DECAY) is float
     if defaults == "detectron2":
         assert type(cfg.SOLVER.BASE_LR) is float
+    options = ["SOLVER.BASE_LR", 2, "MODEL.CANONICALIZER.UNCERTAIN_BELOW", 0.6]
+    cfg = load(str(tmp_path / "a.yaml"), options)  # numbers, as Python gives them
+    assert cfg.SOLVER.BASE_LR == 2 and cfg.MODEL.CANONICALIZER.UNCERTAIN_BELOW == 0.6
+    cfg = load(str(tmp_path / "a.yaml"), ["MODEL.CANONICALIZER.MIN_TILT", float("inf")])
+    assert cfg.MODEL.CANONICALIZER.MIN_TILT == float("inf")  # for the canonicalizer to refuse
     (tmp_path / "b.yaml").write_text("MODEL:\n  CANONICALIZER:\n    PRIOR_WEIGHT: true\n")
     with pytest.raises(InputError, match="b.yaml"):
         load(str(tmp_path / "b.yaml"))

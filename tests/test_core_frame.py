@@ -68,7 +68,7 @@ def test_votes_come_to_the_frame_of_the_likeliest():
         assert seen.pose.others == ()
         there = seen.image
         assert torch.equal(there, turn_maps(image, C4.inverse(other)))
-        assert torch.equal(frame.from_pose(other, there.clone(), "image"), frame.image)
+        assert torch.equal(frame.to_vote(other, there.clone(), "image"), frame.image)
     assert CanonicalFrame(AllPosesCanonicalizer(), image, votes=False).pose.others == ()
 
 

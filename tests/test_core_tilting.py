@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -5,11 +7,13 @@ import torch
 from tiny_models import any_angle_canonicalizer, random_image, random_prompts
 
 from canon_seg.core import action
-from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, KnownPoseCanonicalizer
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.group import C4, D4, O2, SO2, C
+from canon_seg.core.pose import Pose
 from canon_seg.core.tilting import FILL, Tilting, content_window, fill_colour
 from canon_seg.core.turn import Turn, compose
+from canon_seg.errors import InputError
 from canon_seg.images.actions import tilt_pixels
 from canon_seg.images.arrays import turn_image, turn_maps
 from canon_seg.images.tilt import rotate_image, warp_boxes, warp_mask, warp_points, warp_to
@@ -164,14 +168,21 @@ def test_what_the_canonical_frame_finds_is_where_it_was():
         assert (box[:2] <= 10).all() and box[2] >= 20 and box[3] >= 30
 
 
-def test_votes_between_tilts_come_to_one_frame():
+@pytest.mark.parametrize("tilts", [(20, 100), (20, 180), (90, 110)])
+def test_votes_between_tilts_come_to_one_frame(tilts):
+    """What each pose has found is tilted once, and lies as it does when it is brought back."""
     image = random_image(50, 70)
-    frame = CanonicalFrame(FixedPoseCanonicalizer(Turn.by(20), SO2), image)
-    other = Turn.by(100)
-    masks = torch.zeros(1, *frame.in_pose(other).canonical_size, dtype=torch.bool)
-    masks[:, 10:40, 20:50] = True
-    there = frame.from_pose(other, masks, "masks")
-    assert there.shape[1:] == frame.canonical_size and there.any()
+    turns = [Turn.by(degrees) for degrees in tilts]
+    pose = Pose(turns[0], (1.0,), "vote", (turns[1],), probability=0.5)
+    frame = CanonicalFrame(KnownPoseCanonicalizer(pose, any_angle_canonicalizer()), image)
+    for turn in turns:
+        seen = frame.in_pose(turn)
+        masks = torch.zeros(1, *seen.canonical_size, dtype=torch.bool)
+        masks[:, 10:40, 20:50] = True
+        there = frame.to_vote(turn, masks.clone(), "masks")
+        assert there.any() and torch.equal(
+            frame.from_vote(there, "masks"), seen.back(masks.clone(), "masks")
+        )
 
 
 def test_what_does_not_tilt_is_named():
@@ -197,6 +208,38 @@ def test_pixels_of_one_exist():
         1,
     )
     assert any_angle_canonicalizer().pose(image).turn == Turn()
+
+
+def test_a_canvas_that_cannot_be_warped_is_named():
+    wide = torch.zeros(3, 2, 40_000, dtype=torch.uint8)
+    frame = CanonicalFrame(FixedPoseCanonicalizer(Turn.by(20), SO2), wide)
+    with pytest.raises(InputError, match="width 40000 .* 32766 px are the most .*GROUP C4"):
+        _ = frame.image
+    with pytest.raises(InputError, match="to height 33002 and width 2:"):  # the canvas alone
+        warp_to(wide[0].numpy()[:, :9], replace(TILT, target=(33_002, 2)), 1, (0,) * 4)
+    # By index there is no such limit.
+    assert CanonicalFrame(FixedPoseCanonicalizer(Turn(1), SO2), wide).image.shape == (3, 40_000, 2)
+
+
+TILT = Tilting.expanding(20, (2, 9))
+
+
+@pytest.mark.parametrize("degrees", [float("nan"), float("inf"), -float("inf")])
+def test_angles_are_finite(degrees):
+    for call in (
+        lambda: Turn.by(degrees),
+        lambda: Turn(0, degrees),
+        lambda: rotate_image(np.zeros((5, 6, 3), np.uint8), degrees),
+    ):
+        with pytest.raises(ValueError, match=r"finite|\(-45, 45\]"):
+            call()
+
+
+def test_a_mirror_needs_a_group_that_has_one():
+    for group in (C4, C(8), SO2):
+        with pytest.raises(ValueError, match=f"{group.name} has no mirrors"):
+            FixedPoseCanonicalizer(Turn(mirrored=True), group)
+    assert FixedPoseCanonicalizer(Turn(mirrored=True), O2).turn.mirrored
 
 
 def test_mirrors_by_index_before_the_tilt():

@@ -1,12 +1,17 @@
 import copy
 import pickle
 import threading
+from functools import partial
 
 import pytest
 import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
+from canon_seg.core.tilting import Tilting
 from canon_seg.d2.cache import ResultCache, content_key
+from canon_seg.d2.soft_masks import BoxMasks
+from canon_seg.images.soft_masks import ScoredMasks
+from canon_seg.sam.prompted import enlarge_logits
 from canon_seg.sam.prompts import Prompts
 
 from detectron2.structures import Boxes, Instances
@@ -135,6 +140,7 @@ def test_keys_tell_contents_apart():
         [inputs(image=image.to(torch.int8))],
         [inputs(height=4)],
         [inputs(height=4, width=2)],
+        [inputs(soft_masks=True)],
         [inputs(prompts=None)],
         [inputs(prompts=other_boxes)],
         [inputs(prompts=points)],
@@ -142,6 +148,17 @@ def test_keys_tell_contents_apart():
         [inputs(prompts=Prompts(boxes=one["prompts"].boxes, classes=torch.tensor([0])))],
     ]
     assert len({content_key(batch) for batch in batches}) == len(batches)
+
+
+def test_masks_that_are_not_cut_yet_are_kept():
+    enlarge = partial(enlarge_logits, 16, (12, 16), (30, 40))
+    logits = ScoredMasks(torch.randn(2, 4, 4), 0.0, (30, 40), enlarge)
+    boxes = BoxMasks(torch.rand(1, 28, 28), torch.tensor([[3.0, 4.0, 20.0, 28.0]]), (30, 40))
+    cache = ResultCache(2**20)
+    cache.put("key", [logits, boxes])
+    tilting = Tilting.expanding(20, (30, 40))
+    for kept, given in zip(cache.get("key"), [logits, boxes], strict=True):
+        assert torch.equal(kept.tilted(tilting), given.tilted(tilting))
 
 
 def test_keys_are_of_values_not_of_memory():

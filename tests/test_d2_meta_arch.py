@@ -185,13 +185,56 @@ def test_masks_that_vanish_stay_as_empty_ones_with_their_score():
     assert back.image_size == (40, 60) and back.scores.tolist() == instances.scores.tolist()
     assert not back.pred_masks[0].any() and back.pred_boxes.tensor[0].tolist() == [0, 0, 0, 0]
     assert torch.equal(back.pred_boxes.tensor, boxes_around(back.pred_masks))
+    assert back.pred_vanished.tolist() == [True, False]
 
 
-def test_results_of_another_size_have_no_tilt(sam):
-    model = canonicalized(sam.segmenter, FixedPoseCanonicalizer(Turn.by(20), SO2))
-    inputs = {"image": random_image(40, 61), "prompts": random_prompts(40, 61)}
-    with pytest.raises(ValueError, match="between quarter turns"):
-        model([{**inputs, "height": 93, "width": 120}])
+@pytest.mark.parametrize("kind", ["sam", *KINDS])
+def test_results_of_another_size_by_a_tilt(kind):
+    """They are those of the image's own size, enlarged, and exact for quarter turns."""
+    rgb = "RGB" if kind == "sam" else "BGR"
+    model = canonicalized(tiny_segmenter(kind), any_angle_canonicalizer(SO2, rgb))
+    image = random_image(40, 61)
+    prompts = random_prompts(40, 61).snapped() if kind == "sam" else None
+    plain = model([turned_inputs(image, 0, prompts)])[0]
+    large = assert_equivariant(model, image, prompts, height=80, width=183)[0]
+    assert not large["pose"].turn.exact
+    if "sem_seg" in plain:
+        assert tuple(large["sem_seg"].shape[1:]) == (80, 183)
+    if "instances" not in plain:
+        return
+    small, large = plain["instances"], large["instances"]
+    assert large.image_size == (80, 183) and len(large) == len(small)
+    if small.has("pred_masks"):
+        shares = [one.pred_masks.float().mean(dim=(1, 2)) for one in (small, large)]
+        assert torch.allclose(*shares, atol=0.02) and (
+            kind == "panoptic_fpn" or shares[0].max() > 0
+        )
+    if small.has("pred_rotated_boxes"):
+        centres = [one.pred_rotated_boxes.tensor[:, :2] for one in (small, large)]
+        assert torch.allclose(centres[0] * torch.tensor([3.0, 2.0]), centres[1], atol=0.5)
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "retinanet"])
+def test_votes_of_tilted_poses_and_others(kind):
+    canonicalizer = any_angle_canonicalizer(C(8), "BGR", uncertain=UncertainPoses("vote", 1.0, 4))
+    model = canonicalized(tiny_segmenter(kind), canonicalizer)
+    result = assert_equivariant(model, random_image(40, 61))[0]
+    turns = [result["pose"].turn, *result["pose"].others]
+    assert {turn.exact for turn in turns} == {True, False} and len(result["instances"])
+
+
+def test_a_detector_s_masks_are_cut_after_the_tilt(monkeypatch):
+    """They are nearer to those of twice the resolution than masks that were cut before."""
+    model = canonicalized(tiny_segmenter("mask_rcnn"), FixedPoseCanonicalizer(Turn.by(20), SO2))
+    inputs = {"image": random_image(64, 97)}
+    soft = model([inputs])[0]["instances"]
+    fine = model([{**inputs, "height": 5 * 64, "width": 5 * 97}])[0]["instances"]
+    monkeypatch.setattr("canon_seg.d2.meta_arch.gives_soft_masks", lambda segmenter: False)
+    cut = model([inputs])[0]["instances"]
+    truth = fine.pred_masks[:, 2::5, 2::5]
+    assert truth.any() and len(soft) == len(fine) == len(cut)
+    wrong = [int((one.pred_masks != truth).sum()) for one in (soft, cut)]
+    assert wrong[0] < 0.5 * wrong[1]
 
 
 def test_results_depend_on_the_pose_without_a_canonicalizer(detectron):
@@ -203,6 +246,41 @@ def test_results_depend_on_the_pose_without_a_canonicalizer(detectron):
 def test_one_pixel_wide_images_in_mask_rcnn():
     model = canonicalized(tiny_segmenter("mask_rcnn"), random_canonicalizer("BGR"))
     assert_equivariant(model, random_image(1, 50))
+
+
+@pytest.mark.parametrize("kind", ["sam", "mask_rcnn", "retinanet", "semantic"])
+def test_images_of_a_few_pixels_by_a_tilt(kind):
+    model = canonicalized(tiny_segmenter(kind), FixedPoseCanonicalizer(Turn.by(110), SO2))
+    for size in [(1, 1), (1, 2), (3, 1), (1, 60)]:
+        inputs = {"image": random_image(*size)}
+        if kind == "sam":
+            inputs["prompts"] = random_prompts(*size, "both")
+        result = model([inputs])[0]
+        if "instances" in result:
+            found = result["instances"]
+            assert found.image_size == size
+            assert not found.has("pred_masks") or tuple(found.pred_masks.shape[1:]) == size
+        else:
+            assert tuple(result["sem_seg"].shape[1:]) == size
+            assert result["sem_seg"].isfinite().all()
+
+
+def test_prompts_on_an_image_of_one_colour_turn_with_it_for_every_angle():
+    model = canonicalized(tiny_segmenter("sam"), any_angle_canonicalizer())
+    for size in [(40, 40), (40, 52)]:
+        image = torch.full((3, *size), 90, dtype=torch.uint8)
+        results = assert_equivariant_but_for_poses(model, image, random_prompts(*size).snapped())
+        assert all(result["pose"].turn.exact for result in results)
+
+
+def assert_equivariant_but_for_poses(model, image, prompts):
+    """Of an image that equals its turns, the prompts alone tell the pose."""
+    results = [model([turned_inputs(image, turns, prompts)])[0] for turns in C4.elements]
+    for turns, result in zip(C4.elements, results):
+        expected = turn_instances(results[0]["instances"], turns)
+        for name in ("pred_masks", "scores"):
+            assert torch.equal(result["instances"].get(name), expected.get(name)), name
+    return results
 
 
 def test_results_of_another_size_are_turned_too(sam):

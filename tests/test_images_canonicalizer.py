@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from optional import need
+from tiny_models import any_angle_canonicalizer
 from torch import nn
 
 from canon_seg.core.canonicalizer import (
@@ -11,7 +12,7 @@ from canon_seg.core.canonicalizer import (
     IdentityCanonicalizer,
 )
 from canon_seg.core.group import C4 as CORE_C4
-from canon_seg.core.group import C
+from canon_seg.core.group import SO2, C
 from canon_seg.core.pose import Pose, UncertainPoses
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.core.turn import Turn
@@ -362,7 +363,20 @@ def test_a_network_of_eight_poses_is_exact_on_quarter_turns():
             assert bits(other) == [bits(pose)[(k - 2 * turns) % 8] for k in range(8)]
 
 
-@pytest.mark.parametrize("degrees", [-1, 46, float("nan")])
+@pytest.mark.parametrize("group", [SO2, C(8), C(6)], ids=lambda group: group.name)
+@pytest.mark.parametrize("size", [(40, 40), (30, 50), (50, 30), (1, 1)])
+def test_an_image_of_one_colour_has_no_angle(group, size):
+    canonicalizer = any_angle_canonicalizer(group)
+    image = torch.full((3, *size), 90, dtype=torch.uint8)
+    pose = canonicalizer.pose(image)
+    assert pose.turn.exact and len(set(pose.probabilities)) == 1
+    assert sum(pose.probabilities) == pytest.approx(1) and pose.probability < 0.3
+    assert pose.policy == "argmax" and pose.others == ()
+    image[0, 0, 0] += 1  # and that of two colours has one, unless it is a pixel
+    assert (len(set(canonicalizer.pose(image).probabilities)) > 1) == (size != (1, 1))
+
+
+@pytest.mark.parametrize("degrees", [-1, 46, float("nan"), float("inf")])
 def test_a_least_tilt_is_an_angle(degrees):
     scorer = NetworkScorer(random_network(), input_size=33)
     with pytest.raises(ValueError, match="MIN_TILT is"):

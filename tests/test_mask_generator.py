@@ -18,9 +18,14 @@ from canon_seg import CanonicalSamPredictor
 from canon_seg.coco.masks import decode_rle
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.core.pose import UncertainPoses
+from canon_seg.core.tilting import Tilting
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
-from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator, turn_record
+from canon_seg.predictors.mask_generator import (
+    CanonicalSamAutomaticMaskGenerator,
+    tilt_record,
+    turn_record,
+)
 
 SIZES = [(48, 48), (47, 47), (40, 61), (61, 40), (33, 80), (1, 30)]
 KEEP_ALL = dict(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0)
@@ -241,3 +246,23 @@ def test_no_vote_is_claimed_where_one_pose_runs(sam):
     predictor = CanonicalSamPredictor(sam, vote)
     predictor.set_image(image)
     assert predictor.pose == pose
+
+
+def test_a_record_of_which_a_tilt_leaves_nothing_says_so():
+    canvas = Tilting.expanding(30, (40, 60))
+    mask = np.zeros(canvas.target, bool)
+    mask[0, 0] = True
+    record = {
+        "segmentation": mask,
+        "bbox": [0, 0, 0, 0],
+        "area": 1,
+        "predicted_iou": 0.9,
+        "point_coords": [[0.0, 0.0]],
+        "crop_box": [0, 0, canvas.target[1], canvas.target[0]],
+    }
+    back = tilt_record(record, canvas.inverse())
+    assert back["vanished"] is True and back["area"] == 0 and back["predicted_iou"] == 0.9
+    mask[30:40, 30:50] = True
+    assert "vanished" not in tilt_record({**record, "area": 201}, canvas.inverse())
+    mask[:] = False
+    assert "vanished" not in tilt_record({**record, "area": 0}, canvas.inverse())

@@ -14,10 +14,14 @@ from tiny_models import (
     random_canonicalizer,
     tiny_segmenter,
 )
+from torch import nn
 from toy_coco import SIZES, write_toy_coco
 
 from canon_seg.coco.dataset import load_coco, without_empty_masks
 from canon_seg.coco.paper_protocol import PaperScorer
+from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
+from canon_seg.core.group import SO2
+from canon_seg.core.turn import Turn
 from canon_seg.d2.config import load_config
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.d2.distributed import launch
@@ -28,11 +32,12 @@ from canon_seg.evaluation.realigned import pose_distance, realigned
 from canon_seg.evaluation.records import Records, describe_sweep
 from canon_seg.evaluation.rotated_coco import RotatedCOCOEvaluator
 from canon_seg.evaluation.sweep import _pose_summary, run_sweep
+from canon_seg.evaluation.sweep_report import format_summary
 from canon_seg.evaluation.views import View
 from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import write_json
 
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 RESULTS = [{"image_id": 3, "category_id": 7, "bbox": [0.1, 2, 3, 4], "score": 1 / 3}]
 
@@ -137,6 +142,39 @@ def test_modes_of_any_angle(tmp_path):
     assert result["modes"]["vanilla"]["30"] != result["modes"]["vanilla"]["120"]
     assert list(result["angle_errors"]) == ["SO2"]
     assert 0 < result["angle_errors"]["SO2"]["mean_error"] < 180
+
+
+class CornerSegmenter(nn.Module):
+    """Find one thing, in the upper left corner of the canonical image."""
+
+    resizes_itself = True
+
+    def forward(self, batch):
+        masks = torch.zeros(1, batch[0]["height"], batch[0]["width"], dtype=torch.bool)
+        masks[:, 0, 0] = True
+        found = {"pred_masks": masks, "pred_boxes": Boxes(torch.tensor([[0.0, 0, 1, 1]]))}
+        found |= {"scores": torch.tensor([0.9]), "pred_classes": torch.tensor([0])}
+        return [{"instances": Instances(tuple(masks.shape[1:]), **found)}]
+
+
+def test_masks_that_vanish_are_counted(tmp_path):
+    """By a tilt the corners of the canonical image lie outside of the given one."""
+    annotations, images = write_toy_coco(tmp_path)
+    model = canonicalized(CornerSegmenter(), FixedPoseCanonicalizer(Turn.by(30), SO2))
+    result = run_sweep(
+        models_by_mode(model, ["vanilla", "canonical"]),
+        load_coco(annotations, images),
+        images,
+        views=[View(0), View(90)],
+        image_format="RGB",
+        progress=False,
+    )
+    count = result["num_images"]
+    assert result["masks_vanished"] == {
+        "vanilla": {"0": 0, "90": 0},
+        "canonical": {"0": count, "90": count},
+    }
+    assert f"scored as empty ones: {2 * count}" in format_summary(result)
 
 
 def sweep_in_process(annotations, images, folder):

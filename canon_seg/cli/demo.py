@@ -53,7 +53,7 @@ from canon_seg.cli.options import (
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.clip import clip_pose
-from canon_seg.errors import InputError, without_detectron2
+from canon_seg.errors import InputError, warn, without_detectron2
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import check_output_dir
@@ -404,6 +404,7 @@ def process_image(
     if results is not None:
         results.add(path, found)
     save_picture(target, captioned(found))
+    warn_of_vanished(path, found.objects.vanished)
     line = (
         f"{printable(path.name)}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
     )
@@ -448,7 +449,18 @@ def process_video(args, path, target, segment, prompts, results):
             summary.add(found)
             if results is not None:
                 results.add(path, found, number)
+    warn_of_vanished(path, summary.vanished)
     return f"{printable(path.name)}: {summary}, {time.perf_counter() - start:.1f} s -> {target}"
+
+
+def warn_of_vanished(path, count):
+    """Warn of masks that lie outside of the tilted image, if there are any."""
+    if count:
+        warn(
+            f"{printable(path.name)}: {count} mask{' is' if count == 1 else 's are'} empty; what "
+            "they are of was found in the image set upright, at an edge that the image as given "
+            "does not have"
+        )
 
 
 def process_webcam(args, output, segment, prompts, results):

@@ -151,7 +151,7 @@ def _with_floats(cfg, options):
         node = cfg
         for part in str(options[index]).split("."):
             node = node.get(part) if isinstance(node, CfgNode) else None
-        if isinstance(node, float):
+        if isinstance(node, float) and not isinstance(options[index + 1], float):
             try:
                 options[index + 1] = float(int(options[index + 1]))
             except (TypeError, ValueError):  # no whole number: whatever it is, it stays

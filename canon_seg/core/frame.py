@@ -1,5 +1,6 @@
 """Define the canonical frame of one image: the one way there for what is given, and back."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -87,6 +88,7 @@ class CanonicalFrame:
         self.canonicalizer = canonicalizer
         self.size = height, width
         self._given_image = image
+        self._is_of_image = self.size == tuple(map(int, image.shape[-2:]))
         self._given_prompts = self._on_grid(prompts)
         pose = canonicalizer.pose(image, self._prompt_key())
         self.pose: Pose = pose if votes else pose.alone()
@@ -103,21 +105,19 @@ class CanonicalFrame:
             return turned_size(*self._way.tilting.target, self._way.last)
         return turned_size(*self.size, self.pose.to_canonical)
 
-    def canonical_size_of(self, height: int, width: int) -> tuple[int, int]:
-        """Return what becomes of a size (height, width) of results that is not the frame's own.
+    def resized(self, height: int, width: int) -> "CanonicalFrame":
+        """Return the frame of results of another size than the image, in the same pose.
 
-        Raises:
-            ValueError: if the pose has a tilt, and the size is another than the frame's.
+        Its canonical size is that of the canonical image, enlarged as the image is.
+
+        Args:
+            height, width: of the results in the frame of the given image, in pixels.
         """
-        if self._way is None:
-            return turned_size(height, width, self.pose.to_canonical)
-        if (height, width) != self.size:
-            raise ValueError(
-                f"results of height {height} and width {width} are asked for, of an image of "
-                f"height {self.size[0]} and width {self.size[1]}; between quarter turns they have "
-                "to be of its size"
-            )
-        return self.canonical_size
+        frame = self._copy()
+        frame.size, frame._given_prompts = (int(height), int(width)), None
+        if "_image_way" in vars(self):
+            frame._image_way = self._image_way
+        return frame
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -152,8 +152,8 @@ class CanonicalFrame:
         if key is not None and pose.is_symmetric:
             chosen = min(sorted(pose.to_representative), key=key)
             frame.pose = pose.resolved(chosen, self.canonicalizer.group)
-        if frame.pose is pose and "_way" in vars(self):  # the image is not tilted again
-            frame._way = self._way
+        if frame.pose is pose and "_image_way" in vars(self):  # the image is not tilted again
+            frame._image_way = self._image_way
         return frame
 
     def in_pose(self, turn: Turn) -> "CanonicalFrame":
@@ -182,33 +182,72 @@ class CanonicalFrame:
         value = tilt(value, way.tilting.inverse(), field)
         return act(value, inverse(way.first), *way.tilting.source, field)
 
-    def from_pose(self, turn: Turn, value: Any, field: str = "") -> Any:
-        """Bring a value found in another pose, see :meth:`in_pose`, to this canonical frame.
+    def to_vote(self, turn: Turn, value: Any, field: str = "") -> Any:
+        """Bring a value found in one of the poses of a vote to the frame in which these vote.
+
+        That is the canonical frame, or, if a pose of the vote has a tilt, the representative's:
+        what was found is tilted once, on its way from the pose. Either is the same for all exact
+        turns of the image.
 
         The value may be overwritten: it is of no use afterwards.
+
+        Args:
+            turn: the pose that the value was found in, see :meth:`in_pose`.
+            value, field: see :meth:`back`.
         """
         other = self.in_pose(turn)
-        if self._way is not None or other._way is not None:
-            return self.there(other.back(value, field), field)
+        if self._votes_with_tilt:
+            return act(other.back(value, field), self._shared, *self.size, field)
         return act(value, compose(turn, self.pose.to_canonical), *other.canonical_size, field)
+
+    def from_vote(self, value: Any, field: str = "") -> Any:
+        """Bring what a vote has decided back to the given frame, see :meth:`to_vote`."""
+        if not self._votes_with_tilt:
+            return self.back(value, field)
+        size = turned_size(*self.size, self._shared)
+        return act(value, inverse(self._shared), *size, field)
+
+    @property
+    def _votes_with_tilt(self) -> bool:
+        return not all(turn.exact for turn in (self.pose.turn, *self.pose.others))
+
+    @property
+    def _shared(self) -> Turn:
+        """Return the exact turn to the frame that all of the image's exact orbit share."""
+        # Without a representative, the quarter turns are undone first.
+        return (*self.pose.to_representative, Turn(-self.pose.turn.quarters % 4))[0]
 
     @cached_property
     def _way(self) -> "_Way | None":
         """Plan the way to the canonical frame; None where exact steps do."""
+        way = self._image_way
+        if way is None:
+            return None
+        source = turned_size(*self.size, way.first)
+        if source == way.tilting.source:
+            return way
+        # The same for turned sizes: a product does not depend on the order of its factors.
+        enlarged = math.sqrt(math.prod(self.size) / math.prod(way.tilting.source))
+        target = tuple(max(1, round(side * enlarged)) for side in way.tilting.target)
+        return replace(way, tilting=way.tilting.between(source, (target[0], target[1])))
+
+    @cached_property
+    def _image_way(self) -> "_Way | None":
+        """Do as :attr:`_way`, for results of the size of the image."""
         pose = self.pose
         if pose.turn.exact:
             return None
-        if tuple(map(int, self._given_image.shape[-2:])) != self.size:
+        if not self._is_of_image:
             raise ValueError(
-                "the image has another size than the frame of its results, in which a pose between "
+                "the image has another size than the frame of its prompts, in which a pose between "
                 "quarter turns cannot be undone; give the image as it was read"
             )
-        # Without a representative, the quarter turns are undone first.
-        shared = (*pose.to_representative, Turn(-pose.turn.quarters % 4))[0]
+        shared = self._shared
+        size = int(self._given_image.shape[-2]), int(self._given_image.shape[-1])
         to_canonical = inverse(compose(pose.turn, shared))
         first = compose(shared, Turn(mirrored=to_canonical.mirrored))
-        image = act(self._given_image, first, *self.size, "image")
-        whole = Tilting.expanding(to_canonical.tilt, turned_size(*self.size, first))
+        image = act(self._given_image, first, *size, "image")
+        whole = Tilting.expanding(to_canonical.tilt, turned_size(*size, first))
         canvas = tilt(image, whole, "image")
         tilting = whole.windowed(*content_window(canvas, fill_colour(image)))
         if tilting != whole:  # once more, since a part of a warp may round in another way
@@ -228,4 +267,5 @@ class CanonicalFrame:
         frame = object.__new__(CanonicalFrame)
         frame.canonicalizer, frame.size, frame.pose = self.canonicalizer, self.size, self.pose
         frame._given_image, frame._given_prompts = self._given_image, self._given_prompts
+        frame._is_of_image = self._is_of_image
         return frame

@@ -29,6 +29,8 @@ class Tilting:
         source, target: (height, width) in pixels of the two frames.
         source_centre, target_centre: (x, y) of one and the same point in the two frames, in pixels
             of the continuous frame.
+        source_scale, target_scale: (x, y) pixels of the two frames that are as long as one pixel
+            of the picture; 1 unless a frame was resized.
     """
 
     degrees: float
@@ -36,6 +38,8 @@ class Tilting:
     target: tuple[int, int]
     source_centre: tuple[float, float]
     target_centre: tuple[float, float]
+    source_scale: tuple[float, float] = (1.0, 1.0)
+    target_scale: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def expanding(cls, degrees: float, source: tuple[int, int]) -> "Tilting":
@@ -56,8 +60,43 @@ class Tilting:
     def inverse(self) -> "Tilting":
         """Return the tilt back."""
         return Tilting(
-            -self.degrees, self.target, self.source, self.target_centre, self.source_centre
+            -self.degrees,
+            self.target,
+            self.source,
+            self.target_centre,
+            self.source_centre,
+            self.target_scale,
+            self.source_scale,
         )
+
+    def between(self, source: tuple[int, int], target: tuple[int, int]) -> "Tilting":
+        """Return the same tilt between the two frames after each was resized.
+
+        >>> Tilting.expanding(0, (10, 20)).between((20, 20), (10, 40)).source_scale
+        (1.0, 2.0)
+
+        Args:
+            source, target: (height, width) of the resized frames in pixels.
+        """
+        by = source[1] / self.source[1], source[0] / self.source[0]
+        to = target[1] / self.target[1], target[0] / self.target[0]
+        return replace(
+            self,
+            source=source,
+            target=target,
+            source_centre=_times(self.source_centre, by),
+            target_centre=_times(self.target_centre, to),
+            source_scale=_times(self.source_scale, by),
+            target_scale=_times(self.target_scale, to),
+        )
+
+    def from_window(self, top: int, left: int, height: int, width: int) -> "Tilting":
+        """Return the same tilt from a window of the source."""
+        return self.inverse().windowed(top, left, height, width).inverse()
+
+
+def _times(pair: tuple[float, float], factors: tuple[float, float]) -> tuple[float, float]:
+    return pair[0] * factors[0], pair[1] * factors[1]
 
 
 def cos_sin(degrees: float) -> tuple[float, float]:

@@ -107,12 +107,13 @@ def content_key(batched_inputs):
 
     Args:
         batched_inputs: list of dicts, of which ``image`` (tensor), ``prompts``
-            (:class:`canon_seg.sam.prompts.Prompts`), ``height`` and ``width`` count;
-            the last three are optional. Other keys are taken to have no influence.
+            (:class:`canon_seg.sam.prompts.Prompts`), ``height``, ``width`` and ``soft_masks``
+            count; the last four are optional. Other keys are taken to have no influence.
     """
     digest = hashlib.blake2b(digest_size=32)
     for inputs in batched_inputs:
-        digest.update(repr((inputs.get("height"), inputs.get("width"))).encode())
+        asked = [inputs.get(name) for name in ("height", "width")]
+        digest.update(repr((*asked, bool(inputs.get("soft_masks")))).encode())
         _update(digest, inputs["image"])
         prompts = inputs.get("prompts")
         for name, value in vars(prompts).items() if prompts is not None else ():

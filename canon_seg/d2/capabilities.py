@@ -10,6 +10,10 @@ there too, the first three as class methods:
 - ``load_weights(path, key)``: reads a weights file into the built model, and names the config key
   in messages; default: detectron2's checkpointer, safely.
 
+Before a pose with a tilt the inputs hold ``soft_masks``, True: the ``pred_masks`` of instances may
+then be a :class:`canon_seg.images.soft_masks.SoftMasks`, which is interpolated once and then cut.
+Masks that are cut already are sampled at the nearest pixels.
+
 For example::
 
     @META_ARCH_REGISTRY.register()

@@ -28,6 +28,7 @@ from canon_seg.images.coordinates import (
     turn_polygons,
     turn_rotated_boxes,
 )
+from canon_seg.images.soft_masks import SoftMasks, tilt_with_vanished
 from canon_seg.images.tilt import warp_mask, warp_points, warp_to
 from canon_seg.sam.prompted import boxes_around
 
@@ -47,6 +48,7 @@ INVARIANT_FIELDS = frozenset(
         "pred_classes",
         "pred_ious",
         "pred_stabilities",
+        "pred_vanished",
         "gt_classes",
         "objectness_logits",
     }
@@ -119,8 +121,10 @@ def turn_own_instances(instances: Instances, turn: "Turn | int") -> Instances:
 def tilt_instances(instances: Instances, tilting: Tilting) -> Instances:
     """Tilt all that detectron2 knows of an image's instances into another frame.
 
-    Masks of the image are sampled at the nearest pixel centres; one of which nothing is left stays
-    there, empty, with its score. ``pred_boxes`` become the tight boxes of the masks. Without masks
+    Masks of the image that are not cut yet (:mod:`canon_seg.images.soft_masks`) are interpolated
+    once and cut; others are sampled at the nearest pixel centres. One of which nothing is left
+    stays there, empty, with its score, and is marked in ``pred_vanished`` (N,). ``pred_boxes``
+    become the tight boxes of the masks. Without masks
     they become the hulls of the tilted boxes, and ``pred_rotated_boxes`` are these themselves.
     Heatmaps of keypoints, which lie in the boxes, are left out: the keypoints are kept.
 
@@ -135,30 +139,40 @@ def tilt_instances(instances: Instances, tilting: Tilting) -> Instances:
         TypeError: for a field of which it is not known how it tilts, naming it.
         ValueError: for masks of another size than the image.
     """
-    tilted = Instances(tilting.target)
+    tilted, vanished = Instances(tilting.target), None
     fields = instances.get_fields()
     for name, value in fields.items():
         if name == "pred_keypoint_heatmaps":
             continue
         try:
+            if name == "pred_masks" and isinstance(value, (torch.Tensor, SoftMasks)):
+                _check_masks(value)
+                tilted.pred_masks, vanished = tilt_with_vanished(value, tilting)
+                continue
             tilted.set(name, action.tilt(value, tilting, name))
         except ValueError as error:
             raise ValueError(f"Instances field {name!r}: {error}") from error
         except TypeError as error:
             raise TypeError(f"Instances field {name!r}: {error}") from error
-    if isinstance(fields.get("pred_masks"), torch.Tensor):
+    if vanished is not None:
+        earlier = fields.get("pred_vanished")
+        tilted.pred_vanished = vanished if earlier is None else vanished | earlier
         if "pred_boxes" in fields:
             tilted.pred_boxes = Boxes(boxes_around(tilted.pred_masks.bool()))
-    elif isinstance(fields.get("pred_boxes"), Boxes) and not isinstance(
-        fields["pred_boxes"], RotatedBoxes
-    ):
-        edges = fields["pred_boxes"].tensor
-        sizes = edges[:, 2:] - edges[:, :2]
-        upright = torch.cat(
-            [edges[:, :2] + sizes / 2, sizes, torch.zeros_like(sizes[:, :1])], dim=1
+    elif isinstance(fields.get("pred_boxes"), Boxes):
+        tilted.pred_rotated_boxes = _tilt_rotated_boxes(
+            upright_boxes(fields["pred_boxes"]), tilting
         )
-        tilted.pred_rotated_boxes = _tilt_rotated_boxes(RotatedBoxes(upright), tilting)
     return tilted
+
+
+def upright_boxes(boxes: Boxes) -> RotatedBoxes:
+    """Return boxes as rotated ones of 0 degrees."""
+    edges = boxes.tensor
+    sizes = edges[:, 2:] - edges[:, :2]
+    return RotatedBoxes(
+        torch.cat([edges[:, :2] + sizes / 2, sizes, torch.zeros_like(sizes[:, :1])], dim=1)
+    )
 
 
 def snap_instances(instances: Instances) -> Instances:
@@ -280,20 +294,34 @@ def _tilt_boxes(boxes: Boxes, tilting: Tilting) -> Boxes:
 
 @action.register_tilt(RotatedBoxes)
 def _tilt_rotated_boxes(boxes: RotatedBoxes, tilting: Tilting) -> RotatedBoxes:
-    values = boxes.tensor
-    centres = torch.from_numpy(warp_points(values[:, :2].cpu().numpy(), tilting)).to(values)
+    centres = torch.from_numpy(warp_points(boxes.tensor[:, :2].cpu().numpy(), tilting))
+    # What was resized is no rotated box any more; detectron2 knows the nearest one.
+    shapes = boxes.clone()
+    (x, y), (to_x, to_y) = tilting.source_scale, tilting.target_scale
+    if (x, y) != (1.0, 1.0):
+        shapes.scale(1 / x, 1 / y)
+    shapes.tensor[:, 4] += tilting.degrees
+    if (to_x, to_y) != (1.0, 1.0):
+        shapes.scale(to_x, to_y)
+    values = shapes.tensor
     # On the grid on which rotated boxes turn exactly.
-    angles = snap((values[:, 4:] + tilting.degrees + 180) % 360 - 180, 2.0**-12)
-    return RotatedBoxes(torch.cat([snap(centres, PIXEL_STEP), values[:, 2:4], angles], dim=1))
+    angles = snap((values[:, 4:] + 180) % 360 - 180, 2.0**-12)
+    return RotatedBoxes(
+        torch.cat([snap(centres, PIXEL_STEP).to(values), values[:, 2:4], angles], dim=1)
+    )
 
 
-@action.register_tilt(torch.Tensor, "pred_masks")
-def _tilt_masks(masks: torch.Tensor, tilting: Tilting) -> torch.Tensor:
-    if masks.ndim != 3:
+def _check_masks(masks: Any) -> None:
+    if isinstance(masks, torch.Tensor) and masks.ndim != 3:
         raise TypeError(
             f"masks in their boxes, of the shape {tuple(masks.shape)}, do not turn by an angle "
             "between quarter turns; paste them into the image first"
         )
+
+
+@action.register_tilt(torch.Tensor, "pred_masks")
+def _tilt_masks(masks: torch.Tensor, tilting: Tilting) -> torch.Tensor:
+    _check_masks(masks)
     return tilt_mask_tensor(masks, tilting)
 
 

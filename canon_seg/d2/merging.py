@@ -6,6 +6,7 @@ same bytes, which is what keeps a vote over poses exactly equivariant.
 
 import torch
 
+from canon_seg.d2.instances import upright_boxes
 from canon_seg.sam import prompted
 
 from detectron2.layers import batched_nms
@@ -33,6 +34,28 @@ def merge_prompted(results):
         if isinstance(value, Boxes):
             merged[name] = Boxes(merged[name])
     return Instances(results[0].image_size, **merged)
+
+
+def with_the_same_fields(results):
+    """Return the results of several poses with the fields that tilts add, where any has them.
+
+    A pose that was not tilted to the frame of the others has no mask that vanished, and its boxes
+    are rotated ones of 0 degrees.
+
+    Args:
+        results: list of `Instances` in one frame; they are changed.
+    """
+    known = {name for result in results for name in result.get_fields()}
+    for result in results:
+        if "pred_vanished" in known and not result.has("pred_vanished"):
+            result.pred_vanished = torch.zeros(
+                len(result), dtype=torch.bool, device=result.scores.device
+            )
+        if "pred_rotated_boxes" in known and not result.has("pred_rotated_boxes"):
+            result.pred_rotated_boxes = upright_boxes(result.pred_boxes)
+        if "pred_rotated_boxes" in known and result.has("pred_keypoint_heatmaps"):
+            result.remove("pred_keypoint_heatmaps")  # a tilt leaves them out
+    return results
 
 
 def merge_detections(results, iou_threshold, max_detections):

@@ -21,9 +21,10 @@ from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.instances import snap_instances, turn_instances
 from canon_seg.d2.judge import energy_of
-from canon_seg.d2.merging import merge_detections, merge_prompted
+from canon_seg.d2.merging import merge_detections, merge_prompted, with_the_same_fields
 from canon_seg.d2.resizing import resize_for_model
 from canon_seg.d2.segmenters import build_segmenter
+from canon_seg.d2.soft_masks import gives_soft_masks, run_with_soft_masks
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import straight_through
@@ -174,7 +175,8 @@ class CanonicalizedSegmenter(nn.Module):
                 ``pose`` (optional, in training): turn by which the image was turned on purpose; an
                 integer stands for quarter turns; ``degrees`` for any angle. ``teacher`` (optional,
                 in training): (N,) probabilities that a teacher gives the poses of ``image``.
-                ``height``, ``width`` (optional): size of the results. ``prompts`` (optional):
+                ``height``, ``width`` (optional): size of the results, if it is not the image's.
+                ``prompts`` (optional):
                 :class:`canon_seg.sam.prompts.Prompts` in the frame of ``image``, for a promptable
                 segmenter. ``instances``, ``sem_seg``: ground truth, for training with a task
                 weight.
@@ -200,9 +202,9 @@ class CanonicalizedSegmenter(nn.Module):
         if judges_by_segmenter(self.canonicalizer):  # which ran already
             results = [frame.canonicalizer.results[frame.pose.to_canonical] for frame, _ in batch]
         else:
-            results = self._segment([_canonical_inputs(frame, inputs) for frame, inputs in batch])
+            results = self._segment([_asked_softly(frame, inputs) for frame, inputs in batch])
         return [
-            {"pose": frame.pose, **_back(frame, self._with_votes(result, frame, inputs))}
+            {"pose": frame.pose, **self._in_given_frame(result, frame, inputs)}
             for result, (frame, inputs) in zip(results, batch, strict=True)
         ]
 
@@ -277,7 +279,12 @@ class CanonicalizedSegmenter(nn.Module):
         return results
 
     def _run_segmenter(self, batch):
-        results = self.segmenter([self._resized(inputs) for inputs in batch])
+        resized = [self._resized(inputs) for inputs in batch]
+        asks_softly = any(inputs.get("soft_masks") for inputs in batch)
+        if asks_softly and gives_soft_masks(self.segmenter):
+            results = run_with_soft_masks(self.segmenter, resized)
+        else:
+            results = self.segmenter(resized)
         return [self._on_grid(result) for result in results]
 
     def _on_grid(self, result):
@@ -289,13 +296,15 @@ class CanonicalizedSegmenter(nn.Module):
             for key, value in result.items()
         }
 
-    def _with_votes(self, result, frame, inputs):
-        """Merge a result with those of the other poses of a vote, in the canonical frame.
+    def _in_given_frame(self, result, frame, inputs):
+        """Bring a result back, merged with those of the other poses of a vote.
 
-        What comes out depends on the canonical image alone.
+        What is merged, in the frame that votes meet in, is the same for all exact turns of the
+        image.
         """
+        results = frame.resized(*_size_of_results(frame, inputs))
         if not frame.pose.others:
-            return result
+            return _each(results.back, result)
         for key in result:
             if key != "instances":
                 raise InputError(
@@ -303,18 +312,19 @@ class CanonicalizedSegmenter(nn.Module):
                     f"gives {key}; set MODEL.CANONICALIZER.UNCERTAIN to argmax or keep, and leave "
                     "out the mode tta"
                 )
-        instances = [result["instances"]]
+        instances = [results.to_vote(frame.pose.turn, result["instances"], "instances")]
         for other in frame.pose.others:
             if judges_by_segmenter(self.canonicalizer):
                 voted = frame.canonicalizer.results[inverse(other)]
             else:
-                (voted,) = self._segment([_canonical_inputs(frame.in_pose(other), inputs)])
-            instances.append(frame.from_pose(other, voted["instances"], "instances"))
+                (voted,) = self._segment([_asked_softly(frame.in_pose(other), inputs)])
+            instances.append(results.to_vote(other, voted["instances"], "instances"))
+        instances = with_the_same_fields(instances)
         if inputs.get("prompts") is not None:
-            return {"instances": merge_prompted(instances)}
-        return {
-            "instances": merge_detections(instances, self.merge_nms_thresh, self.max_detections)
-        }
+            merged = merge_prompted(instances)
+        else:
+            merged = merge_detections(instances, self.merge_nms_thresh, self.max_detections)
+        return _each(results.from_vote, {"instances": merged})
 
     def _losses(self, batched_inputs):
         if self.task_weight != 0 and self.canonicalizer.group.elements is None:
@@ -434,8 +444,18 @@ def _build_cache(mebibytes):
 
 def _canonical_inputs(frame, inputs):
     """Return the inputs of the segmenter in the canonical frame; still to be resized."""
-    size = inputs.get("height", frame.size[0]), inputs.get("width", frame.size[1])
-    return _posed_inputs(inputs, frame.image, frame.prompts, frame.canonical_size_of(*size))
+    size = frame.resized(*_size_of_results(frame, inputs)).canonical_size
+    return _posed_inputs(inputs, frame.image, frame.prompts, size)
+
+
+def _asked_softly(frame, inputs):
+    """Do as :func:`_canonical_inputs`, and ask for masks that are not cut yet before a tilt."""
+    asked = _canonical_inputs(frame, inputs)
+    return {**asked, "soft_masks": True} if frame.tilts else asked
+
+
+def _size_of_results(frame, inputs):
+    return inputs.get("height", frame.size[0]), inputs.get("width", frame.size[1])
 
 
 def _posed_inputs(inputs, image, prompts, size):
@@ -447,12 +467,12 @@ def _posed_inputs(inputs, image, prompts, size):
     return posed
 
 
-def _back(frame, result):
-    """Bring a segmenter's result back to the given frame; it is of no use afterwards."""
+def _each(bring, result):
+    """Bring all that a segmenter gave to another frame; it is of no use afterwards."""
     turned = {}
     for key, value in result.items():
         try:
-            turned[key] = frame.back(value, key)
+            turned[key] = bring(value, key)
         except TypeError as error:
             raise ValueError(f"the segmenter returned {key!r}: {error}") from error
     return turned

@@ -124,17 +124,18 @@ class SamSegmenter(nn.Module):
         Args:
             batched_inputs: list of dicts. ``image``: (3, H, W), values 0..255, any size.
                 Inference: ``prompts``: :class:`canon_seg.sam.prompts.Prompts` in the frame of
-                ``image``; ``height``, ``width`` (optional): size of the masks. Training:
+                ``image``; ``height``, ``width`` (optional): size of the masks; ``soft_masks``
+                (optional): give masks that are not cut yet. Training:
                 ``instances`` with ``gt_masks`` (BitMasks or PolygonMasks) and ``gt_boxes``, in the
                 frame of ``image``.
 
         Returns:
             inference: list of {"instances": Instances} with ``pred_masks`` (N, height, width)
-            bool, ``pred_boxes`` (tight boxes of the masks), ``pred_ious`` (SAM's own estimate of
-            the mask's quality), ``pred_stabilities`` (how little it changes with its threshold,
-            0..1), ``scores`` (the detector's where the prompts have them, else the
-            predicted IoU), ``pred_classes``; one for each prompt, in order. Training: dict of
-            losses.
+            bool (or :class:`canon_seg.images.soft_masks.SoftMasks`), ``pred_boxes`` (tight boxes of
+            the masks), ``pred_ious`` (SAM's own estimate of the mask's quality),
+            ``pred_stabilities`` (how little it changes with its threshold, 0..1), ``scores`` (the
+            detector's where the prompts have them, else the predicted IoU), ``pred_classes``; one
+            for each prompt, in order. Training: dict of losses.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -147,7 +148,8 @@ class SamSegmenter(nn.Module):
         prompted = PromptedSam(
             self.sam, self.image_format, self.multimask, self.prompts_per_batch, self.refine_boxes
         )
-        found = prompted(image, prompts, inputs.get("height"), inputs.get("width"))
+        size = inputs.get("height"), inputs.get("width")
+        found = prompted(image, prompts, *size, soft=bool(inputs.get("soft_masks")))
         return Instances(
             found.size,
             pred_masks=found.masks,

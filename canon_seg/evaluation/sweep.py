@@ -110,6 +110,9 @@ def run_sweep(
           :func:`canon_seg.evaluation.angles.summarise_errors`;
         - ``instances_cut``: degrees -> number of annotations that the view cuts away wholly;
         - ``instances_cut_ids``: degrees -> their ids;
+        - ``masks_vanished``: mode -> degrees -> number of predictions whose mask was there in a
+          canonical pose with a tilt, and of which nothing is left in the image as it was given;
+          they are scored as empty masks;
         - ``instances_empty``: ids of the annotations whose upright mask has no pixel, which are
           left out at all angles;
         - ``pose``: of the mode "canonical", else None. ``confusion``: 4 x 4 counts, by the pose
@@ -173,6 +176,14 @@ def run_sweep(
         "paper": None,
         "instances_cut": {view.label: len(cut[index]) for index, view in enumerate(views)},
         "instances_cut_ids": {view.label: cut[index] for index, view in enumerate(views)},
+        "masks_vanished": {
+            mode: {
+                view.label: sum(image["vanished"][mode][index] for image in facts)
+                for index, view in enumerate(views)
+            }
+            for mode in models
+            if all("vanished" in image for image in facts)  # sweeps begun before do not say it
+        },
         "instances_empty": empty,
         "pose": _pose_summary(facts, views) if "canonical" in models else None,
         "cache": _cache_summary(facts),
@@ -221,6 +232,7 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                 "seconds": dict.fromkeys(models, 0.0),
                 "poses": [],
                 "errors": {},
+                "vanished": {mode: [] for mode in models},
                 "cache": None,
             }
             results = {}
@@ -249,6 +261,7 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                         facts["poses"].append([pose.turns, pose.policy, runs, pose.is_clear])
                     if mode == "canonical" or mode in GROUP_MODES:
                         facts["errors"].setdefault(mode, []).append(distance(pose.turn, view.turn))
+                    facts["vanished"][mode].append(_count_vanished(outputs[0]))
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
             if before is not None:
@@ -260,6 +273,13 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
             )
         comm.synchronize()
         show(done.add(0))
+
+
+def _count_vanished(output):
+    instances = output.get("instances")
+    if instances is None or not instances.has("pred_vanished"):
+        return 0
+    return int(instances.pred_vanished.sum())
 
 
 def _annotations_of_prompts(dataset, prompts):

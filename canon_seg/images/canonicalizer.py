@@ -40,7 +40,7 @@ class GroupCanonicalizer(Canonicalizer):
     scorer is; except for an image that equals a turn of itself, and for one that is kept as given
     (``uncertain``). For any other angle the answer is as good as the scorer.
 
-    Of all angles, an image of one colour has none: each is as likely, and it is left as it is.
+    Of groups with tilts, an image of one colour has no pose: each is as likely, and the tilt is 0.
 
     Attributes:
         scorer, min_tilt: as given.
@@ -164,6 +164,8 @@ class GroupCanonicalizer(Canonicalizer):
         # Always a copy: which kernels run, and so how they round, may depend on strides.
         representative = turned_copy(image, candidates[0])
         found = score(representative, candidates[0])
+        if not self.group.is_exact and _is_plain(representative):
+            return self._of_plain(len(found.probabilities[0]), candidates)
         if isinstance(found, CircularDistribution):
             return self._of_circle(found, representative, candidates)
         if len(found) != 1 or self.group.elements is None:
@@ -186,15 +188,6 @@ class GroupCanonicalizer(Canonicalizer):
     ) -> Pose:
         """Return the pose of an image by what was found for its representative."""
         back = inverse(candidates[0])
-        colours = image.flatten(1)
-        if bool((colours == colours[:, :1]).all()):
-            flat = CircularDistribution(torch.zeros_like(found.logits))
-            return Pose(
-                IDENTITY,
-                tuple(flat.probabilities[0].tolist()),
-                to_representative=candidates,
-                probability=float(flat.near(IDENTITY)),
-            )
         (modes,) = found.modes(self.uncertain.vote_poses)
         ranking = [(self._levelled(turn), float(found.near(turn))) for turn in modes]
         ranking = [ranking[0], *sorted(ranking[1:], key=lambda item: -item[1])]
@@ -210,8 +203,29 @@ class GroupCanonicalizer(Canonicalizer):
             float(found.near(candidates[0])),
         )
 
+    def _of_plain(self, count: int, candidates: tuple[Turn, ...]) -> Pose:
+        """Return the pose of an image of one colour: all poses are as likely.
+
+        The representative counts as upright, so that prompts turn with the image here too.
+
+        Args:
+            count: of the probabilities.
+            candidates: the turns to the representative.
+        """
+        share = 1 / count
+        if self.group.elements is None:
+            share = float(CircularDistribution(torch.zeros(1, count)).near(IDENTITY))
+        turn, flat = inverse(candidates[0]), (1 / count,) * count
+        return Pose(turn, flat, to_representative=candidates, probability=share)
+
     def _levelled(self, turn: Turn) -> Turn:
         return turn if abs(turn.tilt) >= self.min_tilt else replace(turn, tilt=0.0)
+
+
+def _is_plain(image: torch.Tensor) -> bool:
+    """Tell whether a (3, H, W) image is of one colour."""
+    colours = image.flatten(1)
+    return bool((colours == colours[:, :1]).all())
 
 
 def straight_through(

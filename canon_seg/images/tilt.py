@@ -35,19 +35,23 @@ from canon_seg.images.coordinates import ANNOTATION_STEP, snap, turn_boxes, turn
 __all__ = [
     "CANVASES",
     "FILL",
+    "box_of",
     "clip_boxes",
     "rotate_boxes",
     "rotate_image",
     "rotate_points",
     "rotate_polygons",
     "rotated_size",
+    "slices",
     "tilt_points",
     "tilted_size",
     "warp",
     "warp_boxes",
     "warp_mask",
     "warp_points",
+    "warp_scores",
     "warp_to",
+    "window_of",
 ]
 
 CANVASES = ("expand", "crop", "inscribed")
@@ -242,16 +246,17 @@ def warp_to(
     if max(height, width, high, wide) > MAX_SIDE:
         raise InputError(
             f"an image of height {height} and width {width} cannot be rotated by "
-            f"{tilting.degrees:g} degrees: {MAX_SIDE} px are the most for a side; make it smaller, "
-            "or take quarter turns"
+            f"{tilting.degrees:g} degrees, to height {high} and width {wide}: {MAX_SIDE} px are "
+            "the most for a side; make it smaller, or take quarter turns "
+            "(MODEL.CANONICALIZER.GROUP C4)"
         )
-    cos, sin = _cos_sin(tilting.degrees)
+    (xx, xy), (yx, yy) = _matrix(tilting.inverse())
     # From pixel indices of the target to those of the source: centres lie half a pixel on.
     x, y = tilting.target_centre[0] - 0.5 - left, tilting.target_centre[1] - 0.5 - top
     to_source = np.array(
         [
-            [cos, -sin, tilting.source_centre[0] - 0.5 - cos * x + sin * y],
-            [sin, cos, tilting.source_centre[1] - 0.5 - sin * x - cos * y],
+            [xx, xy, tilting.source_centre[0] - 0.5 - xx * x - xy * y],
+            [yx, yy, tilting.source_centre[1] - 0.5 - yx * x - yy * y],
         ]
     )
     return cv2.warpAffine(
@@ -266,15 +271,25 @@ def warp_to(
 
 def warp_points(points: np.ndarray, tilting: Tilting) -> np.ndarray:
     """Tilt (..., 2) points x, y of the continuous frame into another frame, in float64."""
-    cos, sin = _cos_sin(tilting.degrees)
+    (xx, xy), (yx, yy) = _matrix(tilting)
     x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
     x, y = x - tilting.source_centre[0], y - tilting.source_centre[1]
     return np.stack(
         [
-            cos * x + sin * y + tilting.target_centre[0],
-            cos * y - sin * x + tilting.target_centre[1],
+            xx * x + xy * y + tilting.target_centre[0],
+            yy * y + yx * x + tilting.target_centre[1],
         ],
         axis=-1,
+    )
+
+
+def _matrix(tilting: Tilting) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the matrix that takes differences (x, y) of the source to those of the target."""
+    cos, sin = _cos_sin(tilting.degrees)
+    (from_x, from_y), (to_x, to_y) = tilting.source_scale, tilting.target_scale
+    return (
+        (cos * to_x / from_x, sin * to_x / from_y),
+        (-sin * to_y / from_x, cos * to_y / from_y),
     )
 
 
@@ -294,16 +309,65 @@ def warp_mask(mask: np.ndarray, tilting: Tilting) -> np.ndarray:
     Only the window that it reaches is warped: most objects are small.
     """
     warped = np.zeros(tilting.target, mask.dtype)
+    box = box_of(mask)
+    if box is not None and (window := window_of(box, tilting)):
+        part = warp_to(mask.view(np.uint8), tilting, cv2.INTER_NEAREST, (0,) * 4, window)
+        warped[slices(window)] = part.view(mask.dtype)
+    return warped
+
+
+def warp_scores(scores: np.ndarray, threshold: float, tilting: Tilting) -> np.ndarray:
+    """Tilt the scores of a mask, interpolated once, and cut them in the target frame.
+
+    Only the window that the mask reaches is warped. Around the source scores are at their least.
+
+    Args:
+        scores: (H, W) float array in the source frame.
+        threshold: scores above it are inside.
+        tilting: where they go.
+
+    Returns:
+        bool mask of the target's size.
+    """
+    mask = np.zeros(tilting.target, bool)
+    box = box_of(scores > threshold)
+    if box is None:
+        return mask
+    height, width = scores.shape
+    # One pixel more on each side: beyond it nothing that is interpolated is inside.
+    left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
+    right, bottom = min(width, int(box[2]) + 1), min(height, int(box[3]) + 1)
+    window = window_of(np.array([left, top, right, bottom]), tilting)
+    if window:
+        source = tilting.from_window(top, left, bottom - top, right - left)
+        least = (float(scores.min()),) * 4
+        part = scores[top:bottom, left:right]
+        mask[slices(window)] = warp_to(part, source, cv2.INTER_LINEAR, least, window) > threshold
+    return mask
+
+
+def box_of(mask: np.ndarray) -> "np.ndarray | None":
+    """Return the edges x0, y0, x1, y1 around an H x W mask, or None around an empty one."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
-        return warped
-    edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    x0, y0, x1, y1 = warp_boxes(edges, tilting)
+        return None
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+def window_of(box: np.ndarray, tilting: Tilting) -> "tuple[int, int, int, int] | None":
+    """Return (top, left, height, width) of what a box of the source can reach in the target.
+
+    Returns:
+        the window in pixels, or None where the box goes out of the target.
+    """
+    x0, y0, x1, y1 = warp_boxes(box, tilting)
     top, left = max(0, math.floor(y0) - 1), max(0, math.floor(x0) - 1)
     bottom = min(tilting.target[0], math.ceil(y1) + 1)
     right = min(tilting.target[1], math.ceil(x1) + 1)
-    if bottom > top and right > left:
-        window = top, left, bottom - top, right - left
-        part = warp_to(mask.view(np.uint8), tilting, cv2.INTER_NEAREST, (0,) * 4, window)
-        warped[top:bottom, left:right] = part.view(mask.dtype)
-    return warped
+    return (top, left, bottom - top, right - left) if bottom > top and right > left else None
+
+
+def slices(window: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of a window (top, left, height, width)."""
+    top, left, height, width = window
+    return slice(top, top + height), slice(left, left + width)

@@ -6,6 +6,7 @@ from segment_anything.utils.amg import batched_mask_to_box, box_xyxy_to_xywh
 
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.images.arrays import contiguous
+from canon_seg.images.soft_masks import filled
 from canon_seg.images.tensors import to_chw
 from canon_seg.predictors.defaults import canonicalizer_or_default, load_default_sam
 from canon_seg.predictors.inputs import as_image
@@ -85,16 +86,16 @@ def segment_regions(prompted, canonicalizer, image, count=MOST_REGIONS, min_iou=
     small = cv2.resize(canonical, size[::-1], interpolation=cv2.INTER_AREA)
     regions, boxes = find_regions(small)
 
-    def ask(pixels, wanted):
+    def ask(pixels, wanted, soft=False):
         pixels = pixels if prompted.image_format == "RGB" else pixels[..., ::-1]
-        return prompted(to_chw(pixels), Prompts(boxes=wanted)).to("cpu")
+        return prompted(to_chw(pixels), Prompts(boxes=wanted), soft=soft).to("cpu")
 
     found = ask(small, boxes)
     fits = found.ious >= min_iou
     chosen = choose_masks(found.masks[fits], regions[fits], found.ious[fits], count)
     enlarged = boxes.new_tensor([width / size[1], height / size[0]] * 2)
-    found = ask(canonical, boxes[fits][chosen] * enlarged)
-    found = found[found.masks.flatten(1).any(dim=1) & (found.ious >= min_iou)]
+    found = ask(canonical, boxes[fits][chosen] * enlarged, soft=frame.tilts)
+    found = found[filled(found.masks) & (found.ious >= min_iou)]
     return frame.pose, frame.back(found)
 
 

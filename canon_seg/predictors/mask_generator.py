@@ -180,7 +180,8 @@ def tilt_record(record: dict, tilting: Tilting) -> dict:
 
     Returns:
         new dict with the same keys and types. The mask is sampled at the nearest pixel centres,
-        ``area`` and ``bbox`` are counted anew, and ``crop_box`` is the hull of the tilted one.
+        ``area`` and ``bbox`` are counted anew, and ``crop_box`` is the hull of the tilted one. Of a
+        mask of which nothing is left there is an empty one, and ``vanished``, True.
     """
     segmentation = record["segmentation"]
     is_array = isinstance(segmentation, np.ndarray)
@@ -206,6 +207,7 @@ def tilt_record(record: dict, tilting: Tilting) -> dict:
         "bbox": box,
         "point_coords": tilt_pixels(np.array(record["point_coords"]), tilting).tolist(),
         "crop_box": [x0, y0, x1 - x0, y1 - y0],
+        **({"vanished": True} if record["area"] and not len(rows) else {}),
     }
 
 

@@ -49,19 +49,19 @@ class CanonicalSam:
 
         def run(frame: CanonicalFrame) -> PromptedMasks:
             if judged is None:
-                return self.prompted(frame.image, frame.prompts)
+                return self.prompted(frame.image, frame.prompts, soft=frame.tilts)
             found: PromptedMasks = judged.results[frame.pose.to_canonical]
             return found
 
         # Boxes around masks are whole numbers: turning is exact without rounding them.
         best = run(frame)
-        if frame.pose.others:
-            results = [best]
-            for other in frame.pose.others:
-                results.append(frame.from_pose(other, run(frame.in_pose(other))))
-            rows = merge_prompted([result.rows() for result in results], "ious")
-            best = replace(best, **rows)
-        return frame.pose, frame.back(best)
+        if not frame.pose.others:
+            return frame.pose, frame.back(best)
+        results = [frame.to_vote(frame.pose.turn, best)]
+        for other in frame.pose.others:
+            results.append(frame.to_vote(other, run(frame.in_pose(other))))
+        rows = merge_prompted([result.rows() for result in results], "ious")
+        return frame.pose, frame.from_vote(replace(results[0], **rows))
 
     def _judged(self, shape, prompts: Prompts, image: torch.Tensor, turn: Turn):
         """Return the masks of the prompts after a turn, and their energy."""

@@ -1,19 +1,21 @@
 """Prompt a `Sam` on one image: a mask for each prompt, without detectron2."""
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
+from torch.nn import functional as F
 
 from canon_seg.core import action
 from canon_seg.core.tilting import Tilting
-from canon_seg.core.turn import Turn, turned_size
-from canon_seg.images.actions import tilt_mask_tensor
+from canon_seg.core.turn import Turn, as_turn, turned_size
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.coordinates import turn_boxes
 from canon_seg.images.resize import resize_on_device
+from canon_seg.images.soft_masks import ScoredMasks, SoftMasks, tilt_with_vanished
 from canon_seg.sam.loose_boxes import agreement, candidate_boxes
 from canon_seg.sam.models import LongestSide
 from canon_seg.sam.prompts import Prompts
@@ -28,22 +30,31 @@ class PromptedMasks:
 
     Attributes:
         size: (height, width) of the masks in pixels.
-        masks: (N, height, width) bool.
-        boxes: (N, 4) float32 XYXY edges around each mask in pixels, zeros around an empty one.
+        masks: (N, height, width) bool; or :class:`canon_seg.images.soft_masks.SoftMasks`, where it
+            was asked for masks that are not cut yet.
+        boxes: (N, 4) float32 XYXY edges around each mask in pixels, zeros around an empty one, and
+            around masks that are not cut yet.
         ious: (N,) float32, SAM's own estimate of each mask's quality.
         stabilities: (N,) float32, how little each mask changes with its threshold, 0..1
             (segment_anything's stability score, of the mask before it is enlarged).
         scores: (N,) float32: those of the prompts where they have any, else ``ious``.
         classes: (N,) int64: those of the prompts, else 0.
+        vanished: (N,) bool, whether a mask was there in the canonical frame, of which nothing is
+            left in this one after a tilt. Without it none has.
     """
 
     size: tuple[int, int]
-    masks: torch.Tensor
+    masks: "torch.Tensor | SoftMasks"
     boxes: torch.Tensor
     ious: torch.Tensor
     scores: torch.Tensor
     classes: torch.Tensor
     stabilities: torch.Tensor
+    vanished: torch.Tensor = None  # type: ignore[assignment] # none, unless it is said
+
+    def __post_init__(self) -> None:
+        if self.vanished is None:
+            object.__setattr__(self, "vanished", torch.zeros_like(self.ious, dtype=torch.bool))
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -97,6 +108,8 @@ class PromptedSam:
         prompts: Prompts,
         height: int | None = None,
         width: int | None = None,
+        *,
+        soft: bool = False,
     ) -> PromptedMasks:
         """Segment what is prompted for.
 
@@ -104,17 +117,27 @@ class PromptedSam:
             image: (3, H, W), values 0..255, any size.
             prompts: in the frame of ``image``.
             height, width: of the masks in pixels; None for the image's own.
+            soft: whether the masks are wanted before they are cut, to be tilted.
 
         Returns:
             :class:`PromptedMasks` on the device of the `Sam`.
         """
         sam, device = self.sam, self.sam.device
         height, width = height or image.shape[1], width or image.shape[2]
-        masks = torch.zeros((len(prompts), height, width), dtype=torch.bool, device=device)
+        size = (height, width)
+        count = 0 if soft else len(prompts)
+        masks = torch.zeros((count, *size), dtype=torch.bool, device=device)
+        smalls, enlarge = [], None
         ious, stabilities = torch.zeros((2, len(prompts)), device=device)
         if len(prompts):
             resized = self.resize(image)
             embedding = sam.image_encoder(sam.preprocess(resized)[None])
+            enlarge = partial(
+                enlarge_logits,
+                sam.image_encoder.img_size,
+                (resized.shape[-2], resized.shape[-1]),
+                size,
+            )
             for part in self._parts(prompts):
                 # The chosen mask alone is upsampled, and cut before anything is turned; a few masks
                 # at a time, since they are float32 and as large as the photograph.
@@ -126,17 +149,23 @@ class PromptedSam:
                 else:
                     small, ious[part] = self._decode(embedding, asked, image.shape[-2:])
                 stabilities[part] = self._stabilities(small)
+                if soft:
+                    smalls.append(small[:, 0])
+                    continue
                 rows, few = masks[part], max(1, MAX_UPSAMPLED // (height * width))
                 for first in range(0, len(small), few):
-                    upsampled = sam.postprocess_masks(
-                        small[first : first + few], resized.shape[-2:], (height, width)
-                    )
-                    rows[first : first + few] = upsampled[:, 0] > sam.mask_threshold
+                    upsampled = enlarge(small[first : first + few, 0])
+                    rows[first : first + few] = upsampled > sam.mask_threshold
+        boxes = torch.zeros((len(prompts), 4), device=device) if soft else boxes_around(masks)
+        found: torch.Tensor | SoftMasks = masks
+        if soft:
+            logits = torch.cat(smalls) if smalls else masks.float()
+            found = ScoredMasks(logits, sam.mask_threshold, size, enlarge)
         classes = torch.zeros(len(prompts), dtype=torch.int64)
         return PromptedMasks(
-            size=(height, width),
-            masks=masks,
-            boxes=boxes_around(masks),
+            size=size,
+            masks=found,
+            boxes=boxes,
             ious=ious,
             scores=(ious.clone() if prompts.scores is None else prompts.scores).to(device),
             classes=(classes if prompts.classes is None else prompts.classes).to(device),
@@ -240,6 +269,25 @@ class PromptedSam:
         return {"sparse_prompt_embeddings": sparse, "dense_prompt_embeddings": dense}
 
 
+def enlarge_logits(
+    side: int, resized: tuple[int, int], size: tuple[int, int], logits: torch.Tensor
+) -> torch.Tensor:
+    """Enlarge mask logits to an image as `Sam.postprocess_masks` does.
+
+    Args:
+        side: of SAM's square input in pixels.
+        resized: (height, width) of the image in it.
+        size: (height, width) of the image.
+        logits: (N, h, w), of the square input.
+
+    Returns:
+        (N, *size) tensor.
+    """
+    square = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
+    inside = square[..., : resized[0], : resized[1]]
+    return F.interpolate(inside, size, mode="bilinear", align_corners=False)[:, 0]
+
+
 def resize_coords(coords: torch.Tensor, size, side: int) -> torch.Tensor:
     """Take coordinates to SAM's input frame, as `SamPredictor` does.
 
@@ -285,16 +333,27 @@ def turn_prompted_masks(
     return replace(
         found,
         size=turned_size(height, width, turn),
-        masks=turn_maps(found.masks, turn),
+        masks=found.masks.turned(as_turn(turn))
+        if isinstance(found.masks, SoftMasks)
+        else turn_maps(found.masks, turn),
         boxes=turn_boxes(found.boxes, turn, height, width),
     )
 
 
 @action.register_tilt(PromptedMasks)
 def tilt_prompted_masks(found: PromptedMasks, tilting: Tilting) -> PromptedMasks:
-    """Tilt masks into another frame; boxes are the tight ones around what they became."""
-    masks = tilt_mask_tensor(found.masks, tilting)
-    return replace(found, size=tilting.target, masks=masks, boxes=boxes_around(masks))
+    """Tilt masks into another frame; boxes are the tight ones around what they became.
+
+    A mask of which nothing is left stays there, empty, with its score.
+    """
+    masks, vanished = tilt_with_vanished(found.masks, tilting)
+    return replace(
+        found,
+        size=tilting.target,
+        masks=masks,
+        boxes=boxes_around(masks),
+        vanished=vanished | found.vanished,
+    )
 
 
 def merge_prompted(results, key: str) -> dict:

@@ -143,6 +143,7 @@ def objects_of_instances(instances):
         instances.scores,
         masks=fields.get("pred_masks"),
         keypoints=fields.get("pred_keypoints"),
+        vanished=int(fields["pred_vanished"].sum()) if "pred_vanished" in fields else 0,
     )
 
 

@@ -84,6 +84,7 @@ class VideoSummary:
     def __init__(self):
         self.count, self.size, self.pose, self.is_one_pose = 0, None, None, True
         self.by_pose, self.by_policy, self.unclear = Counter(), Counter(), 0
+        self.vanished = 0
 
     def add(self, found):
         """Count one frame.
@@ -96,6 +97,7 @@ class VideoSummary:
         self.count += 1
         self.is_one_pose = self.is_one_pose and found.pose == self.pose
         self.by_pose[found.pose.turn.degrees] += 1
+        self.vanished += found.objects.vanished
         if found.pose.policy != "argmax":
             self.by_policy[found.pose.policy] += 1
         elif not found.pose.is_clear:

@@ -48,6 +48,8 @@ class Objects:
         scores: (N,) float, or None for the segments of a whole image.
         masks: (N, H, W) bool, or None where the model finds none.
         keypoints: (N, K, 3) x, y in the continuous frame and a score, or None likewise.
+        vanished: how many of the masks are empty since the image was tilted, and their objects lie
+            outside of it.
     """
 
     boxes: torch.Tensor
@@ -55,6 +57,7 @@ class Objects:
     scores: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     keypoints: torch.Tensor | None = None
+    vanished: int = 0
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -195,12 +198,16 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
     )
     pose, records = generator.generate_with_pose(image)
     records = sorted(
-        (record for record in records if record["area"]),
+        (record for record in records if record["area"] or "vanished" in record),
         key=lambda record: -record["predicted_iou"] * record["stability_score"],
     )[:count]
     masks = [record["segmentation"] for record in records]
     scores = torch.tensor([record["predicted_iou"] for record in records])
-    objects = replace(objects_of_masks(masks, [0] * len(masks), image.shape[:2]), scores=scores)
+    objects = replace(
+        objects_of_masks(masks, [0] * len(masks), image.shape[:2]),
+        scores=scores,
+        vanished=sum("vanished" in record for record in records),
+    )
     picture = draw_segmentation(image, masks)
     return Segmentation(pose, objects, OBJECTS, picture, image.shape[:2])
 
@@ -220,7 +227,9 @@ def segment_by_regions(prompted, count, min_iou, canonicalizer, image, prompts=(
 
 
 def _segmentation(pose, found, image, **marks):
-    objects = Objects(found.boxes, found.classes, found.scores, found.masks)
+    objects = Objects(
+        found.boxes, found.classes, found.scores, found.masks, vanished=int(found.vanished.sum())
+    )
     picture = draw_segmentation(image, list(found.masks.numpy()), **marks)
     return Segmentation(pose, objects, OBJECTS, picture, found.size)
 
