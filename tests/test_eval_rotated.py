@@ -140,6 +140,7 @@ def test_a_sweep_from_files(toy):
         "paper",
         "instances_cut",
         "instances_cut_ids",
+        "masks_vanished",
         "instances_empty",
         "pose",
         "cache",
@@ -302,6 +303,9 @@ def test_a_sweep_of_a_named_set_in_one_mode_needs_no_canonicalizer(toy, evaluate
     [
         (["--dataset", "toy", "--angles", "0", "east"], "--angles: 'east'"),
         (["--dataset", "toy", "--modes", "upright"], "--modes: 'upright'"),
+        (["--dataset", "toy", "--angles", "0", "nan"], "--angles: 'nan': 'nan' is not finite"),
+        (["--dataset", "toy", "--modes", "C8"], "--modes C8: MODEL.CANONICALIZER.GROUP is C8"),
+        (["--tight-boxes", "--box-prompts", "hull"], "--tight-boxes is --box-prompts tight"),
         (["--dataset", "toy", "--limit", "0"], "--limit is 0"),
         (["--dataset", "toy", "--num-processes", "0"], "--num-processes is 0"),
         (["--dataset", "nobody"], "--dataset: 'nobody' is neither in DATASETS.COCO (toy)"),
@@ -320,6 +324,36 @@ def test_bad_input_is_named_before_anything_runs(toy, fails, arguments, message)
     whole = (toy / "data" / "instances.json").read_text()
     (toy / "cut.json").write_text(whole[: len(whole) // 2])
     assert message in fails(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "refines"),
+    [
+        ([], "refined", True),
+        (["MODEL.SAM.REFINE_BOXES", "False"], "hull", False),
+        (["--box-prompts", "hull"], "hull", False),
+        (["--box-prompts", "refined", "MODEL.SAM.REFINE_BOXES", "False"], "refined", True),
+        (["--box-prompts", "tight"], "tight", True),
+        (["--tight-boxes"], "tight", True),
+    ],
+)
+def test_what_becomes_of_boxes_has_a_name(toy, monkeypatch, words, found, refines):
+    file = str(toy / "config.yaml")
+    command = ["eval", "--config-file", file, "--output", str(toy / "rows"), *words]
+    monkeypatch.setattr(sys, "argv", command)
+    args = eval_rotated.parse_arguments()
+    cfg = eval_rotated.load_config(file, args.options)
+    args.box_prompts = eval_rotated.choose_box_prompts(args, cfg)
+    assert args.box_prompts == found and cfg.MODEL.SAM.REFINE_BOXES == refines
+    described = eval_rotated.describe(args, cfg)
+    assert described["box_prompts"] == found and described["tight_boxes"] == (found == "tight")
+    cfg.MODEL.SEGMENTER.META_ARCHITECTURE = "GeneralizedRCNN"
+    if not words or words[0].startswith("MODEL"):
+        args.box_prompts = None
+        assert eval_rotated.choose_box_prompts(args, cfg) is None
+    else:
+        with pytest.raises(ValueError, match="GeneralizedRCNN takes no prompts"):
+            eval_rotated.choose_box_prompts(args, cfg)
 
 
 def test_an_output_folder_that_is_a_file_is_named_first(toy, evaluate):

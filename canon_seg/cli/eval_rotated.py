@@ -52,6 +52,13 @@ from canon_seg.scenes.dataset import DEMO_SEED, make_scenes
 
 NUM_SCENES = 40
 PROTOCOLS = ("coco", "paper")
+BOX_PROMPTS = {
+    "hull": "the box around the tilted box, as it is",
+    "refined": "several smaller boxes, of which that is taken whose mask fits the drawn box best",
+    "tight": "the object's own box where it is upright, which a user who draws boxes cannot give: "
+    "a bound",
+}
+"""What becomes of box prompts by a tilt, by the name of the choice."""
 
 
 def parse_arguments():
@@ -82,10 +89,14 @@ def parse_arguments():
         "of it; default: expand",
     )
     parser.add_argument(
-        "--tight-boxes",
-        action="store_true",
-        help="let box prompts know how the objects lie in tilted images, which a user who draws "
-        "boxes cannot say: for a bound",
+        "--box-prompts",
+        choices=BOX_PROMPTS,
+        help="what a SAM makes of the boxes that were drawn in a tilted image; "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in BOX_PROMPTS.items())
+        + "; default: refined, or hull where MODEL.SAM.REFINE_BOXES is False",
+    )
+    parser.add_argument(
+        "--tight-boxes", action="store_true", help="the same as --box-prompts tight"
     )
     parser.add_argument(
         "--modes",
@@ -135,9 +146,11 @@ def main():
             f"{unfinished.folder} holds a sweep that was interrupted: go on with --resume, or give "
             "--overwrite to throw it away"
         )
-    views = [View(angle, args.canvas, args.tight_boxes) for angle in parse_angles(args.angles)]
     modes = check_modes(args.modes)
     cfg = load_config(args.config_file, args.options)
+    args.box_prompts = choose_box_prompts(args, cfg)
+    tight = args.box_prompts == "tight"
+    views = [View(angle, args.canvas, tight) for angle in parse_angles(args.angles)]
     resolve_device(cfg, args.config_file, args.options)
     check_device(args, cfg.MODEL.DEVICE)
     name, annotations, images_dir = find_dataset(args, cfg, output)
@@ -149,6 +162,36 @@ def main():
         )
     with interrupted_with("the same command with --resume goes on from the finished images"):
         launch(evaluate, (args, cfg, views, modes, name, whole, images_dir), args)
+
+
+def choose_box_prompts(args, cfg):
+    """Return the key of ``BOX_PROMPTS`` that is asked for, and set the config to it.
+
+    Returns:
+        None for a segmenter that takes no prompts.
+
+    Raises:
+        InputError: if options contradict each other, or there are no boxes to choose for.
+    """
+    asked = args.box_prompts
+    if args.tight_boxes and asked not in (None, "tight"):
+        raise InputError(f"--tight-boxes is --box-prompts tight, and not {asked}: give one of them")
+    asked = "tight" if args.tight_boxes else asked
+    if not capabilities(segmenter_class(cfg)).takes_prompts:
+        if asked is not None:
+            raise InputError(
+                f"--box-prompts {asked}: {cfg.MODEL.SEGMENTER.META_ARCHITECTURE} takes no prompts; "
+                "leave it out, or give a config with SamSegmenter"
+            )
+        return None
+    if asked == "tight" and not prompted_from_outside(cfg):
+        raise InputError(
+            '--box-prompts tight: a detector gives the boxes (MODEL.SAM.PROMPTS "detector"), which '
+            "knows no others; give hull or refined"
+        )
+    if asked in ("hull", "refined"):
+        cfg.MODEL.SAM.REFINE_BOXES = asked == "refined"
+    return asked or ("refined" if cfg.MODEL.SAM.REFINE_BOXES else "hull")
 
 
 def evaluate(args, cfg, views, modes, name, whole, images_dir):
@@ -224,7 +267,7 @@ def describe(args, cfg):
         "images": args.images,
         "angles": [View(angle).label for angle in parse_angles(args.angles)],
         "canvas": args.canvas,
-        "tight_boxes": args.tight_boxes,
+        "tight_boxes": args.box_prompts == "tight",
         "modes": args.modes,
         "limit": args.limit,
         "protocol": args.protocol,
@@ -242,4 +285,5 @@ def describe(args, cfg):
         described.update(describe_segmenter(cfg))
     if capabilities(segmenter).takes_prompts:
         described["prompts"] = keys.SAM.PROMPTS
+        described["box_prompts"] = args.box_prompts
     return described

@@ -8,7 +8,7 @@ from canon_seg.core.canonicalizer import (
 from canon_seg.core.group import C4, SO2
 from canon_seg.core.turn import Turn, as_turn
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
-from canon_seg.errors import InputError, of_key
+from canon_seg.errors import InputError
 from canon_seg.networks.build import build_canonicalizer
 
 from detectron2.modeling import build_model
@@ -67,8 +67,10 @@ def _read_for(cfg, name):
     """Build the canonicalizer of a config for another group."""
     cfg = cfg.clone()
     cfg.MODEL.CANONICALIZER.GROUP, cfg.MODEL.CANONICALIZER.GROUP_ORDER = name, 4
-    with of_key(f"--modes {name}"):
+    try:
         return build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
+    except InputError as error:
+        raise InputError(f"--modes {name}: {error}") from error
 
 
 def models_by_mode(model, modes, groups=None):

@@ -115,6 +115,12 @@ def format_summary(result):
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
         named = {number for ids in result.get("instances_cut_ids", {}).values() for number in ids}
         lines.append(f"instances cut away wholly: {counts}{_named(sorted(named))}")
+    for mode, by_angle in result.get("masks_vanished", {}).items():
+        if any(by_angle.values()):
+            lines.append(
+                f"{mode}: masks that lie outside of the tilted image, scored as empty ones: "
+                f"{sum(by_angle.values())}"
+            )
     empty = result.get("instances_empty", [])
     if empty:
         lines.append(f"instances of empty masks, left out: {len(empty)}{_named(empty)}")
@@ -173,15 +179,19 @@ def write_report(result, folder, config, dataset):
     folder = Path(folder)
     paths = folder / "sweep.json", folder / "sweep.png"
     write_json(paths[0], {"config": config, "dataset": dataset, **result})
-    return [paths[0], *save_figure(paths[1], lambda: plot(result, dataset), dpi=150)]
+    note = f"canvas {config['canvas']}" if config.get("canvas") else ""
+    if config.get("box_prompts"):
+        note += f", boxes {config['box_prompts']}"
+    return [paths[0], *save_figure(paths[1], lambda: plot(result, dataset, note), dpi=150)]
 
 
-def plot(result, dataset):
+def plot(result, dataset, note=""):
     """Plot AP by angle: a bar for each mode at quarter turns, or else lines, straight and polar.
 
     Args:
         result: dict of :func:`canon_seg.evaluation.sweep.run_sweep`.
         dataset: the name of the data set, for the title.
+        note: on canvas and boxes, which matter off the quarter turns.
 
     Returns:
         matplotlib ``Figure``. It shows mask AP, or box AP where no mode has mask AP.
@@ -200,6 +210,8 @@ def plot(result, dataset):
     only_quarters = all(View(float(angle)).remainder == 0 for angle in angles)
     figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
     title = f"{printable(dataset)}: {result['num_images']} images"
+    if note and not only_quarters:
+        title += f", {note}"
     figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)  # names may have dollars
     return figure
 
