@@ -1,0 +1,1 @@
+"""Canonicalize point clouds: poses of SO(3) in place of turns of the plane."""

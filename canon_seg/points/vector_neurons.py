@@ -1,0 +1,186 @@
+"""Build networks of vector neurons, whose features are vectors that rotate with the cloud.
+
+Deng, Litany, Duan, Poulenard, Tagliasacchi and Guibas, "Vector Neurons: A General Framework for
+SO(3)-Equivariant Networks" (ICCV 2021). Features are (B, C, 3, ...): C vectors for each point. The
+layers mix channels and never coordinates, so that they commute with every rotation.
+"""
+
+import torch
+from torch import nn
+
+EPSILON = 1e-6
+
+
+class VectorLinear(nn.Module):
+    """Mix the channels of vectors linearly, without a bias (section 3.1).
+
+    Args:
+        before, after: channels.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(after, before))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (B, after, 3, ...) of (B, before, 3, ...)."""
+        mixed: torch.Tensor = torch.einsum("oc,bc...->bo...", self.weight, features)
+        return mixed
+
+
+class VectorReLU(nn.Module):
+    """Cut vectors off at the plane through the origin that a learned direction is normal to.
+
+    What lies behind the plane loses most of its component along the direction (section 3.2).
+
+    Args:
+        channels: of the features.
+        slope: what is kept of the component behind the plane, 0..1.
+    """
+
+    def __init__(self, channels: int, slope: float = 0.2) -> None:
+        super().__init__()
+        self.direction = VectorLinear(channels, channels)
+        self.slope = slope
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape, (B, C, 3, ...)."""
+        direction = self.direction(features)
+        along = (features * direction).sum(dim=2, keepdim=True)
+        squared = (direction * direction).sum(dim=2, keepdim=True) + EPSILON
+        cut: torch.Tensor = features - (1 - self.slope) * along.clamp(max=0) / squared * direction
+        return cut
+
+
+class VectorNorm(nn.Module):
+    """Scale the vectors of each point so that their mean length over the channels is learned.
+
+    In place of the paper's normalisation over the batch: a cloud's result depends on no other.
+
+    Args:
+        channels: of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape, (B, C, 3, ...)."""
+        length = torch.sqrt((features * features).sum(dim=2, keepdim=True) + EPSILON**2)
+        mean = length.mean(dim=1, keepdim=True) + EPSILON
+        scale = self.scale.view(1, -1, *(1,) * (features.ndim - 2))
+        return features / mean * scale
+
+
+class VectorMaxPool(nn.Module):
+    """Take, in each channel, the vector of the point that goes farthest along a learned direction.
+
+    Args:
+        channels: of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.direction = VectorLinear(channels, channels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (B, C, 3) of (B, C, 3, N)."""
+        along = (features * self.direction(features)).sum(dim=2, keepdim=True)
+        index = along.argmax(dim=3, keepdim=True).expand(-1, -1, 3, -1)
+        return features.gather(3, index)[..., 0]
+
+
+class VectorBlock(nn.Sequential):
+    """Chain a linear layer, a normalisation and the cut."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(VectorLinear(before, after), VectorNorm(after), VectorReLU(after))
+
+
+class VectorNetwork(nn.Module):
+    """Find two vectors in a cloud that rotate with it.
+
+    Each point is described by its neighbours, whose offsets, positions and cross products are
+    vectors (the graph features of the paper's VN-PointNet). Which way is up depends on what the
+    cloud is, which the lengths and inner products of these vectors tell: they do not change as the
+    cloud rotates, so that a plain PointNet may read them (the paper's invariant layer, section
+    3.4). It weighs the vectors of each point before these are averaged.
+
+    Args:
+        channels: of the vectors of points.
+        neighbours: of each point that are looked at.
+        points: that are looked at, the first of the cloud.
+        hidden: channels of the PointNet.
+    """
+
+    def __init__(
+        self, channels: int = 8, neighbours: int = 8, points: int = 256, hidden: int = 48
+    ) -> None:
+        super().__init__()
+        self.neighbours, self.points = neighbours, points
+        self.local = VectorBlock(3, channels)
+        self.second = VectorBlock(channels, channels)
+        self.pool = VectorMaxPool(channels)
+        self.encoder = nn.Sequential(
+            *_pointwise(3 * channels + 1, hidden), *_pointwise(hidden, 2 * hidden)
+        )
+        self.weights = nn.Sequential(
+            *_pointwise(4 * hidden, hidden), nn.Conv1d(hidden, 2 * channels, 1)
+        )
+        self.vectors = VectorLinear(2 * channels, 2)
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2, 3) vectors of (B, N, 3) centred clouds."""
+        points = points[:, : self.points]
+        features = self.second(self.local(graph_features(points, self.neighbours)).mean(dim=4))
+        positions = points.transpose(1, 2)[:, None]  # (B, 1, 3, N)
+        invariants = torch.cat(
+            [
+                (features * features).sum(dim=2),
+                (features * self.pool(features)[..., None]).sum(dim=2),
+                (features * positions).sum(dim=2),
+                torch.linalg.vector_norm(points, dim=2)[:, None],
+            ],
+            dim=1,
+        )
+        encoded = self.encoder(invariants)
+        whole = encoded.amax(dim=2, keepdim=True).expand_as(encoded)
+        weights = self.weights(torch.cat([encoded, whole], dim=1))[:, :, None]
+        vectors = torch.cat([features, positions.expand_as(features)], dim=1)
+        mixed: torch.Tensor = self.vectors((vectors * weights).mean(dim=3))
+        return mixed
+
+
+def _pointwise(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv1d(before, after, 1, bias=False), nn.BatchNorm1d(after), nn.ReLU()
+
+
+def graph_features(points: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """Describe the points of clouds by their nearest neighbours.
+
+    Args:
+        points: (B, N, 3).
+        neighbours: of each point, itself among them; at most N are taken.
+
+    Returns:
+        (B, 3, 3, N, k): for each of k neighbours its offset from the point, the point, and their
+        cross product.
+    """
+    count = min(neighbours, points.shape[1])
+    index = nearest(points, count)
+    around = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3))
+    around = around.reshape(len(points), points.shape[1], count, 3)
+    centre = points[:, :, None].expand_as(around)
+    features = torch.stack(
+        [around - centre, centre, torch.linalg.cross(around, centre)], dim=1
+    )  # (B, 3, N, k, 3)
+    return features.permute(0, 1, 4, 2, 3)
+
+
+def nearest(points: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the indices (B, N, count) of the nearest points of each point, itself among them."""
+    with torch.no_grad():
+        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.topk(count, dim=2, largest=False).indices
