@@ -130,7 +130,7 @@ $(READY): requirements/constraints.txt requirements/escnn.txt pyproject.toml set
 
 $(EXTRAS): $(READY)
 	@echo "==> $(VENV): the extras"
-	@SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --editable .[app,benchmark,heic,hub,onnx,supervision] \
+	@SAM2_BUILD_CUDA=0 $(INSTALL) --no-build-isolation --editable .[app,benchmark,heic,hub,onnx,points,supervision] \
 	    --group optional-tests
 	@touch $@
 
