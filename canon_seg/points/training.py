@@ -1,0 +1,145 @@
+"""Train classifiers and canonicalizers of point clouds."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from canon_seg.points.canonicalizer import (
+    CanonicalizedPointClassifier,
+    classification_loss,
+    cloud_prior_loss,
+)
+from canon_seg.points.clouds import CloudSet
+from canon_seg.points.group import SpatialGroup, rotate_points
+
+SCALE = 0.1  # clouds are scaled at random by up to this much
+JITTER = 0.01  # standard deviation of the noise on each coordinate
+
+
+def train_classifier(
+    model: CanonicalizedPointClassifier,
+    clouds: CloudSet,
+    group: SpatialGroup,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    title: str,
+) -> None:
+    """Train all of a model for classification, in place: what of it has parameters that learn.
+
+    Args:
+        model: ends in eval mode.
+        clouds: to train on.
+        group: whose random elements the clouds are rotated by.
+        epochs: passes over the clouds.
+        batch_size: clouds in a step.
+        learning_rate: of AdamW, the largest.
+        weight_decay: of AdamW.
+        seed: of the order, the rotations and the noise.
+        title: of the progress bar.
+    """
+
+    def loss(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return classification_loss(model(points), labels)
+
+    _fit(model, clouds, group, loss, epochs, batch_size, learning_rate, weight_decay, seed, title)
+
+
+def train_by_prior(
+    canonicalizer: nn.Module,
+    clouds: CloudSet,
+    group: SpatialGroup,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    title: str,
+) -> None:
+    """Train a canonicalizer by the prior alone, in place: canonical poses should look upright.
+
+    No classifier is needed: one that is frozen can be put behind it.
+
+    Args:
+        canonicalizer: ends in eval mode.
+        clouds: that stand in the prior's poses.
+        group: the rotations that the prior leaves free, by which the clouds are rotated: "I" or
+            "z".
+        epochs, batch_size, learning_rate, weight_decay, seed, title: see
+            :func:`train_classifier`.
+    """
+
+    def loss(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cloud_prior_loss(canonicalizer(points).mode(), group)
+
+    _fit(
+        canonicalizer,
+        clouds,
+        group,
+        loss,
+        epochs,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        seed,
+        title,
+    )
+
+
+def _fit(
+    model: nn.Module,
+    clouds: CloudSet,
+    group: SpatialGroup,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    title: str,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    # The last batch is left out where it is not full: batch statistics of one cloud say nothing.
+    batch_size = min(batch_size, len(clouds))
+    steps_per_epoch = len(clouds) // batch_size
+    steps = epochs * steps_per_epoch
+    bar = tqdm(total=steps, desc=title, unit="step")
+    model.train()
+    for step in range(steps):
+        if step % steps_per_epoch == 0:
+            order = torch.randperm(len(clouds), generator=generator)
+        start = step % steps_per_epoch * batch_size
+        chosen = order[start : start + batch_size]
+        points = _augmented(clouds.points[chosen], generator)
+        points = rotate_points(points, group.sample(len(chosen), generator))
+        for parameters_of in optimizer.param_groups:
+            parameters_of["lr"] = learning_rate * _schedule(step, steps)
+        loss = loss_of(points, clouds.labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        bar.update()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    bar.close()
+    model.eval()
+
+
+def _augmented(points: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    scale = 1 + SCALE * (2 * torch.rand(len(points), 1, 3, generator=generator) - 1)
+    return points * scale + JITTER * torch.randn(points.shape, generator=generator)
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Return the learning rate as a fraction: a twentieth of the steps up, then a cosine down."""
+    warmup = max(1, steps // 20)
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
