@@ -15,6 +15,7 @@ ENTRY_POINTS = [
     "app",
     "demo",
     "eval_everything",
+    "eval_points",
     "eval_pose",
     "eval_prompts",
     "eval_rotated",

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Write docs/configuration.md from the comments in canon_seg/config/keys.py and config files.
+"""Write docs/configuration.md from the comments at the config keys and in the config files.
 
     python tools/config_reference.py [--check]
 
-The comment above a key says what it is. Keys that follow each other under one comment share it, if
+The keys are those of canon_seg/config/keys.py, and of canon_seg/points/config.py. The comment above
+a key says what it is. Keys that follow each other under one comment share it, if
 it names them. With --check nothing is written, and the exit status is 1 if the page is not up to
 date.
 """
@@ -20,13 +21,14 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "canon_seg" / "config" / "keys.py"
+POINTS_SOURCE = ROOT / "canon_seg" / "points" / "config.py"
 PAGE = ROOT / "docs" / "configuration.md"
 ROOT_NODE = "cfg"
 
 HEAD = """# Configuration
 
-<!-- Written by tools/config_reference.py from the comments in canon_seg/config/keys.py and in the
-config files: change those. -->
+<!-- Written by tools/config_reference.py from the comments in canon_seg/config/keys.py, in
+canon_seg/points/config.py and in the config files: change those. -->
 
 A config is detectron2's, with the keys below beside [detectron2's own](
 https://detectron2.readthedocs.io/en/latest/modules/config.html). Where detectron2 is not installed,
@@ -40,11 +42,19 @@ that comes with the package.
 """
 
 
-def read_keys(source):
-    """Read what ``add_canon_seg_config`` in a module's text says of each key.
+POINTS_HEAD = """
+# Keys of point clouds
+
+`canon-seg-eval-points` has a config of its own, with these keys and no others.
+"""
+
+
+def read_keys(source, function_name="add_canon_seg_config"):
+    """Read what the function in a module's text that makes a config says of each key.
 
     Args:
         source: Python text.
+        function_name: the function's name.
 
     Returns:
         dict from dotted key, in the order of the text, to (default, comment). The default is the
@@ -54,7 +64,7 @@ def read_keys(source):
     function = next(
         node
         for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == "add_canon_seg_config"
+        if isinstance(node, ast.FunctionDef) and node.name == function_name
     )
     keys, shared = {}, ""
     for statement in function.body:
@@ -86,6 +96,8 @@ def format_keys(keys):
     """Format the keys as Markdown, a section for each node."""
     sections = {}
     for name, (default, comment) in keys.items():
+        if "." not in name and default is not None:
+            continue  # the version of the format
         if default is None:
             sections.setdefault(name, ([], comment))
         else:
@@ -94,6 +106,8 @@ def format_keys(keys):
             )
     text = []
     for section, (rows, comment) in sections.items():
+        if not (rows or comment):
+            continue  # a node of nodes
         text += [f"\n## {section}\n", *([f"{comment}\n"] if comment else [])]
         text += ["| key | default | |", "|---|---|---|"]
         for name, default, explanation in rows:
@@ -136,14 +150,24 @@ def page():
     Raises:
         InputError: naming the keys that have no comment.
     """
-    keys = read_keys(SOURCE.read_text(encoding="utf-8"))
+    return (
+        HEAD
+        + format_keys(_commented_keys(SOURCE, "add_canon_seg_config"))
+        + format_files(ROOT / "configs")
+        + POINTS_HEAD
+        + format_keys(_commented_keys(POINTS_SOURCE, "points_config"))
+    )
+
+
+def _commented_keys(path, function_name):
+    keys = read_keys(path.read_text(encoding="utf-8"), function_name)
     bare = [name for name, (default, comment) in keys.items() if default and not comment]
     if bare:
         raise InputError(
-            f"{SOURCE.relative_to(ROOT)}: {', '.join(bare)} without a comment; write above each "
+            f"{path.relative_to(ROOT)}: {', '.join(bare)} without a comment; write above each "
             "key what it is"
         )
-    return HEAD + format_keys(keys) + format_files(ROOT / "configs")
+    return keys
 
 
 def main():

@@ -38,6 +38,11 @@ def eval_everything():
     _run("eval_everything", "canon-seg-eval-everything")
 
 
+def eval_points():
+    """Run canon-seg-eval-points."""
+    _run("eval_points", "canon-seg-eval-points", needs_detectron2=False)
+
+
 def install_detectron2():
     """Run canon-seg-install-detectron2."""
     _run("install_detectron2", "canon-seg-install-detectron2", needs_detectron2=False)

@@ -1,0 +1,64 @@
+"""Show the experiment on point clouds: a table, and pictures of clouds given and canonical."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from canon_seg.points.canonicalizer import CanonicalizedPointClassifier
+from canon_seg.points.clouds import CloudSet
+from canon_seg.points.experiment import SCENARIOS, rotated
+from canon_seg.points.group import SO3
+
+SHOWN = 6  # clouds in the picture
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+    """Format the accuracies as a Markdown table, in per cent.
+
+    Args:
+        result: of :func:`canon_seg.points.experiment.evaluate`.
+    """
+    lines = [
+        f"| accuracy in % ({result['num_clouds']} clouds) | " + " | ".join(SCENARIOS) + " |",
+        "|---|" + "---:|" * len(SCENARIOS),
+    ]
+    for classifier, rows in result["classifiers"].items():
+        for row, accuracies in rows.items():
+            cells = ["n/a" if accuracies[s] is None else f"{accuracies[s]:.1f}" for s in SCENARIOS]
+            lines.append(f"| {classifier}, {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def plot_clouds(model: CanonicalizedPointClassifier, clouds: CloudSet, seed: int) -> Any:
+    """Draw rotated clouds above their canonical forms.
+
+    Args:
+        model: whose canonicalizer is shown.
+        clouds: of which the first are shown.
+        seed: of the rotations.
+
+    Returns:
+        matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    count = min(SHOWN, len(clouds))
+    given = rotated(clouds, SO3, seed)[:count]
+    canonical = model.canonicalizer(given).canonical(given)[:, 0]
+    figure = Figure(figsize=(2.2 * count, 4.8), layout="constrained")
+    rows: Sequence[tuple[str, torch.Tensor]] = (("given", given), ("canonical", canonical))
+    for row, (title, shown) in enumerate(rows):
+        for column, points in enumerate(shown.numpy()):
+            axes: Any = figure.add_subplot(
+                2, count, row * count + column + 1, projection="3d", proj_type="ortho"
+            )
+            axes.scatter(*points.T, c=points[:, 2], s=2, cmap="viridis")
+            axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_zticks([])
+            axes.view_init(elev=15, azim=-60)
+            axes.set_title(f"{clouds.classes[int(clouds.labels[column])]}, {title}", fontsize=9)
+    return figure
