@@ -12,6 +12,7 @@ from optional import missing
 from benchmarking import memory
 from benchmarking.parts import TRAINED_SIZE
 from benchmarking.peers import Equiadapt, find_equiadapt
+from benchmarking.points import EquiadaptPoints
 from benchmarking.scoring import made_up
 from benchmarking.tables import TARGETS, format_table, split_ratios
 from benchmarking.timing import measure, ratio, summary
@@ -135,11 +136,23 @@ def test_equiadapt_turns_the_image():
     assert min(float((canonical - other).abs().mean()) for other in turned) < 2
 
 
+def test_equiadapt_rotates_some_clouds_and_mirrors_others():
+    found, versions = find_equiadapt()
+    if not found:
+        missing(versions)
+    torch.manual_seed(0)
+    peer, clouds = EquiadaptPoints().eval(), torch.randn(4, 64, 3)
+    frames, forms = peer.frames(clouds), peer(clouds)
+    assert torch.allclose(forms, clouds @ frames.transpose(1, 2), atol=1e-5)
+    # Nothing makes its frames right-handed.
+    assert {round(value) for value in torch.linalg.det(frames).tolist()} == {-1, 1}
+
+
 def test_a_run_without_peers(tmp_path):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "equiadapt.py").write_text("raise ImportError('hidden')")
-    sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics"]
+    sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "points"]
     done = subprocess.run(
         [
             sys.executable,
@@ -180,6 +193,8 @@ def test_a_run_without_peers(tmp_path):
         "sweep4_over_sweep1",
         "coco_eval_pycocotools_over_ours",
         "gain_bfloat16_sam_vit_b",
+        "points_canonical_over_vanilla_pointnet",
+        "points_canonical_over_vanilla_dgcnn",
     }
     assert all(values[key] > 0 for key in measured)
     assert set(values) >= set(TARGETS) - {"canonical_over_vanilla_sam_vit_h"}

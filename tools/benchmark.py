@@ -21,6 +21,7 @@ import canon_seg.d2  # noqa: F401 - before detectron2
 from benchmarking.memory import memory_of_ways
 from benchmarking.parts import time_canonicalizers, time_parts
 from benchmarking.peers import HYPERPARAMETERS, NETWORK, Equiadapt, find_equiadapt
+from benchmarking.points import time_points
 from benchmarking.scoring import time_scoring
 from benchmarking.sweeps import time_sweeps
 from benchmarking.tables import describe_machine, format_table, split_ratios
@@ -30,7 +31,17 @@ from canon_seg.config.device import check_device
 from canon_seg.errors import InputError, run_main
 from canon_seg.io.files import check_output_dir, write_json, write_text
 
-SECTIONS = ("ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "training", "memory")
+SECTIONS = (
+    "ways",
+    "canonicalize",
+    "parts",
+    "sweep",
+    "scoring",
+    "numerics",
+    "training",
+    "memory",
+    "points",
+)
 
 
 def parse_arguments():
@@ -128,6 +139,7 @@ def run(settings, segmenters, sections):
         "numerics": {name: lambda name=name: time_numerics(name, settings) for name in heavy},
         "training": lambda: time_training(settings, found),
         "memory": lambda: (memory_of_ways(settings, segmenters, found), {}),
+        "points": lambda: time_points(settings, found),
     }
     ratios = {}
     for section in SECTIONS:
