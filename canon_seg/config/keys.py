@@ -66,7 +66,9 @@ def add_canon_seg_config(cfg):
     # "NetworkScorer": the network of WEIGHTS, or one to be trained, of BACKBONE or NETWORK below.
     # "SegmenterScorer": the segmenter itself, which runs in all poses, by how sure it is in each.
     # "EnergyScorer": a function from an image to a number, see ENERGY. Or a scorer that was
-    # registered under its name.
+    # registered under its name. For image classification also "SquareScorer", a BACKBONE with an
+    # output for each pose of any C(n), and "ConfidenceScorer", the classifier itself by how sure it
+    # is in each pose.
     cfg.MODEL.CANONICALIZER.SCORER.NAME = "NetworkScorer"
     # The registered function of an "EnergyScorer", by its name.
     cfg.MODEL.CANONICALIZER.SCORER.ENERGY = ""
@@ -81,6 +83,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.SCORER.PRETRAINED = ""
     # Its first stages that keep these weights: most of the time of training goes into them.
     cfg.MODEL.CANONICALIZER.SCORER.FREEZE_STAGES = 0
+    # Of a "SquareScorer": how many of the backbone's first blocks are kept; 0 keeps all.
+    cfg.MODEL.CANONICALIZER.SCORER.BLOCKS = 0
     # Turns of an image that the backbone looks at: 0 for all of the group, whose log-probabilities
     # are averaged, or 1. An equivariant network looks once and knows of all of them.
     cfg.MODEL.CANONICALIZER.SCORER.PASSES = 0
@@ -120,6 +124,24 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.SEGMENTER.COMPILE = False
     # Keep the feature maps of the image's part in channels-last order.
     cfg.MODEL.SEGMENTER.CHANNELS_LAST = False
+
+    # What classifies images, where MODEL.META_ARCHITECTURE is CanonicalizedClassifier.
+    cfg.MODEL.CLASSIFIER = CN()
+    # A model by its name in timm, or "torchvision://NAME".
+    cfg.MODEL.CLASSIFIER.NAME = "tf_efficientnet_lite0"
+    # How many of its first blocks are kept, counted through all stages (EfficientNets of timm's); 0
+    # keeps all.
+    cfg.MODEL.CLASSIFIER.BLOCKS = 0
+    # Weights file: one of tools/train_net.py, which brings model, size and classes along, or a
+    # state dict of the model that is named; "" leaves random weights.
+    cfg.MODEL.CLASSIFIER.WEIGHTS = ""
+    # Its weights from ImageNet, to train from: a file, or package://NAME/PATH for a file of an
+    # installed Python package; "" starts from random weights.
+    cfg.MODEL.CLASSIFIER.PRETRAINED = ""
+    # Side in pixels to which images are resized for it; 0 takes that of the weights file, or 64.
+    cfg.MODEL.CLASSIFIER.INPUT_SIZE = 0
+    # Keep it as it is while the canonicalizer is trained.
+    cfg.MODEL.CLASSIFIER.FREEZE = True
 
     cfg.MODEL.SAM = CN()
     # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (ours, light enough for CPUs).
@@ -174,6 +196,11 @@ def add_canon_seg_config(cfg):
     # embedding, which carries details of strides 4 and 2 along, has four times as many.
     cfg.MODEL.SAM.TINY.EMBED_DIM = 64
 
+    # Images with one class each, for CanonicalizedClassifier: torchvision's folder of CIFAR-10, or a
+    # folder of class folders (below train/ and test/, where there are these); "" draws some.
+    cfg.DATASETS.CLASSES = ""
+    # Training images of DATASETS.CLASSES that are kept out of training to watch it.
+    cfg.DATASETS.HELD_OUT_IMAGES = 1000
     # COCO-format sets to register under a name: (name, annotations.json, image folder).
     cfg.DATASETS.COCO = []
     # Sets (of DATASETS.COCO) whose objects are pasted into the images that SAM is trained on.
@@ -223,6 +250,12 @@ def add_canon_seg_config(cfg):
     cfg.INPUT.CANVAS_FRACTION = 0.0
     # Largest change of brightness, contrast and saturation in the training of detectors, 0 to 1.
     cfg.INPUT.COLOR_JITTER = 0.0
+    # Side in pixels of the images of DATASETS.CLASSES; others are cut to their middle square and
+    # resized. Turns are about the centre of this square.
+    cfg.INPUT.IMAGE_SIDE = 32
+    # Group by whose elements the training images of a classifier without canonicalizer are turned
+    # at random, such as "C8"; "" leaves them upright.
+    cfg.INPUT.TURNS = ""
     # Turn the training images of a segmenter that is trained by itself by random quarter turns:
     # what the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False
