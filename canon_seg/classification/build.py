@@ -99,7 +99,7 @@ def build_predictor(
                     "for MODEL.CANONICALIZER.WEIGHTS"
                 )
             return network, tuple(map(str, about["classes"]))
-        state = weights_in(contents, path, key)
+        state = weights_in(contents, path, key)  # type: ignore[no-untyped-call]
     if classes is None:
         raise InputError(f"{KEY}.WEIGHTS is empty: give a weights file, or images to train on")
     with of_key(f"{KEY}.NAME"):

@@ -6,7 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from canon_seg.classification.turning import all_canonical, check_square, turn_squares
+from canon_seg.classification.turning import (
+    all_canonical,
+    check_square,
+    turn_squares,
+    unique_images,
+)
 from canon_seg.core.canonicalizer import Canonicalizer, IdentityCanonicalizer
 from canon_seg.core.group import PlanarGroup, elements_of
 from canon_seg.core.pose import Pose
@@ -24,8 +29,9 @@ Predictor = Callable[[torch.Tensor], torch.Tensor]
 class CanonicalizedClassifier(nn.Module):
     """Bring each image to its canonical pose, then ask any network which class it is of.
 
-    Turned copies of one image, by turns that act by index, have the same canonical bytes and so the
-    same logits, whatever the two networks are. Beyond these it is as good as the canonicalizer.
+    Turned copies of one image, by turns that act by index, have the same canonical bytes, whatever
+    the two networks are; in one batch these run once, so that the copies have the same logits to
+    the last bit. For other turns it is as good as the canonicalizer.
 
     Attributes:
         predictor, canonicalizer, task_weight, prior_weight: as given.
@@ -97,10 +103,11 @@ class CanonicalizedClassifier(nn.Module):
             return [finder.pose(image) for image in images]
         first = [representative_turns(image.permute(1, 2, 0), finder.group)[0] for image in images]
         # One run of the scorer for all: the canonicalizer asks it about one image after another.
-        found = finder.scores(list(turn_squares(images, first)))
+        representatives, places = unique_images(turn_squares(images, first))
+        found = finder.scores(list(representatives))
         return [
             finder.pose_by(lambda representative, turn, k=k: found[k], image)  # type: ignore[misc]
-            for k, image in enumerate(images)
+            for image, k in zip(images, places.tolist(), strict=True)
         ]
 
     def canonical(self, images: torch.Tensor, poses: Sequence[Pose]) -> torch.Tensor:
@@ -136,7 +143,8 @@ class CanonicalizedClassifier(nn.Module):
     @torch.no_grad()
     def classify(self, images: torch.Tensor, poses: Sequence[Pose]) -> torch.Tensor:
         """Classify images whose poses were found before, see :meth:`forward`."""
-        logits = self.predictor(self.canonical(images, poses))
+        canonical, places = unique_images(self.canonical(images, poses))
+        logits = self.predictor(canonical)[places.to(images.device)]
         for k, pose in enumerate(poses):
             if pose.others:
                 voters = [pose.turn, *pose.others]
@@ -239,4 +247,3 @@ def random_turns(group: PlanarGroup, count: int, generator: torch.Generator) -> 
     elements = elements_of(group)
     drawn = torch.randint(len(elements), (count,), generator=generator)
     return [elements[k] for k in drawn.tolist()]
-

@@ -69,7 +69,7 @@ class LabelledImages:
         return replace(self, images=self.images[places], labels=self.labels[places])
 
     def drawn(self, count: int, seed: int = 0) -> "LabelledImages":
-        """Return ``count`` of the images, drawn by a seed; all where there are no more, or for 0."""
+        """Return ``count`` of the images, by a seed; all for 0, or where there are no more."""
         if not 0 < count < len(self):
             return self
         generator = torch.Generator().manual_seed(seed)
@@ -147,14 +147,14 @@ def _read_cifar(folder: Path, split: str, key: str) -> LabelledImages:
         classes = tuple(map(str, meta["label_names"]))
     except (KeyError, TypeError) as error:
         raise _damaged(folder / "batches.meta", key, error) from error
-    pixels = torch.from_numpy(np.concatenate(images))
-    return LabelledImages(pixels, torch.tensor(labels), classes, str(folder))
+    found = torch.from_numpy(np.concatenate(images))
+    return LabelledImages(found, torch.tensor(labels), classes, str(folder))
 
 
 def _unpickled(path: Path, key: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{key}: {path} is missing; unpack CIFAR-10 again")
-    contents: Any = load_pickle_file(path, key)
+    contents = load_pickle_file(path, key)  # type: ignore[no-untyped-call]
     if not isinstance(contents, dict):
         raise _damaged(path, key, "it holds no dict")
     return contents

@@ -14,6 +14,8 @@ CLASSES = ("house", "tree", "person", "boat", "lamp")
 _FINE = 4  # drawn larger by this, then shrunk
 
 Colour = tuple[int, ...]
+Draw = Callable[..., None]
+"""Draws a polygon or a disc on the canvas of one picture."""
 
 
 def draw_images(count: int, side: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,21 +68,21 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
 
-def _house(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None:
+def _house(polygon: Draw, disc: Draw, rng: np.random.Generator) -> None:
     wide, eaves = rng.uniform(0.7, 1.0), rng.uniform(-0.3, 0.1)
     polygon(_box(-wide, eaves, wide, 1), _colour(rng))
     polygon([(-wide * 1.15, eaves), (0, -1), (wide * 1.15, eaves)], _colour(rng))
     polygon(_box(-0.2, 0.4, 0.2, 1), _colour(rng))
 
 
-def _tree(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None:
+def _tree(polygon: Draw, disc: Draw, rng: np.random.Generator) -> None:
     polygon(_box(-0.15, 0, 0.15, 1), _colour(rng))
     colour = _colour(rng)
     for _ in range(4):
         disc(rng.uniform(-0.4, 0.4), rng.uniform(-0.7, -0.1), rng.uniform(0.35, 0.55), colour)
 
 
-def _person(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None:
+def _person(polygon: Draw, disc: Draw, rng: np.random.Generator) -> None:
     skin, cloth = _colour(rng), _colour(rng)
     polygon(_box(-0.3, -0.45, 0.3, 0.3), cloth)
     stride = rng.uniform(0.1, 0.5)
@@ -91,13 +93,13 @@ def _person(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None
     disc(0, -0.75, 0.28, skin)
 
 
-def _boat(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None:
+def _boat(polygon: Draw, disc: Draw, rng: np.random.Generator) -> None:
     polygon([(-1, 0.4), (1, 0.4), (0.6, 0.9), (-0.6, 0.9)], _colour(rng))
     polygon(_box(-0.05, -1, 0.05, 0.4), _colour(rng))
     polygon([(0.1, -0.9), (0.1, 0.25), (rng.uniform(0.5, 0.9), 0.25)], _colour(rng))
 
 
-def _lamp(polygon: Callable, disc: Callable, rng: np.random.Generator) -> None:
+def _lamp(polygon: Draw, disc: Draw, rng: np.random.Generator) -> None:
     polygon(_box(-0.5, 0.85, 0.5, 1), _colour(rng))
     polygon(_box(-0.08, -0.2, 0.08, 0.9), _colour(rng))
     top = rng.uniform(0.2, 0.4)

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from canon_seg.classification.build import build_model
 from canon_seg.classification.classifier import CanonicalizedClassifier, random_turns
-from canon_seg.classification.data import LabelledImages, check_classes, hold_out, read_images
+from canon_seg.classification.data import LabelledImages, hold_out, read_images
 from canon_seg.classification.turning import turn_squares
 from canon_seg.core.canonicalizer import Canonicalizer
 from canon_seg.core.group import PlanarGroup, group_named
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.io.files import save_torch, write_json
+from canon_seg.io.files import check_output_dir, save_torch, write_json
 from canon_seg.networks.square import SquareNetwork, save_square
 
 CHECKPOINT = "last.pth"
@@ -49,6 +49,9 @@ class Training:
     """
 
     def __init__(self, cfg: Any, data: "LabelledImages | None" = None) -> None:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.CANONICALIZER.TRAINABLE = True
         if data is None:
             data = read_images(
                 cfg.DATASETS.CLASSES, "train", cfg.INPUT.IMAGE_SIDE, "DATASETS.CLASSES"
@@ -69,7 +72,7 @@ class Training:
                 f"MODEL.CLASSIFIER.WEIGHTS are of {classes.outputs} classes, and DATASETS.CLASSES "
                 f"has {len(data.classes)}; make them one"
             )
-        self.turns: "PlanarGroup | None" = None
+        self.turns: PlanarGroup | None = None
         if cfg.INPUT.TURNS:
             with of_key("INPUT.TURNS"):
                 self.turns = group_named(cfg.INPUT.TURNS)
@@ -127,9 +130,10 @@ class Training:
         """Measure on the held-out images, upright and each turned by an element of its own.
 
         Returns:
-            ``accuracy`` and ``turned_accuracy``, 0..1; with a canonicalizer that learns
-            ``pose_accuracy`` (0..1), of the turned ones, the ``entropy`` of their poses in nats, and
-            the alignment of the upright ones, see :func:`canon_seg.core.prior.alignment`.
+            ``accuracy`` and ``turned_accuracy``, 0..1; with a canonicalizer that learns also, of
+            the turned images, ``pose_accuracy`` (0..1), ``entropy``, that of an image's poses in
+            the mean, and ``poses_entropy``, that of the poses found, in nats; and the alignment of
+            the upright ones, see :func:`canon_seg.core.prior.alignment`.
         """
         model = self.model
         model.eval()
@@ -195,7 +199,7 @@ class Training:
         parts = self.model.losses(images.to(device), labels.to(device), turns)
         total = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         # Each part by itself: a large prior weight must not still the classifier.
         for parameters in self.groups.values():
             nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -311,4 +315,35 @@ def _share(right: torch.Tensor) -> float:
     return float(right.double().mean())
 
 
-__all__ = ["Training", "check_classes", "measure_held_out"]
+def train_both(
+    cfg: Any, data: LabelledImages, folder: "str | Path", resume: bool = False
+) -> tuple[Path, Path]:
+    """Train a classifier on upright images, and then a canonicalizer for it by the prior alone.
+
+    Args:
+        cfg: config of the two, see ``configs/cifar10_c8.yaml``; weights that it names are left out.
+        data: upright images.
+        folder: below which both are trained, each in a folder of its own.
+        resume: go on where an earlier training stopped.
+
+    Returns:
+        paths of the weights of the classifier and of the canonicalizer.
+    """
+    paths: list[Path] = []
+    for part, changes in (
+        (
+            "classifier",
+            {"MODEL.CANONICALIZER.NAME": "IdentityCanonicalizer", "MODEL.CLASSIFIER.WEIGHTS": ""},
+        ),
+        ("canonicalizer", {"MODEL.CANONICALIZER.WEIGHTS": ""}),
+    ):
+        own = cfg.clone()
+        own.defrost()
+        own.merge_from_list([word for item in changes.items() for word in item])
+        own.MODEL.CLASSIFIER.FREEZE = part == "canonicalizer"
+        if paths:
+            own.MODEL.CLASSIFIER.WEIGHTS = str(paths[0])
+        place = check_output_dir(Path(folder, part))
+        Training(own, data).run(place, resume)
+        paths.append(place / RESULTS[part])
+    return paths[0], paths[1]

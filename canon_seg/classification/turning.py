@@ -77,6 +77,23 @@ def all_canonical(images: torch.Tensor, group: PlanarGroup) -> torch.Tensor:
     return torch.stack(candidates, dim=1)
 
 
+def unique_images(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find images that occur more than once, byte for byte.
+
+    Args:
+        images: (B, 3, S, S) uint8 tensor.
+
+    Returns:
+        (images, places): the (U, 3, S, S) different ones in the order of their first appearance,
+        and (B,) where each of those given is among them.
+    """
+    known: dict[bytes, int] = {}
+    rows = images.cpu().contiguous().numpy()
+    places = [known.setdefault(row.tobytes(), len(known)) for row in rows]
+    first = [places.index(k) for k in range(len(known))]
+    return images[first], torch.tensor(places, dtype=torch.int64)
+
+
 def _turn_all(images: torch.Tensor, turn: Turn) -> torch.Tensor:
     if turn.mirrored:
         images = images.flip(-1)

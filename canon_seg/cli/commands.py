@@ -23,6 +23,11 @@ def eval_rotated():
     _run("eval_rotated", "canon-seg-eval")
 
 
+def eval_classification():
+    """Run canon-seg-eval-classification."""
+    _run("eval_classification", "canon-seg-eval-classification", needs_detectron2=False)
+
+
 def eval_pose():
     """Run canon-seg-eval-pose."""
     _run("eval_pose", "canon-seg-eval-pose", needs_detectron2=False)
@@ -55,7 +60,8 @@ def label_poses():
 
 def train_net():
     """Run canon-seg-train."""
-    _run("train_net", "canon-seg-train")
+    # What is trained is asked of the config: classifiers need no detectron2.
+    _run("train", "canon-seg-train", needs_detectron2=False)
 
 
 def upright():

@@ -196,8 +196,8 @@ def add_canon_seg_config(cfg):
     # embedding, which carries details of strides 4 and 2 along, has four times as many.
     cfg.MODEL.SAM.TINY.EMBED_DIM = 64
 
-    # Images with one class each, for CanonicalizedClassifier: torchvision's folder of CIFAR-10, or a
-    # folder of class folders (below train/ and test/, where there are these); "" draws some.
+    # Images with one class each, for CanonicalizedClassifier: torchvision's folder of CIFAR-10, or
+    # a folder of class folders (below train/ and test/, where there are these); "" draws some.
     cfg.DATASETS.CLASSES = ""
     # Training images of DATASETS.CLASSES that are kept out of training to watch it.
     cfg.DATASETS.HELD_OUT_IMAGES = 1000

@@ -208,11 +208,7 @@ class SquareScorer(nn.Module):
         self.group = group
         self.passes = passes
         self.turns = [t for t in elements_of(group) if t.exact] if passes == 0 else [Turn()]
-
-    @property
-    def image_format(self) -> str:
-        """Return the channel order of the images that it takes."""
-        return self.network.image_format
+        self.image_format = network.image_format
 
     def forward(self, images: "Sequence[torch.Tensor] | torch.Tensor") -> GridDistribution:
         """Return the distribution over the poses of each image, differentiable.
@@ -289,6 +285,7 @@ def save_square(
             "version": VERSION,
             "spec": asdict(network.network.spec),
             "input_size": network.input_size,
+            **{name: (getattr(network, name).flatten() / 255).tolist() for name in ("mean", "std")},
             "about": dict(about),
             "state": state,
         },
@@ -327,6 +324,9 @@ def load_square(
             int(contents["spec"]["outputs"]),
         )
         about, state = dict(contents["about"]), dict(contents["state"])
+        mean, std = ([float(value) for value in contents[name]] for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise ValueError(f"mean {mean}, std {std}")
         side = int(input_size or contents["input_size"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -337,7 +337,7 @@ def load_square(
     load_state(body, state, path, key)
     try:
         network = SquareNetwork(
-            body, input_size=side, image_format=image_format, **statistics_of(body)
+            body, input_size=side, image_format=image_format, mean=mean, std=std
         )
     except ValueError as error:
         raise InputError(f"{path} ({key}): {error}") from error
@@ -349,9 +349,7 @@ def is_square(contents: Any) -> bool:
     return isinstance(contents, dict) and contents.get("format") == FORMAT
 
 
-def upright_logits(
-    logits: torch.Tensor, group: PlanarGroup, turns: Sequence[Turn]
-) -> torch.Tensor:
+def upright_logits(logits: torch.Tensor, group: PlanarGroup, turns: Sequence[Turn]) -> torch.Tensor:
     """Return what scores of turned images say of the same images before they were turned.
 
     Args:
@@ -365,8 +363,6 @@ def upright_logits(
     # As GridDistribution.act, with a turn for each row.
     places = [permutation(group, turn) for turn in turns]
     return logits.gather(1, torch.tensor(places, device=logits.device))
-
-
 
 
 def _timm_model(name: str, **options: Any) -> Any:

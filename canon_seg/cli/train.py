@@ -1,0 +1,42 @@
+"""Choose what canon-seg-train does by the config: train a classifier, or what detectron2 trains."""
+
+import sys
+from importlib.util import find_spec
+
+from canon_seg.classification.build import META_ARCHITECTURE
+from canon_seg.config.load import given_keys
+from canon_seg.errors import InputError, without_detectron2
+
+
+def main() -> None:
+    """Run the command."""
+    if _architecture(sys.argv[1:]) == META_ARCHITECTURE:
+        from canon_seg.cli import train_classifier
+
+        train_classifier.main()
+        return
+    if find_spec("detectron2") is None:
+        raise InputError(without_detectron2("canon-seg-train"))
+    from canon_seg.cli import train_net
+
+    train_net.main()
+
+
+def _architecture(words: "list[str]") -> str:
+    """Return MODEL.META_ARCHITECTURE as the words of a command line say it, "" if they do not."""
+    key, flag = "MODEL.META_ARCHITECTURE", "--config-file"
+    for place, word in enumerate(words[:-1]):
+        if word == key:
+            return words[place + 1]
+    for place, word in enumerate(words):
+        name = word.removeprefix(f"{flag}=")
+        if word == flag:
+            name = "".join(words[place + 1 : place + 2])
+        elif name == word:
+            continue
+        try:
+            keys = given_keys(name)
+        except Exception:  # whatever it is, the command itself says it
+            return ""
+        return str(keys.get("MODEL", {}).get("META_ARCHITECTURE", ""))
+    return ""
