@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS = [
     "app",
     "demo",
+    "eval_classification",
     "eval_everything",
     "eval_points",
     "eval_pose",

@@ -78,6 +78,20 @@ def eval_pose():
     eval_pose.main()
 
 
+def classification():
+    from canon_seg.cli import train
+    from canon_seg.errors import InputError
+
+    sys.argv = ["train", "--config-file", "cifar10_c8.yaml", "DATASETS.CLASSES", "nowhere"]
+    sys.argv += ["MODEL.DEVICE", "cpu"]
+    try:
+        train.main()
+    except InputError as error:
+        assert "DATASETS.CLASSES: there is no folder nowhere" in str(error)
+    else:
+        raise AssertionError("no error")
+
+
 def page():
     from canon_seg.apps.web.samples import load_samples
     from canon_seg.apps.web.turning import ObjectPrompt, agreement, pose_of
@@ -123,6 +137,7 @@ PARTS = [
     "regions",
     "detector",
     "eval_pose",
+    "classification",
     "page",
     "predictors",
 ]
