@@ -56,7 +56,7 @@ def test_a_detector_is_the_judge(tmp_path, label):
     """A config of the project's says nothing of many keys of detectron2's that a detector reads."""
     judge = ("MODEL.CANONICALIZER.SCORER.NAME", "SegmenterScorer", "INPUT.MIN_SIZE_TEST", "64")
     arguments = ("--photos", "photos", "--config-file", "configs/mask_rcnn_pedestrian_c4.yaml")
-    status, said, message = label(*arguments, "--output", "poses.json", *judge)
+    status, _said, message = label(*arguments, "--output", "poses.json", *judge)
     assert status == 0, message
     degrees = [entry["degrees"] for entry in json.loads((tmp_path / "poses.json").read_text())]
     assert [(one - degrees[0]) % 360 for one in degrees] == [0, 90, 270, 180]
