@@ -15,6 +15,7 @@ TINY_SAM = {
     # 64 channels at last: two heads of attention, as torch's fused layers want them.
     "TINY": {
         "IMAGE_SIZE": 64,
+        "BACKBONE": "",
         "CHANNELS": [8, 8, 16, 64],
         "BLOCKS": [1, 1, 1, 1],
         "EMBED_DIM": 32,

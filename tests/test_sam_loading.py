@@ -42,6 +42,7 @@ def tiny_sam(seed):
 def toy_config(load, path):
     cfg = load("sam_tiny_c4.yaml", ["MODEL.SEGMENTER.WEIGHTS", str(path), "MODEL.DEVICE", "cpu"])
     tiny = cfg.MODEL.SAM.TINY
+    tiny.BACKBONE = ""
     tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS, tiny.EMBED_DIM = (
         list(value) if isinstance(value, tuple) else value for value in TINY
     )
@@ -122,6 +123,12 @@ def test_constants_of_old_files_are_no_problem(tmp_path):
     assert torch.equal(sam.mask_decoder.iou_token.weight, state["mask_decoder.iou_token.weight"])
 
 
+def test_files_of_the_earlier_small_sam_name_the_key_that_reads_them(tmp_path):
+    torch.save(tiny_sam(1).state_dict(), tmp_path / "old.pth")
+    with pytest.raises(InputError, match=r"old\.pth .*earlier architecture.*BACKBONE to \"\""):
+        load_sam(str(tmp_path / "old.pth"))
+
+
 def test_weights_are_of_this_model(tmp_path):
     torch.save(
         build_tiny_sam(64, (8, 8, 16, 64), (1, 1, 1, 2), 32).state_dict(), tmp_path / "x.pth"
@@ -180,7 +187,17 @@ def test_names_and_sizes_of_the_embedded_model_are_kept():
         (["MODEL.SAM.SIZE", "vit_x"], "MODEL.SAM.SIZE.*vit_x.*vit_h"),
         (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.IMAGE_SIZE", "250"], "IMAGE_SIZE"),
         (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.EMBED_DIM", "40"], "EMBED_DIM"),
-        (["MODEL.SAM.SIZE", "tiny", "MODEL.SAM.TINY.BLOCKS", "[1, 1]"], "BLOCKS"),
+        (
+            [
+                "MODEL.SAM.SIZE",
+                "tiny",
+                "MODEL.SAM.TINY.BACKBONE",
+                "",
+                "MODEL.SAM.TINY.BLOCKS",
+                "[1, 1]",
+            ],
+            "BLOCKS",
+        ),
     ],
 )
 def test_sizes_that_do_not_work_are_refused(options, message):

@@ -58,7 +58,8 @@ TROUBLED = {3: "full disk", 7: "read-only folder"}
 """Trouble by the number of kills of a subject, of which 20 are a round."""
 OPTIONS = [
     *("MODEL.DEVICE", "cpu", "SEED", "3", "MODEL.SAM.SIZE", "tiny"),
-    *("MODEL.SAM.TINY.IMAGE_SIZE", "64", "MODEL.SAM.TINY.CHANNELS", "[8, 8, 16, 64]"),
+    *("MODEL.SAM.TINY.BACKBONE", "", "MODEL.SAM.TINY.IMAGE_SIZE", "64"),
+    *("MODEL.SAM.TINY.CHANNELS", "[8, 8, 16, 64]"),
     *("MODEL.SAM.TINY.BLOCKS", "[1, 1, 1, 1]", "MODEL.SAM.TINY.EMBED_DIM", "32"),
 ]
 TRAINING_OPTIONS = [

@@ -180,17 +180,17 @@ def add_canon_seg_config(cfg):
     # Side of the square input in pixels.
     cfg.MODEL.SAM.TINY.IMAGE_SIZE = 512
     # Its image encoder: an EfficientNet by its name in timm, with a decoder of two stages; "" for
-    # the residual network of CHANNELS and BLOCKS.
-    cfg.MODEL.SAM.TINY.BACKBONE = ""
+    # the residual network of CHANNELS and BLOCKS, which knows boxes only.
+    cfg.MODEL.SAM.TINY.BACKBONE = "tf_efficientnet_lite0"
     # The backbone's weights from ImageNet, to train from: a file, or package://NAME/PATH for a file
     # of an installed Python package; "" starts from random weights.
     cfg.MODEL.SAM.TINY.PRETRAINED = ""
     # Its first stages that keep these weights: most of the time of training goes into them.
     cfg.MODEL.SAM.TINY.FREEZE_STAGES = 0
-    # Channels of the encoder's stages at strides 4, 8, 16 and 32; the last in steps of 64, for an
-    # even number of attention heads, which torch has fast code for.
+    # Without BACKBONE: channels of the encoder's stages at strides 4, 8, 16 and 32; the last in
+    # steps of 64, for an even number of attention heads, which torch has fast code for.
     cfg.MODEL.SAM.TINY.CHANNELS = [32, 64, 128, 256]
-    # Residual blocks in each stage.
+    # Without BACKBONE: residual blocks in each stage.
     cfg.MODEL.SAM.TINY.BLOCKS = [1, 2, 3, 2]
     # Channels of the prompts and of the mask decoder at stride 8, a multiple of 16; the image
     # embedding, which carries details of strides 4 and 2 along, has four times as many.
@@ -260,6 +260,9 @@ def add_canon_seg_config(cfg):
     # what the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False
 
+    # Iterations after which training stops before MAX_ITER, where the learning rate ends; --resume
+    # with other options goes on from there. 0 is MAX_ITER.
+    cfg.SOLVER.STOP_ITER = 0
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of layers that start from PRETRAINED weights, as a multiple of BASE_LR.

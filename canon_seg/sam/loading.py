@@ -14,13 +14,15 @@ from canon_seg.sam.models import (
     build_official_sam,
     build_tiny_sam,
 )
-from canon_seg.sam.two_stage import build_two_stage_sam
+from canon_seg.sam.two_stage import TwoStageDecoder, build_two_stage_sam
 
 SEGMENTER = "SamSegmenter"
 """The MODEL.SEGMENTER.META_ARCHITECTURE of configs whose segmenter is a `Sam`."""
 
 WEIGHTS_KEY = "MODEL.SEGMENTER.WEIGHTS"
 EMBEDDED = "canon_seg://sam_tiny.pth"
+
+_RESIDUAL_ONLY = ("image_encoder.stem.", "mask_decoder.coarse_comparison.")
 
 OFFICIAL_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 OFFICIAL_FILES = {
@@ -124,6 +126,12 @@ def load_sam_weights(sam: Sam, path: str, key: str) -> None:
     # Constants that some write, and that the model has of its own.
     means = ("pixel_mean", "pixel_std")
     weights = {name: value for name, value in weights.items() if name not in means}
+    has_backbone = isinstance(sam.mask_decoder, TwoStageDecoder)
+    if has_backbone and any(name.startswith(_RESIDUAL_ONLY) for name in weights):
+        raise InputError(
+            f"{path} ({key}) holds a small SAM of the earlier architecture, without a backbone; "
+            'set MODEL.SAM.TINY.BACKBONE to ""'
+        )
     load_state(sam, weights, path, key)
 
 
