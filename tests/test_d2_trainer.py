@@ -393,14 +393,12 @@ def test_resuming_restores_everything(tmp_path, photos):
         "0.5",
         "SOLVER.OPTIMIZER",
         "ADAMW",
-        "SOLVER.MAX_ITER",
-        "3",
     ]
-    first = Trainer(config(tmp_path, *options, "SOLVER.STOP_ITER", "2"))
+    first = Trainer(config(tmp_path, *options))
     first.resume_or_load(resume=True)  # nothing there yet: a fresh start
     assert first.start_iter == 0
     first.train()
-    second = Trainer(config(tmp_path, *options))
+    second = Trainer(config(tmp_path, *options, "SOLVER.MAX_ITER", "3"))
     second.resume_or_load(resume=True)
     assert second.start_iter == 2
     for part in ("model", "averaged"):

@@ -163,21 +163,18 @@ def test_names_and_sizes_of_the_embedded_model_are_kept():
     cfg = load_config(str(ROOT / "configs" / "sam_tiny_c4.yaml"), [])
     state = build_sam(cfg).state_dict()
     for name, shape in {
-        "image_encoder.stem.0.0.weight": (32, 3, 3, 3),
-        "image_encoder.stages.3.1.conv2.1.running_var": (256,),
-        "image_encoder.stages.1.0.shortcut.0.weight": (64, 32, 1, 1),
-        "image_encoder.laterals.2.weight": (64, 256, 1, 1),
-        "image_encoder.context.1.linear1.weight": (512, 256),
-        "image_encoder.fine.weight": (8, 32, 1, 1),
-        "image_encoder.neck.2.bias": (64,),
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix": (2, 32),
-        "mask_decoder.coarse_comparison.key.weight": (32, 64, 1, 1),
-        "mask_decoder.fine_box.weight": (8, 8, 1, 1),
-        "mask_decoder.mask_tokens.weight": (4, 64),
-        "mask_decoder.mixing.3.conv1.weight": (64, 64, 3, 3),
+        "image_encoder.body.conv_stem.weight": (32, 3, 3, 3),
+        "image_encoder.body.blocks.4.1.conv_dw.weight": (672, 1, 5, 5),
+        "image_encoder.body.blocks.5.3.conv_pw.weight": (1152, 192, 1, 1),
+        "image_encoder.context.norm1.weight": (192,),
+        "image_encoder.fine.weight": (8, 16, 1, 1),
+        "mask_decoder.proposing.key.weight": (32, 64, 1, 1),
+        "mask_decoder.proposing.filters.1.2.bias": (16,),
+        "mask_decoder.refining.mixing.3.conv1.weight": (64, 64, 3, 3),
+        "mask_decoder.refining.filters.2.0.weight": (64, 64),
     }.items():
         assert tuple(state[name].shape) == shape
-    assert sum(parameter.numel() for parameter in build_sam(cfg).parameters()) == 4_634_200
+    assert sum(parameter.numel() for parameter in build_sam(cfg).parameters()) == 3_490_473
     assert image_size(cfg) == 512
 
 

@@ -260,9 +260,6 @@ def add_canon_seg_config(cfg):
     # what the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False
 
-    # Iterations after which training stops before MAX_ITER, where the learning rate ends; --resume
-    # with other options goes on from there. 0 is MAX_ITER.
-    cfg.SOLVER.STOP_ITER = 0
     # "SGD" (momentum, weight decay and Nesterov as in detectron2) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of layers that start from PRETRAINED weights, as a multiple of BASE_LR.

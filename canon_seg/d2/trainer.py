@@ -112,8 +112,7 @@ class Trainer(DefaultTrainer):
             checkpointables["averaged"] = self.averaged
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
         self.measured = {}
-        self.start_iter, self.cfg = 0, cfg
-        self.max_iter = min(cfg.SOLVER.STOP_ITER or cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER)
+        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         with _said_where_full(cfg.OUTPUT_DIR):  # TensorBoard begins its file
             self.register_hooks(self.build_hooks())
 
