@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco turned pedestrians gcnn gwrn judge gate baselines angles uncertain numerics poses jpegtran upright"
+PARTS="scenes coco turned pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -99,6 +99,25 @@ angles() {
     split
     sweep angles_pedestrians $DETECTOR "$PEDESTRIANS --angles 0:360:15" $FAST $CACHE
     sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $FAST $CACHE
+}
+
+any_angle() {  # the star and the circle
+    local so2="${WEIGHTS}_so2.pth MODEL.CANONICALIZER.GROUP SO2" all="--angles 0:360:15"
+    local modes="--modes vanilla C4 C8 SO2 oracle_any"
+    for folder in coco_val182 pennfudan_train; do
+        pose "${folder}_any_angle" $folder $all --canvas inscribed $so2
+    done
+    pose coco_val182_so2_as_c4 coco_val182 ${WEIGHTS}_so2.pth
+    pose pennfudan_so2_as_c4 pennfudan_train ${WEIGHTS}_so2.pth
+    split
+    for canvas in expand inscribed; do
+        sweep any_angle/pedestrians_$canvas configs/mask_rcnn_pedestrian_so2.yaml \
+            "$PEDESTRIANS $all $modes --canvas $canvas" $CACHE
+    done
+    for boxes in tight hull refined; do
+        sweep any_angle/sam_$boxes configs/sam_tiny_so2.yaml \
+            "$COCO $all $modes --box-prompts $boxes --limit 20" $CACHE
+    done
 }
 
 uncertain() {

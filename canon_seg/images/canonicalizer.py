@@ -27,7 +27,7 @@ from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.representative import representative_turns
 
-MIN_TILT = 2.0
+MIN_TILT = 3.0
 """Degrees of a tilt below which it is none, unless a canonicalizer is told otherwise."""
 
 
