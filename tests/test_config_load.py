@@ -184,6 +184,17 @@ def test_a_base_that_is_nowhere_is_named(tmp_path):
         load_config(str(path))
 
 
+@pytest.mark.parametrize(("base", "other"), [("mine.yaml", None), ("./b.yaml", "mine.yaml")])
+def test_a_base_of_itself_is_named(tmp_path, base, other):
+    (tmp_path / "mine.yaml").write_text(f"_BASE_: {base}\n")
+    if other:
+        (tmp_path / "b.yaml").write_text(f"_BASE_: {other}\n")
+    with pytest.raises(
+        InputError, match=r"^\S*mine.yaml: _BASE_: \S*mine.yaml is a base of itself"
+    ):
+        load_config(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "proper"),
     [

@@ -19,7 +19,7 @@ CONFIG = ROOT / "configs" / "sam_tiny_c4.yaml"
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     cfg = load_config(str(CONFIG), ["MODEL.DEVICE", "cpu", "MODEL.CANONICALIZER.CACHE", 64])
-    annotations, images = make_scenes(tmp_path_factory.mktemp("scenes"), 20, DEMO_SEED)
+    annotations, images = make_scenes(tmp_path_factory.mktemp("scenes"), 8, DEMO_SEED)
     dataset = load_coco(annotations, images)
     return run_sweep(
         build_models(cfg, ["vanilla", "canonical"]),

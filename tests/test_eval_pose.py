@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_sam_options
 from optional import need
 from PIL import Image
 from tiny_models import random_image
@@ -326,7 +327,9 @@ def test_a_gate_is_counted(evaluate, toy):
 def test_the_segmenter_as_judge(evaluate, toy):
     name = ["MODEL.CANONICALIZER.SCORER.NAME", "SegmenterScorer"]
     arguments = ["--images", "photos", "--limit", 2, "--output", "judge.json"]
-    status, _, message = evaluate(*arguments, "--config-file", "configs/sam_tiny_c4.yaml", *name)
+    sam = ["MODEL.SEGMENTER.WEIGHTS", "", "MODEL.SAM.TINY.BACKBONE", "", *tiny_sam_options()]
+    config = ["--config-file", "configs/sam_tiny_c4.yaml"]
+    status, _, message = evaluate(*arguments, *config, *name, *sam)
     assert status == 0, message
     measured = json.loads((toy / "judge.json").read_text())
     assert measured["network"]["name"] == "SegmenterScorer"

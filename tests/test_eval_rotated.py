@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import Command
 from conftest import TINY_SAM_YAML
 from PIL import Image
 from toy_coco import SIZES, write_toy_coco
@@ -185,12 +185,12 @@ def test_the_papers_protocol(toy, evaluate):
     assert eval_rotated._order(loaded, kept) == [13, 12, 11]
 
 
-def wait_for_finished_images(folder, process, count):
+def wait_for_finished_images(folder, command, count):
     for _ in range(10_000):
         lines = [path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl")]
         if sum(lines) >= count:
             return
-        assert process.poll() is None, process.communicate()[0]
+        assert not command.ended(), command.output()
         time.sleep(0.02)
     raise AssertionError(f"no image was finished in {folder}")
 
@@ -198,34 +198,18 @@ def wait_for_finished_images(folder, process, count):
 def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
     annotations, images = write_toy_coco(toy / "many", 5 * SIZES)
     options = ["--config-file", "config.yaml", "--annotations", annotations, "--images", images]
+    options += ["--angles", 0, 90]
     partial = toy / "resumed" / "sweep.partial"
 
     def start(*arguments):
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                SCRIPT,
-                *options,
-                "--output",
-                "resumed",
-                "--threads",
-                "1",
-                *arguments,
-            ],
-            cwd=toy,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        words = [*options, "--output", "resumed", "--threads", "1", *arguments]
+        return Command(eval_rotated.main, words, toy, toy / "resumed.log")
 
-    process = start("--num-processes", "2")
+    command = start("--num-processes", "2")
     try:
-        wait_for_finished_images(partial, process, 2)
+        wait_for_finished_images(partial, command, 2)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()  # ends when its children have ended, too
+        command.kill()
     part = sorted(partial.glob("*.jsonl"))[0]
     finished = {
         json.loads(line)["image_id"]: line
@@ -246,14 +230,13 @@ def test_killed_and_resumed_in_another_number_of_processes(toy, evaluate):
     )
     assert code == 2 and "had another MODEL.SAM.PROMPTS_PER_BATCH;" in message
 
-    process = start("--num-processes", "3", "--resume", "--keep-predictions")
-    log = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, log
-    assert "160/160" in log
+    command = start("--num-processes", "3", "--resume", "--keep-predictions")
+    assert command.wait() == 0, command.output()
+    assert "80/80" in command.output()
     assert not partial.exists()
     resumed = json.loads((toy / "resumed" / "sweep.json").read_text())
     header, *lines = (toy / "resumed" / "predictions.jsonl").read_bytes().splitlines(True)
-    assert json.loads(header)["angles"] == ["0", "90", "180", "270"]
+    assert json.loads(header)["angles"] == ["0", "90"]
     found = {json.loads(line)["image_id"]: line for line in lines}
     assert list(found) == list(range(11, 31)) and len(lines) == 20
     # With the times that were taken before: they were not run again.

@@ -1,9 +1,7 @@
 """tools/train_net.py as users call it."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import Command
 from conftest import tiny_sam_options
 from test_d2_loaders import write_photos
 from tiny_models import tiny_segmenter
@@ -22,7 +21,6 @@ from canon_seg.errors import run_main
 from canon_seg.networks.weights import load_canonicalizer
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tools" / "train_net.py"
 needs_escnn = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
 
 TINY_CANONICALIZER = [
@@ -37,34 +35,32 @@ TINY_CANONICALIZER = [
 ]
 
 
-def start(*arguments):
-    command = [sys.executable, str(SCRIPT), "--config-file", "configs/sam_c4.yaml", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+@pytest.fixture
+def start(tmp_path):
+    """Start the command with arguments, in the checkout: the running :class:`Command`."""
+    number = iter(range(9))
+    config = ["--config-file", "configs/sam_c4.yaml"]
+    return lambda *arguments: Command(
+        train_net.main, [*config, *arguments], ROOT, tmp_path / f"log_{next(number)}.txt"
     )
 
 
-def run(*arguments):
-    """(exit status, all output)."""
-    process = start(*arguments)
-    try:
-        output, _ = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    return process.returncode, output
+@pytest.fixture
+def run(start):
+    """Run the command to its end: (exit status, all output)."""
+
+    def call(*arguments):
+        command = start(*arguments)
+        return command.wait(), command.output()
+
+    return call
 
 
-def wait_for(path, process):
+def wait_for(path, command):
     for _ in range(1200):
         if path.exists():
             return
-        assert process.poll() is None, process.communicate()[0]
+        assert not command.ended(), command.output()
         time.sleep(0.05)
     raise AssertionError(f"{path} did not appear")
 
@@ -76,7 +72,7 @@ def iterations(folder):
 
 
 @needs_escnn
-def test_killed_and_resumed(tmp_path):
+def test_killed_and_resumed(tmp_path, start, run):
     photos, output = write_photos(tmp_path / "photos", 30), tmp_path / "output"
     options = [
         *TINY_CANONICALIZER,
@@ -93,13 +89,12 @@ def test_killed_and_resumed(tmp_path):
         "OUTPUT_DIR",
         str(output),
     ]
-    process = start(*options, "DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "100000")
+    command = start(*options, "DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_ITER", "100000")
     try:
-        wait_for(output / "canonicalizer.pth", process)
+        wait_for(output / "canonicalizer.pth", command)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        status = command.kill()
+    assert status == -signal.SIGKILL
     # What is there is whole.
     last = (output / "last_checkpoint").read_text()
     checkpoint = torch.load(output / last, weights_only=True)
@@ -129,7 +124,7 @@ def test_killed_and_resumed(tmp_path):
     assert "eta:" in log
 
 
-def test_eval_only(tmp_path):
+def test_eval_only(tmp_path, run):
     annotations, images = write_toy_coco(tmp_path / "toy")
     weights = tmp_path / "sam.pth"
     torch.save(tiny_segmenter("sam").sam.state_dict(), weights)
@@ -158,7 +153,7 @@ def test_eval_only(tmp_path):
 
 
 @needs_escnn
-def test_two_processes_train_one_model(tmp_path):
+def test_two_processes_train_one_model(tmp_path, run):
     photos, output = write_photos(tmp_path / "photos", 6), tmp_path / "output"
     status, log = run(
         "--num-processes",
@@ -191,7 +186,7 @@ def test_two_processes_train_one_model(tmp_path):
     load_canonicalizer(output / "canonicalizer.pth")
 
 
-def test_two_processes_train_sam(tmp_path):
+def test_two_processes_train_sam(tmp_path, run):
     """Prompts are of another kind in each process, and leave other parts of SAM unused."""
     annotations, images = write_toy_coco(tmp_path / "toy")
     output = tmp_path / "output"
@@ -225,7 +220,7 @@ def test_two_processes_train_sam(tmp_path):
     assert (output / "segmenter.pth").exists()
 
 
-def test_a_missing_folder_ends_with_one_line(tmp_path):
+def test_a_missing_folder_ends_with_one_line(tmp_path, run):
     status, log = run(
         "DATASETS.PHOTOS", "['no/such/folder']", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"
     )

@@ -17,7 +17,6 @@ that a kill costs a second or two.
 
 import argparse
 import contextlib
-import io
 import json
 import mmap
 import os
@@ -38,13 +37,13 @@ from torch.utils import cpp_extension, tensorboard  # noqa: F401
 from tqdm import tqdm
 
 from canon_seg.cli import eval_rotated, train_net
-from canon_seg.d2 import distributed
 from canon_seg.d2.trainer import Trainer
 from canon_seg.d2.versions import versions
 from canon_seg.errors import InputError, run_main
 from canon_seg.io.files import write_json
 from canon_seg.networks import escnn_layers  # noqa: F401
 from canon_seg.networks.weights import load_canonicalizer
+from forking import be_command, members
 
 from detectron2.engine import HookBase
 
@@ -81,15 +80,15 @@ class Run:
         self.log, self.start = log, time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_command(main, arguments, log)
+            be_command(main, arguments, log)
 
     def kill(self, target, rng):
         """Kill by SIGKILL; return whether there was something to kill."""
-        members = _group(self.pid)
-        started = sorted(set(members) - {self.pid})
-        pids = {"all processes": members, "the first process": [self.pid]}.get(target)
+        everyone = members(self.pid)
+        started = sorted(set(everyone) - {self.pid})
+        pids = {"all processes": everyone, "the first process": [self.pid]}.get(target)
         if pids is None:
-            pids = [started[rng.integers(len(started))]] if started else members
+            pids = [started[rng.integers(len(started))]] if started else everyone
         alive = os.waitpid(self.pid, os.WNOHANG)[0] == 0
         if not alive:
             self.pid = None
@@ -108,7 +107,7 @@ class Run:
             if status is None:
                 found, code = os.waitpid(self.pid, os.WNOHANG)
                 status = os.waitstatus_to_exitcode(code) if found else None
-            if status is not None and not _group(self.pid):
+            if status is not None and not members(self.pid):
                 return status
             time.sleep(0.01)
         return None
@@ -122,43 +121,6 @@ class Run:
     def said(self):
         """Return the end of what it printed."""
         return self.log.read_text(errors="replace")[-2000:]
-
-
-def _be_command(main, arguments, log):
-    """Run a command in this forked process, which it ends."""
-    status = 70
-    try:
-        os.setsid()
-        with log.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(n, "wb", 0)) for n in (1, 2))
-        sys.argv = ["command", *map(str, arguments)]
-        # A server of forks would import everything again; this process has computed nothing yet.
-        start = distributed.torch_multiprocessing.start_processes
-        distributed.torch_multiprocessing.start_processes = lambda *args, **options: start(
-            *args, **{**options, "start_method": "fork"}
-        )
-        run_main(main)
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException as error:
-        print(f"Traceback: {error!r}", file=sys.stderr)
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
-
-
-def _group(leader):
-    """Return the pids of the processes of a session that have not ended."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == leader and fields[0] not in "ZX":
-                members.append(int(stat.parent.name))
-    return members
 
 
 class Sweep:

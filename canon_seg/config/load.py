@@ -13,7 +13,7 @@ from canon_seg.config.detectron2_keys import VERSION, detectron2_keys
 from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.errors import InputError
 
-# What yacs, fvcore and yaml say of wrong keys, values, types and files; recursion is of _BASE_.
+# What yacs, fvcore and yaml say of wrong keys, values, types and files; recursion is of deep lists.
 _ERRORS = (
     *(AssertionError, AttributeError, KeyError, TypeError, ValueError),
     *(OSError, RecursionError, yaml.YAMLError),
@@ -196,6 +196,8 @@ def _read(filename, node_class):
                         f"that comes with canon_seg ({', '.join(embedded_configs())})"
                     )
                 filename = packaged
+            if os.path.realpath(filename) in map(os.path.realpath, including):
+                raise ValueError(f"_BASE_: {filename} is a base of itself; name another file")
             trusted = _is_in_model_zoo(filename)
             including.append(filename)
             try:
