@@ -262,6 +262,11 @@ def test_names_of_any_bytes(evaluate, toy):
     assert (folder / "pose.png").is_file() and (folder / "pose_mistakes.png").is_file()
     details = json.loads((folder / "all.json").read_text())
     assert {row["file"] for row in details} == {"$a_{.png", r"\xe9.png", "a\nb.png"}
+    status, _, message = evaluate(
+        "--images", folder, "--angles", 0, "--output", folder / "angles.json"
+    )
+    assert status == 0 and "could not be made" not in message
+    assert (folder / "angles.png").is_file() and (folder / "angles_mistakes.png").is_file()
 
 
 def test_results_are_written_before_pictures(evaluate, toy, monkeypatch):

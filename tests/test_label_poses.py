@@ -62,6 +62,20 @@ def test_a_detector_is_the_judge(tmp_path, label):
     assert [(one - degrees[0]) % 360 for one in degrees] == [0, 90, 270, 180]
 
 
+def test_raw_frames_are_labelled_as_such(tmp_path, label):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side, a quarter clockwise
+    Image.open(tmp_path / "photos" / "a.png").save(tmp_path / "photos" / "a.png", exif=exif)
+    degrees = []
+    for applied in ("True", "False"):
+        status, _, message = label(
+            "INPUT.EXIF", applied, "--photos", "photos", "--output", "poses.json", *WEIGHTS
+        )
+        assert status == 0, message
+        degrees.append(json.loads((tmp_path / "poses.json").read_text())[0]["degrees"])
+    assert (degrees[0] - degrees[1]) % 360 == 270
+
+
 def test_labels_are_compared_with_what_is_known(tmp_path, label):
     label("--photos", "photos", "--output", "poses.json", *WEIGHTS)
     found = json.loads((tmp_path / "poses.json").read_text())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from canon_seg.apps.files.segment import build_sam_segment
 from canon_seg.cli.eval_prompts import add_data_arguments, describe, load_config_and_data
+from canon_seg.cli.options import parse_with_options
 from canon_seg.errors import InputError
 from canon_seg.evaluation.everything import format_everything, measure_everything
 from canon_seg.images.reading import ReadingOptions
@@ -39,10 +40,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="ask for N x N points by segment_anything's generator; default: as canon-seg-demo",
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def main() -> None:

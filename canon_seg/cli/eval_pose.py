@@ -33,7 +33,13 @@ from canon_seg.core.scorer import NEAR
 from canon_seg.errors import InputError
 from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.pose_finder import build_pose_finder
-from canon_seg.evaluation.pose_report import caption, plot_angles, plot_photos, plot_poses
+from canon_seg.evaluation.pose_report import (
+    angle_caption,
+    caption,
+    plot_angles,
+    plot_photos,
+    plot_poses,
+)
 from canon_seg.evaluation.poses import (
     choose_mistakes,
     find_angles,
@@ -196,7 +202,6 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             "config": describe(args, cfg),
         },
     )
-    written = [output, *([details] if details else [])]
     chosen = choose_mistakes(probabilities, NUM_MISTAKES)
 
     def draw_mistakes():
@@ -208,14 +213,13 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             images, [caption(names[index], probabilities[index]) for index in chosen]
         )
 
-    written += save_figure(output.with_suffix(".png"), lambda: plot_poses(measured, args.images))
-    written += save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes)
+    pictures = save_pictures(output, lambda: plot_poses(measured, args.images), draw_mistakes)
     print(format_measures(measured))
     if stressed:
         print(format_stress(measured, stressed))
     if gated:
         print(format_gate(gated))
-    print("written:", *written)
+    print("written:", *filter(None, [output, details, *pictures]))
 
 
 def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
@@ -241,8 +245,7 @@ def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
         return plot_photos(
             [fit(image, THUMBNAIL) for image in shown],
             [
-                f"{names[i][-24:]}\n{angles[j]:g}°: off by {errors[i, j]:.0f}°, "
-                f"{probabilities[i, j]:.2f}"
+                angle_caption(names[i], angles[j], errors[i, j], probabilities[i, j])
                 for i, j in places
             ],
         )
@@ -277,10 +280,16 @@ def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
         f"{measured['mean_error']:.2f} in the mean\n"
         f"expected calibration error: {measured['ece']:.4f}"
     )
-    written = [output, *([details] if details else [])]
-    written += save_figure(output.with_suffix(".png"), lambda: plot_angles(measured, args.images))
-    written += save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes)
-    print("written:", *written)
+    pictures = save_pictures(output, lambda: plot_angles(measured, args.images), draw_mistakes)
+    print("written:", *filter(None, [output, details, *pictures]))
+
+
+def save_pictures(output, draw, draw_mistakes):
+    """Save the plot and the photographs that went wrong beside the results; return their paths."""
+    return [
+        *save_figure(output.with_suffix(".png"), draw),
+        *save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes),
+    ]
 
 
 def check_outputs(output, details):

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from segment_anything import SamPredictor
 
+from canon_seg.cli.options import parse_with_options
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -48,10 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="PIXELS",
         help=f"only objects with a larger area; default: {MIN_AREA}",
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
+from canon_seg.cli.options import parse_with_options
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
@@ -20,6 +21,7 @@ from canon_seg.evaluation.pose_finder import build_pose_finder
 from canon_seg.evaluation.poses import find_poses
 from canon_seg.images.folders import list_photos
 from canon_seg.images.pose_files import DEGREES, pose_entry, read_poses
+from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import check_output_dir, write_json
 
 CONFIG_FILE = "configs/sam_c4.yaml"
@@ -39,10 +41,7 @@ def parse_arguments():
     parser.add_argument(
         "--truth", metavar="FILE", help="a pose file of some of the photographs, to compare with"
     )
-    parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
-    )
-    return parser.parse_args()
+    return parse_with_options(parser)
 
 
 def main():
@@ -57,7 +56,8 @@ def main():
     files = list_photos(args.photos, "--photos")
     truth = read_poses(args.truth, args.photos, "--truth") if args.truth else []
     canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
-    probabilities, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT)
+    reading = ReadingOptions.from_config(cfg)
+    probabilities, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, reading=reading)
     if probabilities.shape[1] != len(DEGREES):
         raise InputError(
             f"the scorer knows {probabilities.shape[1]} poses; photographs are labelled with "

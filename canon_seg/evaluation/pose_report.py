@@ -19,20 +19,15 @@ def plot_poses(measured, title):
     Returns:
         matplotlib ``Figure``.
     """
-    figure = Figure(figsize=(9.6, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
-    diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _plot_reliability(diagram, histogram, measured)
-    _plot_confusion(right.subplots(), np.array(measured["confusion"]))
     low, high = measured["intervals"]["accuracy"]
-    figure.suptitle(
+    figure, right = _beside_reliability(
+        measured,
         f"{printable(title)}: {measured['num_images']} photographs, "
         f"{100 * measured['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) found upright, "
         f"ECE {measured['ece']:.3f}",
-        fontsize=10,
-        wrap=True,
-        parse_math=False,  # names may have dollars
+        "found upright",
     )
+    _plot_confusion(right.subplots(), np.array(measured["confusion"]))
     return figure
 
 
@@ -46,12 +41,15 @@ def plot_angles(measured, title):
     Returns:
         matplotlib ``Figure``.
     """
-    figure = Figure(figsize=(9.6, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
-    diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _plot_reliability(diagram, histogram, measured, "found within 10°")
-    error, share = right.subplots(2, 1, sharex=True)
     rows = sorted((float(angle), row) for angle, row in measured["by_angle"].items())
+    figure, right = _beside_reliability(
+        measured,
+        f"{printable(title)}: {measured['num_images']} photographs at {len(rows)} angles, "
+        f"{100 * measured['within_10']:.1f} % within 10°, median error "
+        f"{measured['median_error']:.1f}°",
+        "found within 10°",
+    )
+    error, share = right.subplots(2, 1, sharex=True)
     angles = [angle for angle, _ in rows]
     for axes, key, label in (
         (error, "median_error", "median error in degrees"),
@@ -65,17 +63,21 @@ def plot_angles(measured, title):
         axes.spines[["top", "right"]].set_visible(False)
     share.set(xlabel="photographs turned counterclockwise by", ylim=(0, 1))
     share.xaxis.set_major_formatter("{x:g}°")
-    figure.suptitle(
-        f"{title}: {measured['num_images']} photographs at {len(rows)} angles, "
-        f"{100 * measured['within_10']:.1f} % within 10°, median error "
-        f"{measured['median_error']:.1f}°",
-        fontsize=10,
-        wrap=True,
-    )
     return figure
 
 
-def _plot_reliability(diagram, histogram, measured, found="found upright"):
+def _beside_reliability(measured, title, found):
+    """Return a figure with a reliability diagram at its left, and the empty half beside it."""
+    figure = Figure(figsize=(9.6, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
+    diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _plot_reliability(diagram, histogram, measured, found)
+    # Names may have dollars.
+    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)
+    return figure, right
+
+
+def _plot_reliability(diagram, histogram, measured, found):
     bins = measured["reliability"]
     width = 1 / len(bins)
     lefts = np.arange(len(bins)) * width
@@ -161,6 +163,20 @@ def caption(name, probabilities):
     """
     pose = int(np.argmax(probabilities))
     found = "upright" if pose == 0 else f"{C4.elements[pose].degrees:.0f}°"
+    return f"{_short(name)}\nfound {found}: {probabilities[pose]:.2f}"
+
+
+def angle_caption(name, angle, error, probability):
+    """Say in two lines how far the angle found in a photograph is from the true one.
+
+    Args:
+        name: of its file.
+        angle, error: degrees.
+        probability: of what was found.
+    """
+    return f"{_short(name)}\n{angle:g}°: off by {error:.0f}°, {probability:.2f}"
+
+
+def _short(name):
     name = printable(name)
-    short = name if len(name) <= 24 else f"…{name[-23:]}"
-    return f"{short}\nfound {found}: {probabilities[pose]:.2f}"
+    return name if len(name) <= 24 else f"…{name[-23:]}"

@@ -19,18 +19,8 @@ import torch
 
 from canon_seg.core.tilting import FILL
 from canon_seg.images.shapes import shape_of_area
-from canon_seg.networks.photo_stream import PhotoStream, disturb_pixels
-from canon_seg.networks.pose_views import (
-    COMPRESSED,
-    DARK,
-    DISTURBED,
-    FEW_PIXELS,
-    FEWEST_PIXELS,
-    add_border,
-    compress,
-    crop,
-    trimmed,
-)
+from canon_seg.networks.photo_stream import PhotoStream
+from canon_seg.networks.pose_views import FEW_PIXELS, FEWEST_PIXELS, crop, spoil, trimmed
 
 # Probabilities: of a quarter turn; of a canvas around any other angle; of a border.
 QUARTER, CANVAS, BORDERED = 0.35, 0.25, 0.1
@@ -112,15 +102,7 @@ def draw_angle_view(
         )
         view = cv2.resize(view, small, interpolation=cv2.INTER_AREA)
         view = cv2.resize(view, inner[::-1], interpolation=cv2.INTER_LINEAR)
-    if rng.random() < DISTURBED:
-        view = disturb_pixels(view.astype(np.float32), rng)
-    if rng.random() < DARK:
-        view = (view * rng.uniform(0.08, 0.6)).astype(np.uint8)
-    if border is not None:
-        view = add_border(view, border, rng)
-    if rng.random() < COMPRESSED:
-        view = compress(view, int(rng.integers(20, 90)))
-    return view, degrees
+    return spoil(view, border, rng), degrees
 
 
 def _crop_freely(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:

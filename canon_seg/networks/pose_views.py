@@ -77,14 +77,7 @@ def draw_view(
     view = _resize(view, inner)
     if rng.random() < TILTED:
         view = _tilt(view, rng.uniform(-MAX_TILT, MAX_TILT))
-    if rng.random() < DISTURBED:
-        view = disturb_pixels(view.astype(np.float32), rng)
-    if rng.random() < DARK:
-        view = (view * rng.uniform(0.08, 0.6)).astype(np.uint8)
-    if border is not None:
-        view = add_border(view, border, rng)
-    if rng.random() < COMPRESSED:
-        view = compress(view, int(rng.integers(20, 90)))
+    view = spoil(view, border, rng)
     pose = int(rng.integers(len(elements_of(C4))))
     return turn_image(view, pose), pose
 
@@ -125,6 +118,28 @@ def draw_border(side: int, rng: np.random.Generator) -> list[int]:
         second = first if rng.random() < 0.6 else rng.uniform(0.0, 0.33)
         widths[2 * kind : 2 * kind + 2] = side * first, side * second
     return widths.tolist()
+
+
+def spoil(view: np.ndarray, border: "Sequence[int] | None", rng: np.random.Generator) -> np.ndarray:
+    """Disturb, darken and compress a view, each now and then, and put a border around it.
+
+    Args:
+        view: h x w x 3 uint8.
+        border: widths of :func:`draw_border`; None for no border.
+        rng: numpy Generator.
+
+    Returns:
+        uint8 array, larger by the border.
+    """
+    if rng.random() < DISTURBED:
+        view = disturb_pixels(view.astype(np.float32), rng)
+    if rng.random() < DARK:
+        view = (view * rng.uniform(0.08, 0.6)).astype(np.uint8)
+    if border is not None:
+        view = add_border(view, border, rng)
+    if rng.random() < COMPRESSED:
+        view = compress(view, int(rng.integers(20, 90)))
+    return view
 
 
 def add_border(view: np.ndarray, widths: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -241,6 +241,23 @@ class TinyPromptEncoder(PromptEncoder):
         return torch.stack(features, dim=1)
 
 
+def only_embedding(embeddings, dtype):
+    """Return the embeddings of one image in at least the precision of what they are decoded with.
+
+    They may have been made or kept in lower precision, as with segment_anything's.
+
+    Args:
+        embeddings: (1, channels, h, w).
+        dtype: of the decoder.
+
+    Raises:
+        ValueError: for embeddings of several images.
+    """
+    if len(embeddings) != 1:
+        raise ValueError(f"one image embedding at a time, not {len(embeddings)}")
+    return embeddings.to(torch.promote_types(embeddings.dtype, dtype))
+
+
 class TinyMaskDecoder(MaskDecoder):
     """Decode masks as segment_anything, at work in windows around the boxes.
 
@@ -304,12 +321,9 @@ class TinyMaskDecoder(MaskDecoder):
         return paste(logits, windows, self.image_size, self.image_size), ious
 
     def _decode_one_image(self, embedding, pe, sparse, dense):
-        if len(embedding) != 1:
-            raise ValueError(f"one image embedding at a time, not {len(embedding)}")
+        embedding = only_embedding(embedding, dense.dtype)
         images = torch.zeros(len(sparse), dtype=torch.int64, device=embedding.device)
-        # An embedding may have been made or kept in lower precision, as with segment_anything's.
-        dtype = torch.promote_types(embedding.dtype, dense.dtype)
-        return self.decode(embedding.to(dtype), images, pe, sparse, dense)
+        return self.decode(embedding, images, pe, sparse, dense)
 
     def decode(self, embeddings, images, pe, sparse, dense):
         """Decode masks of N prompts on B images, in the prompts' windows.

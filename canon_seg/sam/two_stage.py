@@ -23,6 +23,7 @@ from canon_seg.sam.models import (
     box_features,
     box_shape,
     mixing,
+    only_embedding,
     pixelwise_mlp,
     unpack,
 )
@@ -109,10 +110,7 @@ class TwoStageDecoder(nn.Module):
         Raises:
             ValueError: for embeddings of several images, or boxes for some of the prompts only.
         """
-        if len(image_embeddings) != 1:
-            raise ValueError(f"one image embedding at a time, not {len(image_embeddings)}")
-        # An embedding may have been made or kept in lower precision, as with segment_anything's.
-        embedding = image_embeddings.to(torch.promote_types(image_embeddings.dtype, image_pe.dtype))
+        embedding = only_embedding(image_embeddings, image_pe.dtype)
         images = torch.zeros(len(sparse_prompt_embeddings), dtype=torch.int64)
         chosen = range(1, MASKS) if multimask_output else range(1)
         found = self.decode(
