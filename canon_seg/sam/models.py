@@ -241,21 +241,21 @@ class TinyPromptEncoder(PromptEncoder):
         return torch.stack(features, dim=1)
 
 
-def only_embedding(embeddings, dtype):
+def only_embedding(embeddings, like):
     """Return the embeddings of one image in at least the precision of what they are decoded with.
 
     They may have been made or kept in lower precision, as with segment_anything's.
 
     Args:
         embeddings: (1, channels, h, w).
-        dtype: of the decoder.
+        like: tensor of the decoder's precision.
 
     Raises:
         ValueError: for embeddings of several images.
     """
     if len(embeddings) != 1:
         raise ValueError(f"one image embedding at a time, not {len(embeddings)}")
-    return embeddings.to(torch.promote_types(embeddings.dtype, dtype))
+    return embeddings.to(torch.promote_types(embeddings.dtype, like.dtype))
 
 
 class TinyMaskDecoder(MaskDecoder):
@@ -321,7 +321,7 @@ class TinyMaskDecoder(MaskDecoder):
         return paste(logits, windows, self.image_size, self.image_size), ious
 
     def _decode_one_image(self, embedding, pe, sparse, dense):
-        embedding = only_embedding(embedding, dense.dtype)
+        embedding = only_embedding(embedding, dense)
         images = torch.zeros(len(sparse), dtype=torch.int64, device=embedding.device)
         return self.decode(embedding, images, pe, sparse, dense)
 

@@ -110,7 +110,7 @@ class TwoStageDecoder(nn.Module):
         Raises:
             ValueError: for embeddings of several images, or boxes for some of the prompts only.
         """
-        embedding = only_embedding(image_embeddings, image_pe.dtype)
+        embedding = only_embedding(image_embeddings, image_pe)
         images = torch.zeros(len(sparse_prompt_embeddings), dtype=torch.int64)
         chosen = range(1, MASKS) if multimask_output else range(1)
         found = self.decode(
