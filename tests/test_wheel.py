@@ -169,7 +169,7 @@ def test_commands_say_how_to_install_detectron2(call):
 
 
 def test_the_other_commands_start_without_detectron2(call):
-    for command in ("canon-seg-demo", "canon-seg-eval-pose", "canon-seg-app"):
+    for command in ("canon-seg-eval-pose", "canon-seg-app"):
         done = call(command, "--help", hidden="detectron2 escnn")
         assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
 
