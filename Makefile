@@ -68,8 +68,7 @@ test-minimum: $(MINIMUM_VENV)/.canon_seg-ready
 	    $(MINIMUM_TESTS) $(PYTEST)
 
 fuzz: $(READY)
-	CANON_SEG_FUZZ_CASES=$(CASES) OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto \
-	    --timeout 0 tests/fuzz $(PYTEST)
+	OMP_NUM_THREADS=1 $(RUN) tools/fuzz.py --cases $(CASES) --numprocesses auto $(PYTEST)
 
 # With --keep-going, what one check finds does not hide what the others find.
 check: check-lint check-format check-types check-rooms

@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Feed files of all kinds, whole and spoilt, to what reads them, and write down what came out.
+
+    python tools/fuzz.py --cases 10000 --output docs/results/fuzz.json
+
+The tests of tests/fuzz draw so many cases each, others every time: COCO files through loading,
+turning and scoring, image files, configs and weights files. Of each case something right must come
+out, or a message that names the file; a case in which neither does is printed, and ends its test.
+The result file is written anew after each test. Options of pytest may follow.
+"""
+
+import argparse
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from canon_seg.errors import InputError, run_main
+from canon_seg.io.files import write_json
+
+FOLDER = Path(__file__).resolve().parents[1] / "tests" / "fuzz"
+LIBRARIES = ("hypothesis", "hotcoco", "numpy", "pillow", "pycocotools", "torch", "yacs")
+
+
+class Record:
+    """Keep what pytest says of each test, and write it where it was told to.
+
+    Args:
+        cases: of each test.
+        path: of a JSON file, or None.
+    """
+
+    def __init__(self, cases, path):
+        self.path, self.start = path, time.monotonic()
+        self.result = {
+            "cases_of_each_test": cases,
+            "tests": {},
+            "failures": [],
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
+
+    def pytest_runtest_logreport(self, report):
+        """Take down a test that has ended; pytest calls this, in its first process alone."""
+        if report.when != "call" and not report.failed:
+            return
+        name = report.nodeid.rpartition("/")[2]
+        self.result["tests"][name] = {
+            "outcome": report.outcome,
+            "seconds": round(report.duration, 1),
+        }
+        if report.failed:
+            self.result["failures"].append({"test": name, "said": report.longreprtext[-4000:]})
+        self.result["seconds"] = round(time.monotonic() - self.start, 1)
+        if self.path:
+            write_json(self.path, self.result)
+
+
+def main():
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=10_000, metavar="N", help="default: 10000")
+    parser.add_argument("--output", metavar="FILE", help="JSON file for the result")
+    args, options = parser.parse_known_args()
+    if args.cases < 1:
+        raise InputError(f"--cases is {args.cases}; give 1 or more")
+    os.environ["CANON_SEG_FUZZ_CASES"] = str(args.cases)
+    record = Record(args.cases, args.output)
+    raise SystemExit(pytest.main([str(FOLDER), "--timeout", "0", *options], plugins=[record]))
+
+
+if __name__ == "__main__":
+    run_main(main)
