@@ -596,8 +596,9 @@ def server(tmp_path_factory):
         process.wait()
 
 
-@pytest.fixture
-def browser(tmp_path):
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory):
+    """A browser for all tests: it takes seconds to start."""
     webdriver = need("selenium.webdriver")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
@@ -615,13 +616,28 @@ def browser(tmp_path):
         "disable-sync",
         "hide-scrollbars",
         "window-size=1400,1200",
-        f"user-data-dir={tmp_path / 'profile'}",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
     ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield chrome
     chrome.quit()
+
+
+@pytest.fixture
+def browser(chrome):
+    """The browser with a new tab, and nothing in its logs."""
+    first = chrome.current_window_handle
+    chrome.switch_to.new_window("tab")
+    for kind in ("browser", "performance"):
+        chrome.get_log(kind)
+    yield chrome
+    for handle in chrome.window_handles:
+        if handle != first:
+            chrome.switch_to.window(handle)
+            chrome.close()
+    chrome.switch_to.window(first)
 
 
 def answers(port):
