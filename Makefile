@@ -68,7 +68,7 @@ test-minimum: $(MINIMUM_VENV)/.canon_seg-ready
 	    $(MINIMUM_TESTS) $(PYTEST)
 
 fuzz: $(READY)
-	OMP_NUM_THREADS=1 $(RUN) tools/fuzz.py --cases $(CASES) --numprocesses auto $(PYTEST)
+	OMP_NUM_THREADS=1 $(RUN) tools/fuzz.py --cases $(CASES) --pytest="--numprocesses auto $(PYTEST)"
 
 # With --keep-going, what one check finds does not hide what the others find.
 check: check-lint check-format check-types check-rooms

@@ -45,7 +45,7 @@ def test_what_pytest_says_is_written(tmp_path, monkeypatch):
 
     monkeypatch.setenv("CANON_SEG_FUZZ_CASES", "300")
     monkeypatch.setattr(fuzz.pytest, "main", main)
-    assert run(monkeypatch, "--cases", 7, "--output", path, "-k", "coco") == 1
+    assert run(monkeypatch, "--cases", 7, "--output", path, "--pytest=-k coco") == 1
     assert os.environ["CANON_SEG_FUZZ_CASES"] == "7"
     assert called[0][0].endswith("fuzz") and called[0][-2:] == ["-k", "coco"]
     written = json.loads(path.read_text())

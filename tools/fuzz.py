@@ -6,11 +6,12 @@
 The tests of tests/fuzz draw so many cases each, others every time: COCO files through loading,
 turning and scoring, image files, configs and weights files. Of each case something right must come
 out, or a message that names the file; a case in which neither does is printed, and ends its test.
-The result file is written anew after each test. Options of pytest may follow.
+The result file is written anew after each test.
 """
 
 import argparse
 import os
+import shlex
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -64,12 +65,16 @@ def main():
     )
     parser.add_argument("--cases", type=int, default=10_000, metavar="N", help="default: 10000")
     parser.add_argument("--output", metavar="FILE", help="JSON file for the result")
-    args, options = parser.parse_known_args()
+    parser.add_argument(
+        "--pytest", default="", metavar="OPTIONS", help='options of pytest, as --pytest="-k coco"'
+    )
+    args = parser.parse_args()
     if args.cases < 1:
         raise InputError(f"--cases is {args.cases}; give 1 or more")
     os.environ["CANON_SEG_FUZZ_CASES"] = str(args.cases)
     record = Record(args.cases, args.output)
-    raise SystemExit(pytest.main([str(FOLDER), "--timeout", "0", *options], plugins=[record]))
+    words = [str(FOLDER), "--timeout", "0", *shlex.split(args.pytest)]
+    raise SystemExit(pytest.main(words, plugins=[record]))
 
 
 if __name__ == "__main__":
