@@ -458,7 +458,7 @@ def test_training_sam_alone(tmp_path, toy):
     assert trainer.model.training  # testing gave the mode back
 
 
-@pytest.mark.parametrize("backbone", ["", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["", "test_efficientnet"])
 def test_sam_is_measured_by_prompts(tmp_path, toy, backbone):
     cfg = config(
         tmp_path,

@@ -46,7 +46,7 @@ def test_files_do_what_torch_does(photos, tmp_path, monkeypatch, capsys):
         monkeypatch,
         *["--config-file", "sam_tiny_c4.yaml", "--images", photos, "--output", output],
         *["MODEL.CANONICALIZER.WEIGHTS", weights, "MODEL.SEGMENTER.WEIGHTS", ""],
-        *[*tiny_sam_options(), "MODEL.SAM.TINY.BACKBONE", "tf_efficientnet_lite0"],
+        *[*tiny_sam_options(), "MODEL.SAM.TINY.BACKBONE", "test_efficientnet"],
     )
     found = json.loads((output / "onnx.json").read_text())
     assert found["photographs"] == found["same_pose"] == 1

@@ -14,7 +14,7 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def predictor():
     torch.manual_seed(0)
-    sam = build_two_stage_sam(SIDE, "tf_efficientnet_lite0", 32).requires_grad_(False)
+    sam = build_two_stage_sam(SIDE, "test_efficientnet", 32).requires_grad_(False)
     # Layers that start at zero would hide what is in front of them.
     for name, value in sam.mask_decoder.named_parameters():
         if "conv2" in name:

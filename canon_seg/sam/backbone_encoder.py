@@ -195,7 +195,7 @@ def _first_stage_at(whole: Any, stride: int) -> int:
 
 
 def _stage_stride(stage: Any) -> int:
-    return int(stage[0].conv_dw.stride[0])
+    return int(_layer(stage[0], "conv_dw", "conv_exp", "conv").stride[0])
 
 
 def _last_stages(blocks: Any) -> list[int]:
@@ -208,8 +208,18 @@ def _last_stages(blocks: Any) -> list[int]:
 
 
 def _width(stage: Any) -> int:
-    block = stage[-1]
-    return int((block.conv_pwl if hasattr(block, "conv_pwl") else block.conv_pw).out_channels)
+    return int(_layer(stage[-1], "conv_pwl", "conv_pw", "conv").out_channels)
+
+
+def _layer(block: Any, *names: str) -> Any:
+    """Return the first of these layers that a block of timm's has."""
+    for name in names:
+        if hasattr(block, name):
+            return getattr(block, name)
+    raise InputError(
+        f"{KEY}.BACKBONE: its blocks are {type(block).__name__}, which are not known here; give an "
+        "EfficientNet of timm's, such as tf_efficientnet_lite0"
+    )
 
 
 class _Separable(nn.Module):
