@@ -62,5 +62,6 @@ class Command:
 
 def _run(main, arguments, folder, log):
     os.chdir(folder)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
     torch.set_num_threads(1)
     forking.be_command(main, arguments, log)

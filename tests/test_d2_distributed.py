@@ -1,12 +1,16 @@
 import argparse
+import multiprocessing
 import os
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import worker
 
 from canon_seg.d2.distributed import SharedCounter, add_launch_arguments, check_device, launch
 from canon_seg.errors import InputError
@@ -98,6 +102,32 @@ def test_two_machines(tmp_path):
 def test_a_failure_in_one_process_ends_all(how, error, message):
     with pytest.raises(error, match=message):
         launch(fail_in_one, (how,), options("--num-processes", 2))
+
+
+def load_data_and_be_killed(folder):
+    worker.MP_STATUS_CHECK_INTERVAL = 0.2  # how often a worker looks for its parent, in seconds
+    loaded = iter(DataLoader(range(8), num_workers=1))
+    next(loaded)
+    (child,) = multiprocessing.active_children()
+    Path(folder, str(child.pid)).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_of_data_loaders_end_with_a_killed_process(tmp_path):
+    with pytest.raises(InputError, match="SIGKILL"):
+        launch(load_data_and_be_killed, (tmp_path,), options("--num-processes", 2))
+    workers, end = [int(path.name) for path in tmp_path.iterdir()], time.monotonic() + 60
+    assert workers
+    while any(map(is_running, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_one_process_is_this_one():

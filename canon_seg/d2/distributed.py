@@ -196,6 +196,9 @@ class _KilledError(Exception):
 
 def _run_on_cpu(local_rank, task, num_processes, num_machines, machine_rank, url):
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Workers of data loaders end with their parent, which a server of forks would never do.
+    start_method = "fork" if sys.platform == "linux" else "spawn"
+    multiprocessing.set_start_method(start_method, force=True)
     if num_machines == 1:
         url = Path(task[0], "store").as_uri()
     dist.init_process_group(

@@ -348,7 +348,7 @@ def _not_loaded(path, key, error):
         return InputError(f"{path} ({key}) was not loaded: it is {found[0]}; {found[1]}")
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     # PyTorch's messages advise to load code; what it met comes at the end of the advice.
-    foreign = re.search(r"(?:GLOBAL|asks for) (?!__builtin__)([\w.]+)", text)
+    foreign = re.search(r"(?:GLOBAL|asks for|Unsupported class) (?!__builtin__)([\w.]+)", text)
     if foreign:
         return InputError(
             f"{path} ({key}) was not loaded: it holds more than weights, {foreign[1]}, which could "
