@@ -362,7 +362,14 @@ def _check_message(subject, run, status):
 @contextlib.contextmanager
 def _read_only(folder):
     if os.path.ismount(folder):
-        _mount("-o", "remount,ro", folder)
+        for attempt in range(LONGEST):
+            try:
+                _mount("-o", "remount,ro", folder)
+                break
+            except OSError:  # busy: threads of a process that was killed have not ended yet
+                if attempt == LONGEST - 1:
+                    raise
+                time.sleep(1)
     else:
         folder.chmod(0o555)
     try:
