@@ -10,10 +10,18 @@ from optional import missing
 
 from benchmarking import memory
 from benchmarking.parts import TRAINED_SIZE
-from benchmarking.peers import Equiadapt, find_equiadapt
+from benchmarking.peers import Equiadapt, EquiadaptSteerable, find_equiadapt
 from benchmarking.points import EquiadaptPoints
 from benchmarking.scoring import made_up
 from benchmarking.tables import TARGETS, format_table, split_ratios
+from benchmarking.tilts import (
+    PASSES,
+    TURNS,
+    WEIGHTS,
+    SaysAnother,
+    results_in,
+    so2_canonicalizers,
+)
 from benchmarking.timing import measure, ratio, summary
 from benchmarking.ways import (
     G_WRN,
@@ -25,8 +33,11 @@ from benchmarking.ways import (
     trained_canonicalizers,
     turned_inputs,
 )
+from canon_seg.core.group import SO2
 from canon_seg.d2.config import load_config
+from canon_seg.d2.models import behind
 from canon_seg.errors import InputError
+from canon_seg.images.soft_masks import SoftMasks
 from canon_seg.networks.build import network_spec
 
 TOY = Settings(torch.device("cpu")).toy()
@@ -108,15 +119,39 @@ def test_made_up_results_are_of_the_size_of_coco():
     assert max(entry["bbox"][0] + entry["bbox"][2] for entry in results) <= 640
 
 
+def test_canonicalizers_of_any_angle_look_as_often_as_they_say():
+    built, weights = so2_canonicalizers(torch.device("cpu"), "BGR")
+    assert {name: one.scorer.passes for name, one in built.items()} == PASSES
+    assert all(one.group == SO2 and one.image_format == "BGR" for one in built.values())
+    assert not any(one.training for one in built.values()) and weights in ("random", WEIGHTS)
+
+
+def test_a_tilt_is_timed_whatever_the_weights_find():
+    model, _ = build("sam_tiny", TOY)
+    inputs = turned_inputs(picture(60, 90), box_prompts(2, 60, 90))
+    images = []
+    for turn in TURNS:
+        canonicalizer = SaysAnother(model.canonicalizer, turn)
+        frame, image, _ = canonicalize(canonicalizer, inputs)
+        found = model.canonicalizer.pose(inputs["image"])
+        assert frame.pose.turn == turn and frame.pose.to_representative == found.to_representative
+        images.append(image)
+        soft = results_in(behind(canonicalizer, model), frame, inputs)
+        assert isinstance(soft.pred_masks, SoftMasks) and len(soft) == 2
+        assert frame.back(soft, "instances").pred_masks.shape == (2, 60, 90)
+    assert {tuple(image.shape[1:]) for image in images} == {(88, 106), (106, 88)}
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells its peaks")
-def test_peak_memory_of_a_way():
+@pytest.mark.parametrize("way", ["canonical", "so2"])
+def test_peak_memory_of_a_way(way):
     peak = memory._run(
         {
             "device": "cpu",
             "quick": True,
             "threads": torch.get_num_threads(),
             "segmenter": "sam_tiny",
-            "way": "canonical",
+            "way": way,
             "height": 50,
             "width": 70,
             "masks": 2,
@@ -147,6 +182,18 @@ def test_equiadapt_rotates_some_clouds_and_mirrors_others():
     assert {round(value) for value in torch.linalg.det(frames).tolist()} == {-1, 1}
 
 
+def test_equiadapt_s_steerable_canonicalizer_rotates_by_any_angle():
+    found, versions = find_equiadapt()
+    if not found:
+        missing(versions)
+    peer = EquiadaptSteerable(TOY)
+    image = picture(TOY.image_size, TOY.image_size)[None].float() / 255
+    canonical = peer.canonicalize(image)
+    assert canonical.shape == image.shape and peer.parameters > 100
+    matrix = peer.module.canonicalization_info_dict["group_element_matrix_representation"][0]
+    assert torch.allclose(matrix @ matrix.T, torch.eye(2), atol=1e-4)
+
+
 def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "equiadapt", None)  # as if it were not installed
     sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "points"]
@@ -172,6 +219,9 @@ def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
         "gcnn_over_vanilla_sam_vit_b",
         "pretrained_1_pass_over_vanilla_sam_vit_b",
         "pretrained_4_passes_over_vanilla_sam_vit_b",
+        "so2_over_vanilla_sam_vit_b",
+        "so2_1_pass_over_vanilla_sam_vit_b",
+        "so2_over_vanilla_measured_whole_sam_vit_b",
         "sweep4_over_sweep1",
         "coco_eval_pycocotools_over_ours",
         "gain_bfloat16_sam_vit_b",
@@ -186,6 +236,14 @@ def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
         assert (result["ratio_intervals"][key] is None) == (value is None)
     assert result["scoring"]["largest_difference"] < 1e-9
     assert result["sweep"]["cache_of_4_angles"] == {"hits": 3, "misses": 1}
+    (parts,) = result["parts"].values()
+    assert "warp image there" in parts
+    for what in ("", " of logits", " in boxes"):
+        assert all(f"warp back {count} masks{what}" in parts for count in (1, 3))
+    (row,) = [
+        line for line in format_table(result).splitlines() if "steerable_over_ours_so2" in line
+    ]
+    assert "| - | equiadapt: not installed" in row
     assert (tmp_path / "benchmark.md").read_text() == format_table(result) + "\n"
     assert format_table(result) in capsys.readouterr().out
 

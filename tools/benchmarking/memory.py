@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from benchmarking.peers import Equiadapt
+from benchmarking.tilts import TURNS, SaysAnother, so2_canonicalizers
 from benchmarking.ways import Settings, box_prompts, build, picture, turned_inputs
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.coco_results import coco_results
-from canon_seg.d2.models import models_by_mode
+from canon_seg.d2.models import behind, models_by_mode
 
 LARGE = {"height": 3000, "width": 4000, "masks": 100}
 
@@ -27,7 +28,7 @@ def peak_memory(settings, segmenter, way, height, width, masks):
 
     Args:
         segmenter: key of :data:`benchmarking.ways.SEGMENTERS`.
-        way: a mode, or "equiadapt".
+        way: a mode, "so2" (any angle, by a tilt), or "equiadapt".
         height, width, masks: of the image; the masks are also encoded.
 
     Returns:
@@ -55,7 +56,7 @@ def peak_memory(settings, segmenter, way, height, width, masks):
 def memory_of_ways(settings, segmenters, with_peer):
     """Measure memory by segmenter and way, and of a photograph of 12 megapixels with 100 masks."""
     side = settings.image_size
-    ways = ["vanilla", "canonical", "tta"] + ["equiadapt"] * with_peer
+    ways = ["vanilla", "canonical", "so2", "tta"] + ["equiadapt"] * with_peer
     results = {
         name: {way: peak_memory(settings, name, way, side, side, settings.prompts) for way in ways}
         for name in segmenters
@@ -63,7 +64,7 @@ def memory_of_ways(settings, segmenters, with_peer):
     large = {"height": 120, "width": 160, "masks": 3} if settings.quick else LARGE
     results["large photograph, sam_tiny"] = {
         **large,
-        **{way: peak_memory(settings, "sam_tiny", way, **large) for way in ways[:2]},
+        **{way: peak_memory(settings, "sam_tiny", way, **large) for way in ways[:3]},
     }
     return results
 
@@ -73,7 +74,7 @@ def _run(task):
     settings = Settings(torch.device(task["device"]))
     if task["quick"]:
         settings = settings.toy()
-    model, _ = build(task["segmenter"], settings)
+    model, cfg = build(task["segmenter"], settings)
     image, prompts = picture(task["height"], task["width"]), None
     if capabilities(model.segmenter).takes_prompts:
         prompts = box_prompts(task["masks"], task["height"], task["width"])
@@ -83,7 +84,11 @@ def _run(task):
         before = _mebibytes("VmRSS")
         peer.segment(vanilla, inputs)
     else:
-        run = models_by_mode(model, [task["way"]])[task["way"]](0)
+        if task["way"] == "so2":
+            found, _ = so2_canonicalizers(settings.device, cfg.INPUT.FORMAT)
+            run = behind(SaysAnother(found["so2"], TURNS[1]), model)
+        else:
+            run = models_by_mode(model, [task["way"]])[task["way"]](0)
         before = _mebibytes("VmRSS")
         coco_results(run([inputs])[0], 1, range(1, 81))
     result = {"before": before, "peak": _mebibytes("VmHWM")}

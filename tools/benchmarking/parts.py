@@ -1,8 +1,13 @@
 """Time the steps of a canonicalizer, each alone."""
 
+from functools import partial
+
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from benchmarking.peers import EquiadaptSteerable
+from benchmarking.tilts import TURNS, SaysAnother, frame_tilted, so2_canonicalizers
 from benchmarking.timing import measure, ratio, summary
 from benchmarking.ways import (
     build,
@@ -13,10 +18,14 @@ from benchmarking.ways import (
 )
 from canon_seg.coco.masks import encode_mask
 from canon_seg.core.group import C4
+from canon_seg.d2.soft_masks import BoxMasks
 from canon_seg.images.arrays import turn_maps, turned_copy
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.resize import normalize, resize_for_network
+from canon_seg.images.soft_masks import ScoredMasks
 from canon_seg.networks.backbone_scorer import BackboneScorer
+from canon_seg.sam.models import LongestSide
+from canon_seg.sam.prompted import boxes_around, enlarge_logits
 
 MEGAPIXELS = {1: (1000, 1000), 4: (2000, 2000), 12: (3000, 4000)}
 MASKS = (1, 20, 100)
@@ -48,10 +57,17 @@ def time_canonicalizers(settings, peer=None):
         ]
         for name, canonicalizer in ours.items()
     }
+    any_angle, so2_weights = so2_canonicalizers(settings.device)
+    for name, canonicalizer in any_angle.items():
+        functions[name] = lambda canonicalizer=canonicalizer: [
+            canonicalize(SaysAnother(canonicalizer, turn), turned[0]) for turn in TURNS
+        ]
     if peer is not None:
-        floats = peer.floats(image)
+        floats, steerable = peer.floats(image), EquiadaptSteerable(settings)
         functions["equiadapt"] = lambda: peer.canonicalize(floats)
+        functions["equiadapt_steerable"] = lambda: steerable.canonicalize(floats)
     times = measure(functions, settings.rounds, settings.device)
+    ours.update(any_angle)
     for name in ours:
         times[name] /= len(C4.elements)
     key = "equiadapt_over_ours_canonicalize"
@@ -67,11 +83,16 @@ def time_canonicalizers(settings, peer=None):
             name: sum(p.numel() for p in canonicalizer.scorer.network.parameters())
             for name, canonicalizer in ours.items()
         },
+        "so2_weights": so2_weights,
         "seconds": {name: summary(values) for name, values in times.items()},
     }
-    return facts, {
-        key: peer and ratio(times["equiadapt"], times[name]) for key, name in names.items()
-    }
+    if peer is not None:
+        facts["parameters_of_equiadapt_steerable"] = steerable.parameters
+    ratios = {key: peer and ratio(times["equiadapt"], times[name]) for key, name in names.items()}
+    ratios["equiadapt_steerable_over_ours_so2"] = peer and ratio(
+        times["equiadapt_steerable"], times["so2"]
+    )
+    return facts, ratios
 
 
 @torch.no_grad()
@@ -94,6 +115,7 @@ def time_parts(settings):
                 "pose: shrink": lambda: shrink(copy),
                 "pose: network": lambda: run(batch),
                 "turn image": lambda: [turned_copy(image, turns) for turns in (1, 2, 3)],
+                "warp image there": lambda: frame_tilted(image).image,
             },
             3 * settings.rounds,
             settings.device,
@@ -131,9 +153,40 @@ def _mask_times(count, height, width, settings):
         settings.device,
     )
     times[f"invert {count} masks"] /= 3
+    times.update(_warp_times(masks, settings))
     for name in (f"encode {count} masks", f"encode {count} turned masks"):
         times[name] *= count / len(first)
     return times
+
+
+def _warp_times(masks, settings):
+    """Time the warp back of masks by a tilt: cut before, and as SAM and detectors have them."""
+    count, *size = masks.shape
+    frame = frame_tilted(torch.zeros(3, *size, dtype=torch.uint8))
+    canonical = tuple(frame.canonical_size)
+    placed = torch.zeros(count, *canonical, dtype=torch.bool, device=masks.device)
+    high, wide = (min(ours, theirs) for ours, theirs in zip(canonical, size, strict=True))
+    placed[:, :high, :wide] = masks[:, :high, :wide]
+    side = 64 if settings.quick else 1024
+    resized = LongestSide.get_preprocess_shape(*canonical, side)
+    small = [max(1, length // 4) for length in resized]
+    logits = torch.full((count, side // 4, side // 4), -4.0, device=masks.device)
+    boxes, regions = boxes_around(placed), torch.zeros(count, 28, 28, device=masks.device)
+    for row, (x0, y0, x1, y1) in enumerate(boxes.long().tolist()):  # one by one: they are large
+        mask = placed[row, None, None].float()
+        logits[row, : small[0], : small[1]] = 8 * F.interpolate(mask, small)[0, 0] - 4
+        regions[row] = F.interpolate(mask[..., y0:y1, x0:x1], (28, 28), mode="bilinear")[0, 0]
+    enlarge = partial(enlarge_logits, side, resized, canonical)
+    of_sam = ScoredMasks(logits, 0.0, canonical, enlarge)
+    of_detector = BoxMasks(regions, boxes, canonical)
+    functions = {
+        f"warp back {count} masks": lambda: frame.back(placed, "masks"),
+        f"warp back {count} masks of logits": lambda: frame.back(of_sam, "masks"),
+        f"cut {count} masks of logits": of_sam.filled,
+        f"warp back {count} masks in boxes": lambda: frame.back(of_detector, "masks"),
+        f"paste {count} masks in boxes": of_detector.cut,
+    }
+    return measure(functions, min(settings.rounds, 3), settings.device)
 
 
 def blobs(count, height, width, seed=0):

@@ -15,6 +15,7 @@ from canon_seg.core.group import C4
 
 HYPERPARAMETERS = {"beta": 1.0, "input_crop_ratio": 0.8, "resize_shape": 128}
 NETWORK = {"out_channels": 64, "kernel_size": 5, "num_layers": 12}
+STEERABLE = {"out_channels": 16, "kernel_size": 7, "num_layers": 3}
 _TOY_NETWORK = {"out_channels": 4, "kernel_size": 3, "num_layers": 3}
 NEEDED = ("equiadapt", "kornia", "e2cnn")
 
@@ -109,6 +110,40 @@ class Equiadapt:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+class EquiadaptSteerable:
+    """Hold equiadapt's steerable canonicalizer, of all rotations, as its example configures it.
+
+    Args:
+        settings: :class:`benchmarking.ways.Settings`.
+    """
+
+    def __init__(self, settings):
+        from equiadapt.images import ESCNNSteerableNetwork, SteerableImageCanonicalization
+
+        size = 32 if settings.quick else HYPERPARAMETERS["resize_shape"]
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = ESCNNSteerableNetwork(
+                (3, size, size), **(_TOY_NETWORK if settings.quick else STEERABLE)
+            )
+            self.parameters = sum(parameter.numel() for parameter in network.parameters())
+            self.module = (
+                SteerableImageCanonicalization(
+                    network,
+                    SimpleNamespace(**{**HYPERPARAMETERS, "resize_shape": size}),
+                    (3, settings.image_size, settings.image_size),
+                )
+                .to(settings.device)
+                .eval()
+            )
+
+    @torch.no_grad()
+    def canonicalize(self, floats):
+        """Return the canonical image of (1, 3, H, W) floats in 0..1, floats as well."""
+        return self.module(floats)
 
 
 class _AsItsOwn(nn.Module):

@@ -17,9 +17,12 @@ TARGETS = {
     "gcnn_over_vanilla_mask_rcnn_r50": "<= 1.01",
     "pretrained_1_pass_over_vanilla_mask_rcnn_r50": "",
     "pretrained_4_passes_over_vanilla_mask_rcnn_r50": "",
+    "so2_over_vanilla_sam_vit_b": "<= 1.03",
+    "so2_over_vanilla_mask_rcnn_r50": "<= 1.03",
     "tta_over_canonical_sam_vit_b": ">= 3.8",
     "equiadapt_over_ours_canonicalize": ">= 50",
     "equiadapt_over_ours_canonicalize_1_9m": ">= 50",
+    "equiadapt_steerable_over_ours_so2": "",
     "sweep4_over_sweep1": "<= 1.15",
     "coco_eval_pycocotools_over_ours": ">= 25",
     "training_photos_per_second_over_equiadapt": ">= 20",
@@ -66,8 +69,9 @@ def format_table(result):
         "| ratio | value | interval | wanted |",
         "|---|---:|---:|---:|",
     ]
+    why_not = result.get("equiadapt", {}).get("note")
     for key, value in result["ratios"].items():
-        cells = ("-", "-")
+        cells = ("-", f"equiadapt: {why_not}" if why_not and "equiadapt" in key else "-")
         if value is not None:
             low, high = result["ratio_intervals"][key]
             cells = (

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import canon_seg.d2  # noqa: F401 - before detectron2
+from benchmarking.tilts import TURNS, SaysAnother, results_in, so2_canonicalizers
 from benchmarking.timing import measure, ratio, summary
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.group import C4
@@ -15,7 +16,7 @@ from canon_seg.core.turn import IDENTITY
 from canon_seg.d2.capabilities import capabilities
 from canon_seg.d2.config import load_config
 from canon_seg.d2.instances import snap_instances
-from canon_seg.d2.models import models_by_mode
+from canon_seg.d2.models import behind, models_by_mode
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.tensors import to_chw
@@ -239,10 +240,13 @@ def time_ways(name, settings, peer=None):
         functions[f"canonicalize {own}"] = lambda own=canonicalizer: [
             canonicalize(own, one) for one in turned
         ]
+    any_angle, so2_weights = so2_canonicalizers(settings.device, cfg.INPUT.FORMAT)
+    functions.update(_ways_by_a_tilt(model, any_angle, image, prompts))
     if peer is not None:
         functions["equiadapt"] = lambda: peer.segment(models["vanilla"], turned[1])
     times = measure(functions, settings.rounds, settings.device)
-    for part in ("canonicalize", *(f"canonicalize {own}" for own in trained), "invert"):
+    parts = [f"canonicalize {own}" for own in (*trained, *any_angle)]
+    for part in ("canonicalize", *parts, "invert", "invert so2"):
         times[part] /= len(C4.elements)
     ratios = {
         "canonical_over_vanilla": ratio(
@@ -251,19 +255,52 @@ def time_ways(name, settings, peer=None):
         "canonical_over_vanilla_measured_whole": ratio(times["canonical"], times["vanilla"]),
         "tta_over_canonical": ratio(times["tta"], times["canonical"]),
     }
-    for own in trained:
+    for own in (*trained, *any_angle):
+        invert_own = "invert so2" if own in any_angle else "invert"
         ratios[f"{own}_over_vanilla"] = ratio(
-            times[f"canonicalize {own}"] + times["invert"], times["vanilla"], plus=1.0
+            times[f"canonicalize {own}"] + times[invert_own], times["vanilla"], plus=1.0
         )
+    ratios["so2_over_vanilla_measured_whole"] = ratio(times["so2"], times["vanilla"])
     if peer is not None:
         ratios["equiadapt_over_vanilla"] = ratio(times["equiadapt"], times["vanilla"])
     facts = {
         "parameters": sum(parameter.numel() for parameter in model.segmenter.parameters()),
         "image": list(image.shape[-2:]),
         "objects": len(found),
+        "so2_weights": so2_weights,
         "seconds": {way: summary(values) for way, values in times.items()},
     }
     return facts, {f"{key}_{name}": value for key, value in ratios.items()}
+
+
+def _ways_by_a_tilt(model, any_angle, image, prompts):
+    """Return what is timed of canonicalizers of any angle, as :func:`time_ways` does.
+
+    The image is said to be turned by a tilt and all quarter turns, in turn.
+    """
+    given = turned_inputs(image, prompts)
+
+    def saying(canonicalizer):
+        return [SaysAnother(canonicalizer, turn) for turn in TURNS]
+
+    functions = {
+        f"canonicalize {own}": lambda own=canonicalizer: [
+            canonicalize(one, given) for one in saying(own)
+        ]
+        for own, canonicalizer in any_angle.items()
+    }
+    found = []
+    for one in saying(any_angle["so2"]):
+        frame, _, _ = canonicalize(one, given)
+        found.append((frame, results_in(behind(one, model), frame, given)))
+    whole = behind(saying(any_angle["so2"])[0], model)
+    return {
+        **functions,
+        "invert so2": lambda: [
+            frame.back(snap_instances(instances), "instances") for frame, instances in found
+        ],
+        "so2": lambda: whole([given]),
+    }
 
 
 def time_numerics(name, settings):
