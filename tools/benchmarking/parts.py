@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarking.peers import EquiadaptSteerable
+from benchmarking.peers import find_steerable
 from benchmarking.tilts import TURNS, SaysAnother, frame_tilted, so2_canonicalizers
 from benchmarking.timing import measure, ratio, summary
 from benchmarking.ways import (
@@ -58,14 +58,17 @@ def time_canonicalizers(settings, peer=None):
         for name, canonicalizer in ours.items()
     }
     any_angle, so2_weights = so2_canonicalizers(settings.device)
+    steerable = why_not = None
     for name, canonicalizer in any_angle.items():
         functions[name] = lambda canonicalizer=canonicalizer: [
             canonicalize(SaysAnother(canonicalizer, turn), turned[0]) for turn in TURNS
         ]
     if peer is not None:
-        floats, steerable = peer.floats(image), EquiadaptSteerable(settings)
+        floats = peer.floats(image)
         functions["equiadapt"] = lambda: peer.canonicalize(floats)
-        functions["equiadapt_steerable"] = lambda: steerable.canonicalize(floats)
+        steerable, why_not = find_steerable(settings)
+        if steerable is not None:
+            functions["equiadapt_steerable"] = lambda: steerable.canonicalize(floats)
     times = measure(functions, settings.rounds, settings.device)
     ours.update(any_angle)
     for name in ours:
@@ -86,10 +89,12 @@ def time_canonicalizers(settings, peer=None):
         "so2_weights": so2_weights,
         "seconds": {name: summary(values) for name, values in times.items()},
     }
-    if peer is not None:
+    if steerable is not None:
         facts["parameters_of_equiadapt_steerable"] = steerable.parameters
+    elif why_not:
+        facts["note_of_equiadapt_steerable"] = why_not
     ratios = {key: peer and ratio(times["equiadapt"], times[name]) for key, name in names.items()}
-    ratios["equiadapt_steerable_over_ours_so2"] = peer and ratio(
+    ratios["equiadapt_steerable_over_ours_so2"] = steerable and ratio(
         times["equiadapt_steerable"], times["so2"]
     )
     return facts, ratios

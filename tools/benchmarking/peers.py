@@ -146,6 +146,16 @@ class EquiadaptSteerable:
         return self.module(floats)
 
 
+def find_steerable(settings):
+    """Return (:class:`EquiadaptSteerable`, None), or (None, why it cannot be built here)."""
+    try:
+        return EquiadaptSteerable(settings), None
+    except Exception as error:  # whatever it fails by is not ours
+        asked = " ".join(str(error).split()) or "no message"
+        versions = ", ".join(f"{name} {version(name)}" for name in NEEDED)
+        return None, f"its steerable network fails with {versions}: {type(error).__name__}, {asked}"
+
+
 class _AsItsOwn(nn.Module):
     """Give another network the two attributes that equiadapt asks its networks for."""
 

@@ -69,9 +69,8 @@ def format_table(result):
         "| ratio | value | interval | wanted |",
         "|---|---:|---:|---:|",
     ]
-    why_not = result.get("equiadapt", {}).get("note")
     for key, value in result["ratios"].items():
-        cells = ("-", f"equiadapt: {why_not}" if why_not and "equiadapt" in key else "-")
+        cells = ("-", _why_not(result, key))
         if value is not None:
             low, high = result["ratio_intervals"][key]
             cells = (
@@ -94,6 +93,14 @@ def format_table(result):
             if isinstance(peak, dict)
         ]
     return "\n".join(lines)
+
+
+def _why_not(result, key):
+    """Say why a ratio was not measured, where its name tells, or "-"."""
+    note = result.get("equiadapt", {}).get("note")
+    if "steerable" in key:
+        note = note or result.get("canonicalize", {}).get("note_of_equiadapt_steerable")
+    return f"equiadapt: {note}" if note and "equiadapt" in key else "-"
 
 
 def _summaries(node, name):
