@@ -6,6 +6,7 @@ from canon_seg.apps.files.classes import OBJECTS
 from canon_seg.apps.files.results import Results, VideoSummary
 from canon_seg.apps.files.segment import Objects, Segmentation
 from canon_seg.core.pose import Pose
+from canon_seg.core.turn import Turn
 
 LIKELY, OTHER = (0.7, 0.1, 0.1, 0.1), (0.1, 0.2, 0.6, 0.1)
 
@@ -23,6 +24,10 @@ def found(pose=Pose(0, LIKELY), scores=None, masks=True):
     ("frames", "text"),
     [
         ([Pose(0, LIKELY)], "30 x 20, 1 frame, pose 0 degrees, probability 0.700"),
+        (
+            [Pose(Turn(1, mirrored=True), (0.1, 0.0, 0.0, 0.0, 0.1, 0.8, 0.0, 0.0))],
+            "30 x 20, 1 frame, pose mirrored, 90 degrees, probability 0.800",
+        ),
         ([Pose(2, OTHER)] * 3, "30 x 20, 3 frames, pose 180 degrees, probability 0.600"),
         (
             [Pose(2, OTHER), Pose(0, LIKELY), Pose(2, OTHER)],

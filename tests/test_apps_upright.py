@@ -14,7 +14,7 @@ from PIL import Image
 from canon_seg.apps.files import upright as app
 from canon_seg.apps.files.upright import JOURNAL, find_photos
 from canon_seg.cli import upright as command
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, D4
 from canon_seg.core.scorer import SCORERS, GridDistribution
 from canon_seg.errors import InputError, run_main
 from canon_seg.images.canonicalizer import GroupCanonicalizer
@@ -250,6 +250,12 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     code, _, error = run(*words)
     assert code == 2 and message in error and "Traceback" not in error
     assert files(tmp_path) == before
+
+
+def test_only_quarter_turns_set_files_upright(photos, run, monkeypatch):
+    monkeypatch.setattr(BrightTop, "group", D4)
+    code, _, error = run("photos", "--output", "out")
+    assert code == 2 and "GROUP is D4; files are set upright by quarter turns" in error
 
 
 def test_one_place_for_two_photographs(photos):

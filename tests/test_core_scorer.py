@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from canon_seg.core.group import C4, D4, SO2, C
+from canon_seg.core.group import C4, D4, O2, SO2, C
+from canon_seg.core.pose import permuted_places
 from canon_seg.core.registry import Registry
-from canon_seg.core.scorer import GridDistribution, pointwise
-from canon_seg.core.turn import Turn
+from canon_seg.core.scorer import CircularDistribution, GridDistribution, pointwise
+from canon_seg.core.turn import Turn, compose, distance
 
 
 def test_a_distribution_turns_with_its_image():
@@ -46,6 +47,51 @@ def test_a_grid_is_for_finite_groups():
 
 def test_point_masses():
     assert pointwise(C4, 3) == (0.0, 0.0, 0.0, 1.0)
+    assert pointwise(O2, Turn(1, mirrored=True)).index(1.0) == 72 + 18
+
+
+def test_angles_with_mirrors_turn_with_their_image():
+    torch.manual_seed(0)
+    found = CircularDistribution(3 * torch.randn(2, 144), 1.5, O2)
+    for turn in (*D4.elements, Turn.by(100.25), Turn.by(-20.5, mirrored=True)):
+        turned = found.act(turn)
+        for before, after in zip(found.mode(), turned.mode(), strict=True):
+            assert distance(after, compose(before, turn)) < 1e-4
+        for pose in (Turn.by(33), Turn.by(200, mirrored=True)):
+            expected = found.near(pose)
+            assert torch.allclose(turned.near(compose(pose, turn)), expected, atol=1e-6)
+        for before, after in zip(found.modes(3), turned.modes(3), strict=True):
+            assert len(before) == len(after) == 3
+    assert torch.allclose(found.probabilities.sum(dim=1), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("turn", D4.elements)
+def test_probabilities_of_arcs_go_where_the_distribution_goes(turn):
+    found = CircularDistribution(torch.randn(1, 144, generator=torch.manual_seed(0)), group=O2)
+    places = permuted_places(O2, turn, 144)
+    assert sorted(places) == list(range(144))
+    assert torch.equal(found.act(turn).logits[0, places], found.logits[0])
+
+
+def test_both_sides_of_a_mirror_count_where_nothing_tells_them_apart():
+    logits = torch.full((1, 144), -20.0)
+    logits[0, 10], logits[0, 72 + 10] = 1.0, 0.8
+    unclear = CircularDistribution(logits, group=O2)
+    pose, mirrored = Turn.by(50), Turn.by(50, mirrored=True)
+    assert float(unclear.near(pose)) == pytest.approx(0.55, abs=0.01)
+    assert float(unclear.certainty(pose)) == pytest.approx(1, abs=0.01)
+    assert float(unclear.certainty(mirrored)) == pytest.approx(1, abs=0.01)
+    logits[0, 72 + 10] = -1.0
+    clear = CircularDistribution(logits, group=O2)
+    assert float(clear.certainty(pose)) == float(clear.near(pose))
+    assert unclear.modes(2)[0] == [pose, mirrored]
+
+
+def test_arcs_are_for_continuous_groups():
+    with pytest.raises(ValueError, match="C4 is finite"):
+        CircularDistribution(torch.zeros(1, 72), group=C4)
+    with pytest.raises(ValueError, match="over O2 needs a multiple of 16 scores"):
+        CircularDistribution(torch.zeros(1, 72), group=O2)
 
 
 def test_registries_name_what_they_know():

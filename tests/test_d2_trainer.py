@@ -599,7 +599,13 @@ def test_training_a_backbone(tmp_path, photos):
         assert torch.equal(network.get_parameter(name), value.half().float())
 
 
-def test_training_any_angle_from_a_network_of_quarter_turns(tmp_path, photos):
+@pytest.mark.parametrize(
+    ("group", "outputs", "served"),
+    [("SO2", 72, ("C4", "C8", "SO2")), ("O2", 144, ("D4", "D8", "O2"))],
+)
+def test_training_any_angle_from_a_network_of_quarter_turns(
+    tmp_path, photos, group, outputs, served
+):
     need("timm")
     start = tmp_path / "quarters.pth"
     save_pose_network(start, PoseNetwork(BackboneSpec("test_efficientnet")), 64)
@@ -607,12 +613,12 @@ def test_training_any_angle_from_a_network_of_quarter_turns(tmp_path, photos):
     cfg = backbone_config(
         tmp_path / "output",
         photos,
-        *["MODEL.CANONICALIZER.GROUP", "SO2", f"{scorer}.PRETRAINED", str(start)],
+        *["MODEL.CANONICALIZER.GROUP", group, f"{scorer}.PRETRAINED", str(start)],
         *["DATASETS.HELD_OUT", "BY_CONTENT", "SOLVER.IMS_PER_BATCH", "4", "TEST.EVAL_PERIOD", "1"],
     )
     trainer = Trainer(cfg)
     trained = trainer.model.canonicalizer.scorer
-    assert isinstance(trained, CircleScorer) and trained.network.spec.num_poses == 72
+    assert isinstance(trained, CircleScorer) and trained.network.spec.num_poses == outputs
     quarters = load_pose_network(str(start))[0].state_dict()
     assert torch.equal(quarters["body.conv_head.weight"], trained.network.body.conv_head.weight)
     trainer.resume_or_load(resume=False)
@@ -624,10 +630,8 @@ def test_training_any_angle_from_a_network_of_quarter_turns(tmp_path, photos):
     network, input_size, temperatures = load_pose_network(
         str(tmp_path / "output" / "canonicalizer.pth")
     )
-    assert (network.spec.num_poses, input_size) == (72, 64)
-    assert {group: set(by) for group, by in temperatures.items()} == {
-        group: {0, 1} for group in ("C4", "C8", "SO2")
-    }
+    assert (network.spec.num_poses, input_size) == (outputs, 64)
+    assert {name: set(by) for name, by in temperatures.items()} == {name: {0, 1} for name in served}
 
 
 def test_a_tilt_has_no_gradient_of_the_segmenter(tmp_path, photos, toy):
@@ -637,6 +641,43 @@ def test_a_tilt_has_no_gradient_of_the_segmenter(tmp_path, photos, toy):
     trainer = Trainer(backbone_config(tmp_path, photos, *options))
     with pytest.raises(InputError, match="TASK_WEIGHT is 0.1, and a tilt has no gradient"):
         trainer.train()
+
+
+@pytest.mark.parametrize("group", ["C8", "SO2"])
+def test_tilts_of_equivariant_networks_are_refused_by_name(tmp_path, toy, group):
+    need("escnn")
+    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "0.1", "DATASETS.TRAIN", f"('{toy}',)"]
+    trainer = Trainer(config(tmp_path, *options, "MODEL.CANONICALIZER.GROUP", group))
+    with pytest.raises(InputError, match=f"set it to 0 with the group {group}"):
+        trainer.train()
+
+
+def test_mirrors_are_trained_through_a_segmenter(tmp_path, toy):
+    need("escnn")
+    options = ["MODEL.CANONICALIZER.TASK_WEIGHT", "0.1", "DATASETS.TRAIN", f"('{toy}',)"]
+    trainer = Trainer(config(tmp_path, *options, "MODEL.CANONICALIZER.GROUP", "D4"))
+    trainer.train()
+    assert load_canonicalizer(str(tmp_path / "canonicalizer.pth"))[0].spec.group.name == "D4"
+
+
+@pytest.mark.parametrize("group", ["D4", "C8", "SO2"])
+def test_training_equivariant_networks_of_other_groups(tmp_path, photos, group):
+    need("escnn")
+    options = ["DATASETS.PHOTOS", f"['{photos}']", "DATASETS.HELD_OUT", "BY_CONTENT"]
+    options += ["TEST.EVAL_PERIOD", "1", "MODEL.CANONICALIZER.LABEL_SMOOTHING", "0.1"]
+    trainer = Trainer(config(tmp_path, *options, "MODEL.CANONICALIZER.GROUP", group))
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    logged = metrics(tmp_path)
+    names = ["total_loss", "held_out/pose_accuracy"]
+    names += {"D4": ["canonicalizer/mirror_rate"], "C8": ["canonicalizer/identity_rate"]}.get(
+        group, ["canonicalizer/vector_length", "held_out/within_10", "held_out/turning_error"]
+    )
+    for name in names:
+        assert np.isfinite(logged[name]), name
+    assert any(not torch.equal(before[n], v) for n, v in trainer.model.named_parameters())
+    network, size = load_canonicalizer(str(tmp_path / "canonicalizer.pth"))
+    assert network.spec.group.name == group and size == 33
 
 
 def test_poses_turn_the_prior_along(tmp_path, photos):

@@ -342,3 +342,46 @@ def test_the_segmenter_as_judge(evaluate, toy):
     options = [*name, "MODEL.SEGMENTER.META_ARCHITECTURE", ""]
     status, _, message = evaluate(*arguments, *options)
     assert status == 2 and "no segmenter to ask" in message
+
+
+def test_mirrors_are_measured_apart(toy, evaluate):
+    torch.manual_seed(0)
+    spec = NetworkSpec("GCNN", 4, (2, 4), 1, mirrors=True)
+    exported = build_plain_network(spec).state_dict()
+    torch.save(
+        {
+            "format": FORMAT,
+            "network": spec.to_dict(),
+            "input_size": 33,
+            "exported": {key: value.half() for key, value in exported.items()},
+            "trainable": {},
+        },
+        toy / "d4.pth",
+    )
+    options = ("MODEL.CANONICALIZER.GROUP", "D4")
+    arguments = ("--images", "photos", "--output", "d4.json", "--details", "d4_.json")
+    code, said, message = evaluate(*arguments, *options, weights="d4.pth")
+    assert code == 0, message
+    result = json.loads((toy / "d4.json").read_text())
+    details = json.loads((toy / "d4_.json").read_text())
+    assert result["turned"] == {"photos": 4, "agreeing": 4}
+    assert len(result["confusion"]) == 8 and result["config"]["group"] == "D4"
+    assert result["mirror_accuracy"] == np.mean([not entry["mirrored"] for entry in details])
+    assert result["turn_accuracy"] == np.mean([entry["degrees"] == 0 for entry in details])
+    assert "rotation alone" in said and "side of the mirror alone" in said
+    code, _, message = evaluate("--images", "photos", "--output", "x.json", weights="d4.pth")
+    assert code == 2 and "GROUP is C4, and the network is for D4" in message
+    code, said, message = evaluate(
+        "--images",
+        "photos",
+        "--angles",
+        "0",
+        "30",
+        "--output",
+        "a.json",
+        *options,
+        weights="d4.pth",
+    )
+    assert code == 0, message
+    result = json.loads((toy / "a.json").read_text())
+    assert 0 <= result["mirror_accuracy"] <= 1 and "side of the mirror" in said

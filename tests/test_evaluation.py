@@ -15,6 +15,7 @@ from canon_seg.coco.annotations import turn_coco
 from canon_seg.coco.dataset import contiguous_ids, load_coco
 from canon_seg.coco.masks import decode_rle
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
+from canon_seg.core.group import D4
 from canon_seg.d2.catalog import register_coco
 from canon_seg.d2.config import load_config
 from canon_seg.d2.dataset_prompts import load_box_prompts
@@ -30,10 +31,12 @@ from canon_seg.evaluation.sweep import (
     run_sweep,
     with_average,
 )
-from canon_seg.evaluation.sweep_report import format_summary, format_table, write_report
+from canon_seg.evaluation.sweep_report import format_summary, format_table, plot, write_report
 from canon_seg.evaluation.views import View
 from canon_seg.geometry.group import C4
 from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.reading import read_image
+from canon_seg.images.tensors import to_chw
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.scorer import NetworkScorer
 from canon_seg.sam.models import build_tiny_sam
@@ -85,9 +88,9 @@ def canonicalized(segmenter, canonicalizer):
     ).eval()
 
 
-def random_canonicalizer(image_format="RGB"):
+def random_canonicalizer(image_format="RGB", mirrors=False):
     torch.manual_seed(2)
-    network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
+    network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1, mirrors)).eval()
     return GroupCanonicalizer(NetworkScorer(network, input_size=33, image_format=image_format))
 
 
@@ -323,6 +326,38 @@ def test_canonical_scores_of_all_angles_are_equal_to_the_last_bit(toy):
         assert 0 < result["modes"]["oracle"]["0"][task]["AP"] < 100
     vanilla = [result["modes"]["vanilla"][angle]["segm"]["AP"] for angle in ("0", "90", "180")]
     assert len(set(vanilla)) == 3
+
+
+def test_scores_of_all_eight_elements_are_equal_to_the_last_bit(toy):
+    model = canonicalized(UpperPart(), random_canonicalizer(mirrors=True))
+    result = run_sweep(
+        models_by_mode(model, ["vanilla", "canonical", "oracle"]),
+        toy[2],
+        toy[1],
+        views=[View(turn.degrees, mirrored=turn.mirrored) for turn in D4.elements],
+        image_format="RGB",
+        prompts=load_box_prompts("boxes", toy[2]),
+        progress=False,
+    )
+    for mode in ("canonical", "oracle"):
+        scores = result["modes"][mode]
+        assert list(scores)[3:6] == ["270", "mirrored 0", "mirrored 90"]
+        assert list(scores)[-2:] == [AVERAGE, "D4-avg"] and len(scores) == 10
+        assert all(scores[angle] == scores["0"] for angle in scores), mode
+    assert 0 < result["modes"]["oracle"]["0"]["segm"]["AP"] < 100
+    vanilla = {label: scores["segm"]["AP"] for label, scores in result["modes"]["vanilla"].items()}
+    assert vanilla["mirrored 180"] != vanilla["0"]
+    # All eight are found, or none: mirrored photographs turn along.
+    sides = [
+        model.canonicalizer.pose(
+            to_chw(read_image(toy[1] / image["file_name"], "RGB"))
+        ).turn.mirrored
+        for image in toy[2]["images"]
+    ]
+    assert result["pose"]["mirror_accuracy"] == 1 - sum(sides) / len(sides)
+    assert "side of the mirror found:" in format_summary(result)
+    assert plot(result, "toy").get_axes()
+    assert "mirrored 90" in format_table(result)
 
 
 def test_the_random_canonicalizer_says_different_poses(toy):

@@ -9,7 +9,7 @@ import torch
 from optional import need
 from PIL import Image
 
-from canon_seg.core.group import C4, D4, SO2, C
+from canon_seg.core.group import C4, D4, O2, SO2, C
 from canon_seg.core.prior import circle_loss
 from canon_seg.core.scorer import CircularDistribution
 from canon_seg.core.turn import Turn, compose, distance
@@ -265,9 +265,85 @@ def test_the_weights_file_round_trip(file, tmp_path):
     torch.save({**contents, "arcs": 7}, tmp_path / "bad.pth")
     with pytest.raises(InputError, match="damaged: its arcs are 7"):
         load_pose_network(tmp_path / "bad.pth")
-    torch.save({**contents, "group": "O2"}, tmp_path / "o2.pth")
-    with pytest.raises(InputError, match="for the group O2; only C4 and SO2"):
-        load_pose_network(tmp_path / "o2.pth")
+    torch.save({**contents, "group": "O3"}, tmp_path / "o3.pth")
+    with pytest.raises(InputError, match="for the group O3; only C4, SO2 and O2"):
+        load_pose_network(tmp_path / "o3.pth")
+
+
+@pytest.fixture(scope="module")
+def mirror_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "canonicalizer_o2.pth"
+    network = network_of(144)
+    network.spec = BackboneSpec(BACKBONE, 144, mirrors=True)
+    save_pose_network(path, network, 64, {"O2": {1: 1.5}, "D4": {1: 2.0}})
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["O2", "D4", "D8"])
+def test_a_network_with_mirrors_serves_every_group_with_mirrors(mirror_file, name):
+    canonicalizer = build_canonicalizer(config(mirror_file, GROUP=name)).eval()
+    assert canonicalizer.group.name == name
+    image, seen = photo(), set()
+    pose = canonicalizer.pose(image)
+    assert sum(pose.probabilities) == pytest.approx(1)
+    for turn in D4.elements:
+        turned = canonicalizer.pose(turn_maps(image, turn))
+        assert turned.turn == compose(pose.turn, turn)
+        assert turned.probability == pose.probability
+        assert sorted(turned.probabilities) == sorted(pose.probabilities)
+        seen.add(turned.turn)
+    assert len(seen) == 8
+    scorer = load_scorer(mirror_file, passes=0)
+    assert scorer.group == O2
+    inputs = scorer.prepare(image)[None]
+    arcs = CircularDistribution(scorer.arcs_of_inputs(inputs), group=O2)
+    for turn in D4.elements:  # all eight looks turn along
+        found = scorer.arcs_of_inputs(turn_maps(inputs, turn))
+        assert torch.allclose(found, arcs.act(turn).logits, atol=1e-5)
+    if name != "O2":
+        with pytest.raises(InputError, match="GROUP is C4, and the network is for O2"):
+            build_canonicalizer(config(mirror_file, GROUP="C4"))
+
+
+def test_a_network_with_mirrors_starts_from_one_without():
+    circle, mirrors = network_of(72, seed=1), PoseNetwork(BackboneSpec(BACKBONE, 144, True)).eval()
+    mirrors.take_over(circle)
+    images = torch.rand(3, 3, 64, 96)
+    with torch.no_grad():
+        old, new = circle(images), mirrors(images)
+    assert torch.allclose(new, torch.cat([old, old], dim=1), atol=1e-5)
+    with pytest.raises(ValueError, match="cannot start from one"):
+        circle.take_over(mirrors)
+
+
+def test_views_with_mirrors_say_so(tmp_path):
+    image = sky_and_ground()
+    image[:60, :75] //= 2  # of the sky the left half is darker
+    Image.fromarray(image).save(tmp_path / "a.png")
+    stream = AngleStream(
+        [str(tmp_path / "a.png")],
+        np.ones(1),
+        batch_size=24,
+        shapes=[(64, 64)],
+        min_scale=0.9,
+        image_format="RGB",
+        seed=0,
+        group=O2,
+    )
+    mirrored = [example["mirrored"] for example in next(iter(stream))]
+    assert 4 < sum(mirrored) < 20
+    assert all(isinstance(value, bool) for value in mirrored)
+
+
+def test_the_loss_knows_the_side_of_the_mirror():
+    degrees, mirrored = torch.tensor([10.0, 200.0]), torch.tensor([False, True])
+    logits = torch.full((2, 144), -30.0)
+    logits[0, 2], logits[1, 72 + 40] = 0.0, 0.0
+    right = CircularDistribution(logits, group=O2)
+    wrong = CircularDistribution(logits.roll(72, dims=1), group=O2)
+    assert circle_loss(right, degrees, 0.0, mirrored) < circle_loss(wrong, degrees, 0.0, mirrored)
+    flat = CircularDistribution(torch.zeros(2, 144), group=O2)
+    assert circle_loss(flat, degrees, 0.1, mirrored) == pytest.approx(math.log(144), abs=1e-5)
 
 
 def test_temperatures_are_fitted_for_each_group(file):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from canon_seg.core.canonicalizer import IdentityCanonicalizer
+from canon_seg.core.group import C4, D4, C, D
 from canon_seg.errors import InputError
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.build import build_canonicalizer
@@ -135,16 +136,27 @@ def test_free_parameters_are_counted(file, network):
     assert count_free_parameters(file) == sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize(("order", "kept"), [(1, 1), (2, 1), (3, 3), (4, 1), (6, 3), (8, 2)])
-def test_orientations_that_are_not_stored(order, kept):
+@pytest.mark.parametrize(
+    ("group", "kept"),
+    [(C(1), 1), (C(2), 1), (C(3), 3), (C4, 1), (C(6), 3), (C(8), 2), (D(1), 1), (D4, 1)],
+    ids=str,
+)
+def test_orientations_that_are_not_stored(group, kept):
     torch.manual_seed(0)
-    network = build_trainable_network(NetworkSpec("GCNN", order, (2, 3), 1))
+    network = build_trainable_network(NetworkSpec("GCNN", group.order, (2, 3), 1, group.mirrors))
     state = export_network(network).state_dict()
     for name, fields, from_image in (("stem", 2, True), ("stages.0", 3, False)):
         weight = state[f"{name}.conv.weight"]
-        first = first_orientations(weight, order)
+        first = first_orientations(weight, group)
         assert first.shape == (fields * kept, *weight.shape[1:])
-        assert torch.equal(all_orientations(first, order, from_image), weight)
+        assert torch.equal(all_orientations(first, group, from_image), weight)
+        # And what escnn's own filters are, to rounding: the others are made of the first.
+        conv = dict(network.named_modules())[name].eval().conv.export().weight
+        conv = conv.detach()
+        ratio = weight.flatten(1).norm(dim=1) / conv.flatten(1).norm(dim=1)
+        torch.testing.assert_close(
+            weight / ratio.view(-1, 1, 1, 1), conv, atol=1e-5 * float(conv.abs().max()), rtol=0
+        )
 
 
 def test_saving_keeps_the_mode(network, tmp_path):

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from tiny_models import random_canonicalizer, random_image
 
+from canon_seg.core.group import C4, D4
 from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 from canon_seg.evaluation.intervals import wilson
@@ -13,6 +14,7 @@ from canon_seg.evaluation.poses import (
     choose_mistakes,
     confusion,
     find_poses,
+    measure_gate,
     measure_poses,
     reliability,
 )
@@ -48,8 +50,32 @@ def test_the_confusion_is_that_of_really_turned_photos(photos):
     assert np.array_equal(confusion(poses), expected)
 
 
+def test_the_parts_of_poses_with_mirrors(photos):
+    canonicalizer, files = random_canonicalizer(mirrors=True), sorted(photos.iterdir())
+    probabilities, agreeing = find_poses(canonicalizer, files, "RGB", num_turned=3, progress=False)
+    assert probabilities.shape == (12, 8) and agreeing == 3
+    poses = probabilities.argmax(axis=1)
+    assert len(set(poses)) > 2
+    expected = np.zeros((8, 8), int)
+    for index in range(12):
+        for row, turn in enumerate(D4.elements):
+            turned = turn_image(pixels(40 + index, 64, index), turn)
+            image = torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1)))
+            expected[row, D4.index(canonicalizer.pose(image).turn)] += 1
+    assert np.array_equal(confusion(poses, D4), expected)
+    measured = measure_poses(probabilities, torch.eye(8)[0], D4)
+    assert measured["accuracy"] == (poses == 0).mean()
+    assert measured["turn_accuracy"] == (poses % 4 == 0).mean()
+    assert measured["mirror_accuracy"] == (poses < 4).mean()
+    assert {"turn_accuracy", "mirror_accuracy"} <= set(measured["intervals"])
+    gated = measure_gate(probabilities, 1e9, D4)
+    assert gated["upright"]["accuracy"] == 1 and gated["turned"]["accuracy"] == 0
+
+
 class NotEquivariant:
     """Always sure of pose 1."""
+
+    group = C4
 
     def pose(self, image):
         return Pose(1, (0.1, 0.7, 0.1, 0.1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optional import need
 from PIL import Image
 from tiny_models import random_image
 from toy_coco import write_toy_coco
@@ -144,6 +145,45 @@ def test_a_study_trains_once_and_measures(tmp_path, monkeypatch):
     assert "| 0.500" in module.format_table(rows).replace("  ", "")
     module.run("one", study, tmp_path)
     assert called == ["train_net.py", "eval_pose.py", "eval_pose.py"]
+
+
+def test_a_study_by_held_out_photographs_draws_its_course(tmp_path, monkeypatch):
+    module = tool("run_study")
+    length, held_out = "canonicalizer/vector_length", {"held_out/median_error": 12.34}
+
+    def instead(command, log):
+        lines = [{"iteration": 19, length: 0.1}, {"iteration": 39, length: 0.3, **held_out}]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "metrics.json").write_text(text)
+
+    monkeypatch.setattr(module, "_call", instead)
+    monkeypatch.setattr(module, "count_free_parameters", lambda path: 1234)
+    study = {"train": "a.yaml", "runs": {"one": []}, "plot": [length]}
+    rows = {"one": module.run("one", study, tmp_path)}
+    assert rows["one"]["held_out"] == {"median_error": 12.34, "vector_length": 0.3}
+    assert rows["one"]["history"] == {length: [[19, 0.1], [39, 0.3]]}
+    table = module.format_table(rows)
+    assert "12.3°" in table and "1,234" in table and "0.30" in table
+    (panel,) = module.plot(rows, study["plot"]).get_axes()
+    assert panel.get_lines()[0].get_xdata().tolist() == [20, 40]
+
+
+def test_how_far_vectors_turn_along(tmp_path, monkeypatch):
+    need("escnn")
+    module = tool("measure_turning")
+    monkeypatch.setattr(module, "VARIANTS", {"small": {"fields": (2, 3)}})
+    monkeypatch.setattr(module, "ANGLES", (90.0, 45.0))
+    pixels = random_image(70, 90).permute(1, 2, 0).numpy()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "a.png")
+    output = tmp_path / "turning.json"
+    arguments = ["--images", str(tmp_path), "--seeds", "1", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["measure_turning.py", *arguments])
+    module.main()
+    found = json.loads(output.read_text())
+    assert found["photos"] == found["seeds"] == 1
+    by_angle = found["networks"]["small"]["by_angle"]
+    assert by_angle["90"] < 1 and by_angle["90"] < by_angle["45"] <= 180
+    assert "| small" in output.with_suffix(".md").read_text()
 
 
 def test_photographs_are_turned_as_the_truth_says(tmp_path, monkeypatch):

@@ -11,10 +11,11 @@ from toy_coco import write_toy_coco
 from canon_seg.coco.dataset import load_coco
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
 from canon_seg.core.frame import CanonicalFrame
-from canon_seg.core.group import SO2
+from canon_seg.core.group import D4, SO2
+from canon_seg.core.turn import Turn
 from canon_seg.d2.dataset_prompts import load_box_prompts
 from canon_seg.errors import InputError
-from canon_seg.evaluation.views import MAX_ANGLES, View, parse_angles
+from canon_seg.evaluation.views import MAX_ANGLES, View, parse_angles, split_label
 from canon_seg.geometry import turn_coco, turn_image
 from canon_seg.images.reading import read_image
 from canon_seg.images.tilt import rotate_boxes
@@ -144,6 +145,39 @@ def test_quarter_turns_are_exact(toy, turns):
         ours = view.prompts(boxes, *size, snapped, of_image(dataset, image))
         theirs = boxes.turned(turns, *size, snapped)
         assert torch.equal(ours.boxes, theirs.boxes) and torch.equal(ours.classes, theirs.classes)
+
+
+@pytest.mark.parametrize("turn", D4.elements[4:])
+def test_mirrored_quarter_turns_are_exact(toy, turn):
+    dataset, images = toy
+    view = View(turn.degrees, mirrored=True)
+    assert (view.turn, view.label) == (turn, f"mirrored {turn.degrees:g}")
+    assert split_label(view.label) == (turn.degrees, True)
+    assert view.dataset(dataset) == (turn_coco(dataset, turn), 0)
+    image = dataset["images"][0]
+    pixels = read_image(images / image["file_name"])
+    np.testing.assert_array_equal(view.image(pixels), turn_image(pixels, turn))
+    boxes = load_box_prompts("boxes", dataset)[image["id"]]
+    size = image["height"], image["width"]
+    ours = view.prompts(boxes, *size, True, of_image(dataset, image))
+    assert torch.equal(ours.boxes, boxes.turned(turn, *size, True).boxes)
+
+
+def test_mirrored_and_tilted_views_are_tilted_views_of_the_mirror_image(toy):
+    dataset, images = toy
+    mirror, view, plain = Turn(mirrored=True), View(30, mirrored=True), View(30)
+    mirrored = turn_coco(dataset, mirror)
+    assert view.dataset(dataset) == plain.dataset(mirrored)
+    image = dataset["images"][0]
+    pixels, size = read_image(images / image["file_name"]), (image["height"], image["width"])
+    np.testing.assert_array_equal(view.image(pixels), plain.image(turn_image(pixels, mirror)))
+    ours = view.prompts(
+        load_box_prompts("boxes", dataset)[image["id"]], *size, False, of_image(dataset, image)
+    )
+    theirs = plain.prompts(
+        load_box_prompts("boxes", mirrored)[image["id"]], *size, False, of_image(mirrored, image)
+    )
+    assert torch.equal(ours.boxes, theirs.boxes)
 
 
 @pytest.mark.parametrize("canvas", ["expand", "crop"])

@@ -7,7 +7,7 @@ from conftest import TINY_SAM
 import canon_seg.d2  # noqa: F401 - before detectron2
 from canon_seg.config.keys import add_canon_seg_config
 from canon_seg.core.group import SO2
-from canon_seg.core.scorer import CircularDistribution, GridDistribution
+from canon_seg.core.scorer import CircularDistribution, GridDistribution, pointwise
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.d2.sam import SamSegmenter
 from canon_seg.images.canonicalizer import GroupCanonicalizer
@@ -72,10 +72,10 @@ def tiny_segmenter(kind, seed=3):
     return build_model(tiny_config(kind)).eval()
 
 
-def random_canonicalizer(image_format="RGB", seed=0, **options):
+def random_canonicalizer(image_format="RGB", seed=0, mirrors=False, **options):
     """A canonicalizer that finds some pose or other, in its exported form."""
     torch.manual_seed(seed)
-    network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1)).eval()
+    network = build_plain_network(NetworkSpec("GCNN", 4, (4, 8), 1, mirrors)).eval()
     return GroupCanonicalizer(
         NetworkScorer(network, input_size=33, image_format=image_format), **options
     )
@@ -92,10 +92,11 @@ class AnyAngle:
         for image in images:
             flat = image.flatten().double()
             value = 1e3 * (flat * torch.arange(1, 1 + len(flat)).double().sin()).sum()
-            rows.append(4 * (value * torch.arange(1, 73).double()).sin())
+            count = 1 + len(pointwise(self.group, 0))
+            rows.append(4 * (value * torch.arange(1, max(count, 73)).double()).sin())
         arcs = torch.stack(rows)
         if self.group.elements is None:
-            return CircularDistribution(arcs)
+            return CircularDistribution(arcs, group=self.group)
         return GridDistribution(self.group, arcs[:, : len(self.group.elements)])
 
 

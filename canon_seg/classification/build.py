@@ -13,10 +13,10 @@ from canon_seg.core.group import elements_of
 from canon_seg.core.prior import check_label_smoothing
 from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
-from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.canonicalizer import GroupCanonicalizer, group_of
 from canon_seg.io.checkpoint import load_state, load_torch_file, weights_in
 from canon_seg.io.imagenet import read_pretrained
-from canon_seg.networks.build import build_canonicalizer, group_of, prior_of
+from canon_seg.networks.build import build_canonicalizer, prior_of
 from canon_seg.networks.square import (
     SquareNetwork,
     SquareScorer,

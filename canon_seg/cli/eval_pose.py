@@ -13,6 +13,10 @@ With --angles, or a canonicalizer of any angle, each photograph is rotated by ea
 is measured is how far the angle found is from that: mean_error, median_error (degrees), within_5,
 within_10, within_45 (fractions), over all and by angle, with a plot of the error against the
 angle. accuracy is then within_10 (of a finite group: within half a step), and confusion null.
+
+Of a group with mirrors (GROUP D4, O2) the rotation and the side of the mirror are measured apart:
+turn_accuracy, or the errors of the angle, and mirror_accuracy, which is near a half for
+photographs in which nothing tells left from right.
 """
 
 import argparse
@@ -157,7 +161,8 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
         num_turned=NUM_TURNED,
         reading=reading,
     )
-    measured = measure_poses(probabilities, prior)
+    group = canonicalizer.group
+    measured = measure_poses(probabilities, prior, group)
     turned = min(NUM_TURNED, len(files))
     if agreeing < turned:
         print(
@@ -166,7 +171,7 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             file=sys.stderr,
         )
     gate = canonicalizer.uncertain.gate
-    gated = measure_gate(probabilities, gate) if gate else None
+    gated = measure_gate(probabilities, gate, group) if gate else None
     stressed = {}
     for kind in KINDS if args.stress else ():
         found, _ = find_poses(
@@ -177,7 +182,7 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             stress=kind,
             reading=reading,
         )
-        under_stress = measure_poses(found, prior)
+        under_stress = measure_poses(found, prior, group)
         stressed[kind] = {
             **{name: under_stress[name] for name in ("accuracy", "ece")},
             "intervals": {name: under_stress["intervals"][name] for name in ("accuracy", "ece")},
@@ -187,7 +192,7 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
         write_json(
             details,
             [
-                pose_entry(name, row.tolist())
+                pose_entry(name, row.tolist(), group)
                 for name, row in zip(names, probabilities, strict=True)
             ],
         )
@@ -199,7 +204,7 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             **({"stress": stressed} if args.stress else {}),
             **({"gate": gated} if gated else {}),
             "network": describe_network(canonicalizer, resolve_asset(keys.WEIGHTS), keys.SCORER),
-            "config": describe(args, cfg),
+            "config": {**describe(args, cfg), "group": group.name},
         },
     )
     chosen = choose_mistakes(probabilities, NUM_MISTAKES)
@@ -210,10 +215,12 @@ def evaluate_quarters(args, cfg, canonicalizer, files, outputs):
             for index in chosen
         ]
         return plot_photos(
-            images, [caption(names[index], probabilities[index]) for index in chosen]
+            images, [caption(names[index], probabilities[index], group) for index in chosen]
         )
 
-    pictures = save_pictures(output, lambda: plot_poses(measured, args.images), draw_mistakes)
+    pictures = save_pictures(
+        output, lambda: plot_poses(measured, args.images, group), draw_mistakes
+    )
     print(format_measures(measured))
     if stressed:
         print(format_stress(measured, stressed))
@@ -226,13 +233,15 @@ def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
     """Measure angles in place of quarter turns; arguments are what :func:`main` has made."""
     output, details = outputs
     reading = ReadingOptions.from_config(cfg)
-    errors, probabilities = find_angles(
+    errors, probabilities, mirrored = find_angles(
         canonicalizer, files, cfg.INPUT.FORMAT, angles, args.canvas, reading=reading
     )
     group, keys = canonicalizer.group, cfg.MODEL.CANONICALIZER
     # Of a finite group an angle is found by the element nearest to it.
     tolerance = NEAR if group.order is None else 180 / group.order
-    measured = measure_angles(angles, errors, probabilities, tolerance)
+    measured = measure_angles(
+        angles, errors, probabilities, tolerance, mirrored if group.mirrors else None
+    )
     names = [Path(os.path.relpath(file, args.images)).as_posix() for file in files]
     worst = np.argsort(-errors.max(axis=1), kind="stable")[:NUM_MISTAKES]
     places = [(int(index), int(errors[index].argmax())) for index in worst]
@@ -278,7 +287,7 @@ def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
         f"{100 * measured['within_5']:.1f} %, within 45 {100 * measured['within_45']:.1f} %\n"
         f"error: {measured['median_error']:.2f} degrees in the median, "
         f"{measured['mean_error']:.2f} in the mean\n"
-        f"expected calibration error: {measured['ece']:.4f}"
+        f"expected calibration error: {measured['ece']:.4f}" + _format_mirror(measured)
     )
     pictures = save_pictures(output, lambda: plot_angles(measured, args.images), draw_mistakes)
     print("written:", *filter(None, [output, details, *pictures]))
@@ -382,10 +391,22 @@ def format_measures(measured):
             f"{_percent(measured, tenth)}",
             f"expected calibration error: {measured['ece']:.4f} "
             "(95 % interval {:.4f} to {:.4f})".format(*measured["intervals"]["ece"]),
+            *(
+                [f"rotation alone {_percent(measured, 'turn_accuracy')}{_format_mirror(measured)}"]
+                if "turn_accuracy" in measured
+                else []
+            ),
             f"prior: identity rate {measured['identity_rate']:.4f}, KL {kl}, Wasserstein "
             f"{measured['wasserstein']:.4f} quarter turns, MMD {measured['mmd']:.4f}",
         ]
     )
+
+
+def _format_mirror(measured):
+    """Say how often the side of the mirror is found, on a line of its own; nothing without one."""
+    if "mirror_accuracy" not in measured:
+        return ""
+    return f"\nside of the mirror alone {_percent(measured, 'mirror_accuracy')}"
 
 
 def _percent(measured, key):

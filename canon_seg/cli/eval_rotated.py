@@ -89,6 +89,12 @@ def parse_arguments():
         "of it; default: expand",
     )
     parser.add_argument(
+        "--mirrors",
+        action="store_true",
+        help="evaluate each angle on mirrored images too: with quarter turns all eight elements of "
+        "D4",
+    )
+    parser.add_argument(
         "--box-prompts",
         choices=BOX_PROMPTS,
         help="what a SAM makes of the boxes that were drawn in a tilted image; "
@@ -150,7 +156,11 @@ def main():
     cfg = load_config(args.config_file, args.options)
     args.box_prompts = choose_box_prompts(args, cfg)
     tight = args.box_prompts == "tight"
-    views = [View(angle, args.canvas, tight) for angle in parse_angles(args.angles)]
+    views = [
+        View(angle, args.canvas, tight, mirrored)
+        for mirrored in ((False, True) if args.mirrors else (False,))
+        for angle in parse_angles(args.angles)
+    ]
     resolve_device(cfg, args.config_file, args.options)
     check_device(args, cfg.MODEL.DEVICE)
     name, annotations, images_dir = find_dataset(args, cfg, output)
@@ -268,6 +278,7 @@ def describe(args, cfg):
         "angles": [View(angle).label for angle in parse_angles(args.angles)],
         "canvas": args.canvas,
         "tight_boxes": args.box_prompts == "tight",
+        "mirrors": args.mirrors,
         "modes": args.modes,
         "limit": args.limit,
         "protocol": args.protocol,

@@ -34,6 +34,7 @@ from canon_seg.apps.files.upright import (
 from canon_seg.cli.options import add_device, all_options, parse_with_options
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
+from canon_seg.core.group import C4
 from canon_seg.errors import InputError, interrupted_with
 from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import check_output_dir
@@ -110,6 +111,11 @@ def main() -> int:
         raise InputError(
             f"MODEL.CANONICALIZER.NAME is {cfg.MODEL.CANONICALIZER.NAME!r}, which looks for no "
             "pose; set GroupCanonicalizer"
+        )
+    if canonicalizer.group != C4:
+        raise InputError(
+            f"MODEL.CANONICALIZER.GROUP is {canonicalizer.group.name}; files are set upright by "
+            "quarter turns, set it to C4"
         )
     find_pose = partial(clear_pose, canonicalizer, min_probability=args.min_probability)
     if args.dry_run:

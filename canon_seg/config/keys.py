@@ -20,7 +20,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
     # Group of the poses: "C4" (quarter turns), "C8" or C and another number n (multiples of 360 / n
     # degrees), "D4" (quarter turns and mirrors), "SO2" (any angle), "O2" (any angle, and mirrors).
-    # The scorer has to know it: the weights of SO2 serve C and any number too.
+    # The scorer has to know it: the weights of SO2 serve C and any number too, as those of O2 serve
+    # D and any number.
     cfg.MODEL.CANONICALIZER.GROUP = "C4"
     # Order of the group of rotations, the older way to name one: 4, or that of GROUP.
     cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
@@ -41,6 +42,9 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.TASK_WEIGHT = 0.0
     # Weight of the uniform distribution mixed into the prior as target of the loss, in [0, 1).
     cfg.MODEL.CANONICALIZER.LABEL_SMOOTHING = 0.0
+    # Loss of an equivariant network for SO2, whose output is a vector: "von_mises", or, to compare
+    # with, "cosine" and "squared", to which the vector's length says nothing of how sure it is.
+    cfg.MODEL.CANONICALIZER.VECTOR_LOSS = "von_mises"
     # MiB of the segmenter's results that are kept, by the content of the canonical image and its
     # prompts: the turns of one image then cost one run. 0 keeps none. The demo of a SAM never keeps
     # any.
@@ -103,10 +107,22 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CANONICALIZER.NETWORK = CN()
     # "GCNN" (0.2 M parameters) or "GWRN" (1.9 M with FIELDS (8, 16, 32, 64, 160) and DEPTH 1).
     cfg.MODEL.CANONICALIZER.NETWORK.NAME = "GCNN"
-    # Regular feature fields, N channels each, of the stem and of each stage.
+    # Regular feature fields of the stem and of each stage; a channel each for every element of the
+    # group (4 for C4, 8 for C8 and D4), or for every one of ORIENTATIONS.
     cfg.MODEL.CANONICALIZER.NETWORK.FIELDS = [8, 16, 32, 48]
     # Convolutions (GCNN) or residual blocks (GWRN) of each stage.
     cfg.MODEL.CANONICALIZER.NETWORK.DEPTH = 2
+    # Side in pixels of the filters of the stages, odd. 3 does for quarter turns and mirrors; other
+    # turns need 5.
+    cfg.MODEL.CANONICALIZER.NETWORK.KERNEL = 3
+    # With the group SO2, whose pose is a vector: orientations that the feature fields tell apart.
+    cfg.MODEL.CANONICALIZER.NETWORK.ORIENTATIONS = 8
+    # Look at the disc in the middle of an image, where the group has other turns than quarter turns
+    # and mirrors: these move the corners out of the picture.
+    cfg.MODEL.CANONICALIZER.NETWORK.DISC = True
+    # Blur before each stride, so that fine structure does not turn into other structure when the
+    # image is turned by other angles than quarter turns.
+    cfg.MODEL.CANONICALIZER.NETWORK.BLUR = False
 
     cfg.MODEL.SEGMENTER = CN()
     # Any meta-architecture in detectron2's registry, with its own config keys; "" for none.

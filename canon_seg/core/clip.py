@@ -9,7 +9,7 @@ import torch
 
 from canon_seg.core.group import C4, PlanarGroup
 from canon_seg.core.pose import Pose, UncertainPoses
-from canon_seg.core.scorer import ARCS, CircularDistribution
+from canon_seg.core.scorer import CircularDistribution, pointwise
 from canon_seg.core.turn import IDENTITY
 
 Frame = TypeVar("Frame")
@@ -39,7 +39,7 @@ def clip_pose(
     Returns:
         the pose.
     """
-    step, count = 1, ARCS if group.elements is None else len(group.elements)
+    step, count = 1, len(pointwise(group, IDENTITY))
     found: list[tuple[float, ...]] = []
     for number, frame in enumerate(frames):
         pose = None if number % step else find_pose(frame)
@@ -54,9 +54,10 @@ def clip_pose(
     total = math.fsum(odds)  # exact in any order
     probabilities = tuple(value / total for value in odds)
     if group.elements is None:
-        angles = CircularDistribution(torch.tensor([probabilities], dtype=torch.float64).log())
+        logs_of_all = torch.tensor([probabilities], dtype=torch.float64).log()
+        angles = CircularDistribution(logs_of_all, group=group)
         (modes,) = angles.modes(uncertain.vote_poses)
-        likely = [(turn, float(angles.near(turn))) for turn in modes]
-        return uncertain.choose(likely, probabilities, (), float(angles.near(IDENTITY)))
+        likely = [(turn, float(angles.certainty(turn))) for turn in modes]
+        return uncertain.choose(likely, probabilities, (), float(angles.certainty(IDENTITY)))
     ranking = sorted(zip(group.elements, probabilities, strict=True), key=lambda item: -item[1])
     return uncertain.choose(ranking, probabilities)

@@ -20,7 +20,8 @@ class Pose:
         turn: the pose; an integer stands for that many quarter turns counterclockwise.
         probabilities: probability of each element of the group, in the group's order; they sum
             to 1. Of a continuous group those of equal arcs of the circle, counterclockwise, the
-            first of them around 0 degrees.
+            first of them around 0 degrees; with mirrors the arcs without a mirror come first, then
+            as many with it.
         policy: how ``turn`` was chosen, one of :attr:`UncertainPoses.POLICIES` or "gate". "argmax":
             it is the likeliest pose. "keep": the pose was uncertain and the image is left as given,
             ``turn`` is the identity. "vote": the pose was uncertain, ``turn`` is the likeliest.
@@ -31,9 +32,9 @@ class Pose:
         to_representative: the exact turns that take the image to the representative of its orbit,
             the one that was used first. There are several only if the image equals a turn of
             itself, and none if no representative was needed.
-        probability: of ``turn``, 0..1; of a continuous group that of all angles within 10 degrees.
-            Without it, it is looked up among ``probabilities``, where
-            these begin with the quarter turns in order, as those of C4 do.
+        probability: of ``turn``, 0..1; of a continuous group that of all angles within 10 degrees,
+            see :meth:`canon_seg.core.scorer.CircularDistribution.certainty`. Without it, it is
+            looked up among ``probabilities`` as among those of C4, or of D4 for a mirrored turn.
     """
 
     turn: Turn
@@ -47,12 +48,14 @@ class Pose:
         object.__setattr__(self, "turn", as_turn(self.turn))
         object.__setattr__(self, "others", tuple(map(as_turn, self.others)))
         if math.isnan(self.probability):
-            quarters = exact_turn(self.turn).quarters
-            object.__setattr__(self, "probability", self.probabilities[quarters])
+            turn = exact_turn(self.turn)
+            object.__setattr__(
+                self, "probability", self.probabilities[turn.quarters + 4 * turn.mirrored]
+            )
 
     @property
     def turns(self) -> int:
-        """Return the quarter turns of the pose counterclockwise, 0..3."""
+        """Return the quarter turns of the pose counterclockwise, 0..3; they follow its mirror."""
         return self.turn.quarters
 
     @property
@@ -62,7 +65,10 @@ class Pose:
 
     @property
     def turns_to_canonical(self) -> int:
-        """Return the quarter turns that take the image to its canonical form, 0..3."""
+        """Return the quarter turns that take the image to its canonical form, 0..3.
+
+        Of a mirrored pose they follow a mirror too, see :attr:`to_canonical`.
+        """
         return self.to_canonical.quarters
 
     @property
@@ -195,5 +201,10 @@ def permuted_places(group: PlanarGroup, change: Turn, count: int) -> Sequence[in
     """
     if group.elements is not None:
         return permutation(group, change)
-    sign = -1 if change.mirrored else 1
-    return [(sign * arc + change.quarters * count // 4) % count for arc in range(count)]
+    sides, sign = 2 if group.mirrors else 1, -1 if change.mirrored else 1
+    arcs = count // sides
+    return [
+        (sign * arc + change.quarters * arcs // 4) % arcs + arcs * (bool(side) != change.mirrored)
+        for side in range(sides)
+        for arc in range(arcs)
+    ]

@@ -98,7 +98,10 @@ def prior_loss(
 
 
 def circle_loss(
-    found: CircularDistribution, degrees: torch.Tensor, label_smoothing: float = 0.0
+    found: CircularDistribution,
+    degrees: torch.Tensor,
+    label_smoothing: float = 0.0,
+    mirrored: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the cross-entropy of predicted distributions of angles with targets around the truth.
 
@@ -109,20 +112,84 @@ def circle_loss(
         found: of B images.
         degrees: (B,) true angles counterclockwise.
         label_smoothing: weight of a uniform distribution mixed into the targets, in [0, 1).
+        mirrored: (B,) booleans, whether each image is mirrored, for a group with mirrors; None for
+            none.
 
     Returns:
         scalar, in nats, mean over the batch.
     """
     logits = found.logits
-    arcs = torch.arange(logits.shape[1], device=logits.device) * found.step + found.offset
+    arcs = torch.arange(found.arcs, device=logits.device) * found.step + found.offset
     away = (arcs - degrees.to(arcs)[:, None] + 180) % 360 - 180
     target = torch.exp(-0.5 * (away / TARGET_WIDTH) ** 2)
     target = target / target.sum(dim=1, keepdim=True)
+    if found.group.mirrors:
+        side = torch.zeros(len(logits), 2, dtype=target.dtype, device=target.device)
+        other = torch.zeros(len(logits), dtype=torch.bool) if mirrored is None else mirrored
+        side[torch.arange(len(logits)), other.long().to(side.device)] = 1
+        target = (side[:, :, None] * target[:, None]).flatten(1)
     target = (1 - label_smoothing) * target + label_smoothing / logits.shape[1]
     return F.cross_entropy(logits, target.to(logits))
 
 
-def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, float]:
+VECTOR_LOSSES = ("von_mises", "cosine", "squared")
+"""What :func:`vector_loss` knows. The last two are there to compare with."""
+
+
+def vector_loss(
+    vectors: torch.Tensor,
+    degrees: torch.Tensor,
+    label_smoothing: float = 0.0,
+    kind: str = "von_mises",
+) -> torch.Tensor:
+    """Return the loss of predicted vectors, of von Mises distributions of angles, with the truth.
+
+    "von_mises" is the cross-entropy with a von Mises distribution around the true angle, as wide as
+    the targets of :func:`circle_loss`: the prior, for photographs that count as upright. Up to a
+    constant it is the Kullback-Leibler divergence. Its gradient does not vanish, nor explode, where
+    the length of a vector is 0, and the length becomes how sure the direction is. "cosine" is 1
+    less the cosine of the angle between vector and truth, to which the length means nothing.
+    "squared" is the squared distance to a vector of length 1.
+
+    Args:
+        vectors: (B, 2), see :class:`canon_seg.core.scorer.VonMisesDistribution`.
+        degrees: (B,) true angles counterclockwise.
+        label_smoothing: weight of a uniform distribution mixed into the targets, in [0, 1); for
+            "von_mises", whose concentration it bounds.
+        kind: one of :data:`VECTOR_LOSSES`.
+
+    Returns:
+        scalar, mean over the batch; of "von_mises" in nats.
+    """
+    angles = degrees.to(vectors) * (math.pi / 180)
+    truth = torch.stack([angles.cos(), angles.sin()], dim=1)
+    along = (vectors * truth).sum(dim=1)
+    length = (vectors.square().sum(dim=1) + 1e-12).sqrt()  # whose gradient is 0 at 0
+    if kind == "cosine":
+        return (1 - along / length).mean()
+    if kind == "squared":
+        return (vectors - truth).square().sum(dim=1).mean()
+    concentration = torch.tensor((180 / math.pi / TARGET_WIDTH) ** 2, dtype=torch.float64)
+    mean = float(torch.special.i1e(concentration) / torch.special.i0e(concentration))
+    log_bessel: torch.Tensor = length + torch.special.i0e(length).log()
+    expected = (1 - label_smoothing) * mean * along
+    return (math.log(2 * math.pi) + log_bessel - expected).mean()
+
+
+def check_vector_loss(value: str) -> str:
+    """Return the kind of loss of vectors from the config.
+
+    Raises:
+        ValueError: naming ``VECTOR_LOSS``.
+    """
+    if value not in VECTOR_LOSSES:
+        raise ValueError(f"VECTOR_LOSS is {value!r}; known: {', '.join(VECTOR_LOSSES)}")
+    return value
+
+
+def alignment(
+    probabilities: torch.Tensor, prior: torch.Tensor, mirrors: bool = False
+) -> dict[str, float]:
     """Measure how well the poses of upright data follow the prior.
 
     ``kl`` compares the prior with the mean of the predicted distributions; the two distances
@@ -132,6 +199,7 @@ def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, flo
     Args:
         probabilities: (B, N) pose distributions of a batch or of a whole set.
         prior: (N,) probabilities.
+        mirrors: whether the second half of the poses is mirrored.
 
     Returns:
         dict of floats:
@@ -141,7 +209,8 @@ def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, flo
           mean over the images instead, which is never less;
         - ``identity_rate``: fraction of images left as they are, 0..1;
         - ``wasserstein``: :func:`cyclic_wasserstein`, in steps of the group (quarter turns for C4);
-        - ``mmd``: :func:`cyclic_mmd`.
+        - ``mmd``: :func:`cyclic_mmd`; with mirrors both are of the rotations alone;
+        - ``mirror_rate``, only with mirrors: fraction of images that are found mirrored, 0..1.
     """
     probabilities = probabilities.detach().double().cpu()
     prior = prior.double().cpu()
@@ -149,12 +218,27 @@ def alignment(probabilities: torch.Tensor, prior: torch.Tensor) -> dict[str, flo
     found = torch.bincount(poses, minlength=len(prior)).double() / len(poses)
     support = prior > 0
     mean = probabilities.mean(dim=0)
+    turns, expected = rotations(found, mirrors), rotations(prior, mirrors)
     return {
         "kl": float((prior[support] * (prior[support] / mean[support]).log()).sum()),
         "identity_rate": float((poses == 0).double().mean()),
-        "wasserstein": cyclic_wasserstein(found, prior),
-        "mmd": cyclic_mmd(found, prior),
+        "wasserstein": cyclic_wasserstein(turns, expected),
+        "mmd": cyclic_mmd(turns, expected),
+        **({"mirror_rate": float(found[len(prior) // 2 :].sum())} if mirrors else {}),
     }
+
+
+def rotations(probabilities: torch.Tensor, mirrors: bool) -> torch.Tensor:
+    """Return the distribution of the rotation alone, whichever side of the mirror it is on.
+
+    Args:
+        probabilities: (..., N) of the elements of a group, in their order.
+        mirrors: whether the second half of them is mirrored.
+
+    Returns:
+        (..., N) tensor, or (..., N / 2) with mirrors.
+    """
+    return torch.unflatten(probabilities, -1, (2, -1)).sum(dim=-2) if mirrors else probabilities
 
 
 def cyclic_wasserstein(first: Distribution, second: Distribution) -> float:

@@ -4,7 +4,9 @@ A scorer need not be equivariant: the canonicalizer shows it one representative 
 which is the same for all of the orbit.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -85,6 +87,9 @@ NEAR = 10.0
 APART = 45.0
 """Degrees between two modes of a distribution over all angles, at least."""
 
+MIRROR_ODDS = 2.0
+"""Odds of a pose against the same angle in the mirror from which on something tells them apart."""
+
 
 class CircularDistribution:
     """Hold a distribution over all angles for each of B images, by the mass of equal arcs.
@@ -94,28 +99,29 @@ class CircularDistribution:
     100.0
 
     Attributes:
-        group: SO2.
+        group: SO2, or O2 for angles with and without a mirror.
         logits: (B, N) tensor; entry k belongs to the arc around 360 k / N + ``offset`` degrees
-            counterclockwise.
+            counterclockwise. With mirrors (B, 2 N): N arcs without, then N arcs with the mirror.
         offset: degrees.
 
     Args:
-        logits, offset: see the attributes; N is a multiple of 8.
+        logits, offset, group: see the attributes; N is a multiple of 8.
 
     Raises:
-        ValueError: if the logits have another shape.
+        ValueError: if the logits have another shape, or the group is a finite one.
     """
 
-    group: PlanarGroup = SO2
-
-    def __init__(self, logits: torch.Tensor, offset: float = 0.0) -> None:
-        if logits.ndim != 2 or logits.shape[1] % 8 or not logits.shape[1]:
+    def __init__(self, logits: torch.Tensor, offset: float = 0.0, group: PlanarGroup = SO2) -> None:
+        if group.elements is not None:
+            raise ValueError(f"{group.name} is finite: arcs are for all angles")
+        if logits.ndim != 2 or logits.shape[1] % (8 * _sides(group)) or not logits.shape[1]:
             raise ValueError(
-                "a distribution over all angles needs a multiple of 8 scores for each image, got "
-                f"the shape {tuple(logits.shape)}"
+                f"a distribution over {group.name} needs a multiple of {8 * _sides(group)} scores "
+                f"for each image, got the shape {tuple(logits.shape)}"
             )
         self.logits = logits
         self.offset = offset
+        self.group = group
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -124,12 +130,17 @@ class CircularDistribution:
         """Return the distribution of one image, as a batch of one."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return CircularDistribution(self.logits[index][None], self.offset)
+        return CircularDistribution(self.logits[index][None], self.offset, self.group)
+
+    @property
+    def arcs(self) -> int:
+        """Return N, the number of arcs of the circle."""
+        return int(self.logits.shape[1]) // _sides(self.group)
 
     @property
     def step(self) -> float:
         """Return the length of an arc in degrees."""
-        return 360.0 / int(self.logits.shape[1])
+        return 360.0 / self.arcs
 
     @property
     def probabilities(self) -> torch.Tensor:
@@ -137,11 +148,13 @@ class CircularDistribution:
         return self.logits.double().softmax(dim=1)
 
     def mode(self) -> list[Turn]:
-        """Return the likeliest angle of each image: the mean over the arcs around the likeliest."""
+        """Return the likeliest pose of each image: the mean over the arcs around the likeliest."""
         return [self._refined(row, int(row.argmax())) for row in self.probabilities.detach().cpu()]
 
     def modes(self, count: int) -> list[list[Turn]]:
-        """Return the likeliest angle of each image, then likeliest ones at least ``APART`` off.
+        """Return the likeliest pose of each image, then likeliest ones at least ``APART`` off.
+
+        What lies on the other side of a mirror is far off.
 
         Args:
             count: how many for each image; there may be fewer.
@@ -150,7 +163,7 @@ class CircularDistribution:
         for row in self.probabilities.detach().cpu():
             modes: list[Turn] = []
             for arc in row.argsort(descending=True, stable=True).tolist():
-                near_arc = Turn.by(arc * self.step + self.offset)
+                near_arc = self._turn(arc)
                 # A shoulder of a mode that was taken is none of its own.
                 if all(distance(near_arc, mode) >= APART for mode in modes):
                     turn = self._refined(row, arc)
@@ -162,25 +175,121 @@ class CircularDistribution:
         return found
 
     def near(self, turn: "Turn | int", degrees: float = NEAR) -> torch.Tensor:
-        """Return the mass of the angles within some degrees of one: (B,) float64, 0..1."""
-        centre = self.group.element(turn).degrees - self.offset
-        places = torch.arange(self.logits.shape[1], dtype=torch.float64) * self.step
-        away = ((places - centre + 180) % 360 - 180).abs()
+        """Return the mass of the angles within some degrees of one: (B,) float64, 0..1.
+
+        Only angles on the same side of the mirror count.
+        """
+        element = self.group.element(turn)
+        places = torch.arange(self.arcs, dtype=torch.float64) * self.step
+        away = ((places - (element.degrees - self.offset) + 180) % 360 - 180).abs()
         # The share of each arc, as long as one step, that lies within.
         share = ((degrees - away) / self.step + 0.5).clamp(0, 1)
-        return self.probabilities @ share.to(self.logits.device)
+        sides = torch.unflatten(self.probabilities, 1, (_sides(self.group), -1))
+        mass: torch.Tensor = sides[:, int(element.mirrored)] @ share.to(self.logits.device)
+        return mass
+
+    def certainty(self, turn: "Turn | int") -> torch.Tensor:
+        """Return the probability of one pose: (B,) float64, 0..1.
+
+        It is the mass within ``NEAR`` degrees of its angle. Where nothing tells the photograph from
+        its mirror image, which is when the odds of the two are below ``MIRROR_ODDS``, both sides
+        of the mirror count.
+        """
+        element = self.group.element(turn)
+        own = self.near(element)
+        if not self.group.mirrors:
+            return own
+        other = self.near(replace(element, mirrored=not element.mirrored))
+        return torch.where(other * MIRROR_ODDS > own, own + other, own)
 
     def act(self, turn: "Turn | int") -> "CircularDistribution":
         """Return the distributions of the same images after they were turned."""
         turn = self.group.element(turn)
-        logits = self.logits.roll(turn.quarters * self.logits.shape[1] // 4, dims=1)
-        return CircularDistribution(logits, self.offset + turn.tilt)
+        sides, offset = torch.unflatten(self.logits, 1, (_sides(self.group), -1)), self.offset
+        if turn.mirrored:  # exchanges the sides, and the arcs run the other way round
+            sides, offset = sides.flip(1, 2).roll(1, dims=2), -offset
+        sides = sides.roll(turn.quarters * self.arcs // 4, dims=2)
+        return CircularDistribution(sides.flatten(1), offset + turn.tilt, self.group)
+
+    def _turn(self, arc: int, shift: float = 0.0) -> Turn:
+        """Return the pose in the middle of an arc, moved on by a part of an arc."""
+        side, place = divmod(arc, self.arcs)
+        return Turn.by((place + shift) * self.step + self.offset, mirrored=bool(side))
 
     def _refined(self, row: torch.Tensor, arc: int) -> Turn:
         around = torch.arange(-MODE_REACH, MODE_REACH + 1)
-        masses = row[(arc + around) % len(row)]
+        side, place = divmod(arc, self.arcs)
+        masses = row[side * self.arcs + (place + around) % self.arcs]
         shift = float((masses * around).sum() / masses.sum())
-        return Turn.by((arc + shift) * self.step + self.offset)
+        return self._turn(arc, shift)
+
+
+class VonMisesDistribution(CircularDistribution):
+    """Hold a von Mises distribution of the angle for each of B images, by a vector in the plane.
+
+    >>> found = VonMisesDistribution(torch.tensor([[0.0, 3.0]]))
+    >>> found.mode()[0], found.concentration
+    (Turn(quarters=1, tilt=0.0, mirrored=False), tensor([3.]))
+
+    The density at an angle is proportional to the exponential of the vector's component in that
+    direction: a vector of length 0 says that all angles are equally likely.
+
+    Attributes:
+        vectors: (B, 2) tensor of x, y with y up; the direction, counterclockwise from x, is the
+            likeliest angle, and the length the concentration.
+
+    Args:
+        vectors: see the attribute.
+
+    Raises:
+        ValueError: if the vectors have another shape.
+    """
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] != 2:
+            raise ValueError(f"a vector has two components, got the shape {tuple(vectors.shape)}")
+        angles = torch.arange(ARCS, dtype=torch.float64) * (2 * math.pi / ARCS)
+        directions = torch.stack([angles.cos(), angles.sin()])
+        super().__init__(vectors @ directions.to(vectors))
+        self.vectors = vectors
+
+    def __getitem__(self, index: int) -> "VonMisesDistribution":
+        """Return the distribution of one image, as a batch of one."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return VonMisesDistribution(self.vectors[index][None])
+
+    @property
+    def concentration(self) -> torch.Tensor:
+        """Return the concentration of each image: (B,), 0 where nothing is known."""
+        length: torch.Tensor = torch.linalg.vector_norm(self.vectors, dim=1)
+        return length
+
+    def mode(self) -> list[Turn]:
+        """Return the likeliest angle of each image: the direction of its vector."""
+        rows = self.vectors.detach().double().tolist()
+        return [Turn.by(math.degrees(math.atan2(y, x))) for x, y in rows]
+
+    def modes(self, count: int) -> list[list[Turn]]:
+        """Return the likeliest angle of each image, in a list: there is no other one."""
+        return [[turn] for turn in self.mode()]
+
+    def act(self, turn: "Turn | int") -> "VonMisesDistribution":
+        """Return the distributions of the same images after they were turned."""
+        element = self.group.element(turn)
+        cos, sin = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[element.quarters]
+        angle = math.radians(element.tilt)
+        real = cos * math.cos(angle) - sin * math.sin(angle)
+        imaginary = cos * math.sin(angle) + sin * math.cos(angle)
+        x, y = self.vectors.unbind(dim=1)
+        return VonMisesDistribution(
+            torch.stack([real * x - imaginary * y, imaginary * x + real * y], dim=1)
+        )
+
+
+def _sides(group: PlanarGroup) -> int:
+    """Return 2 for a group with mirrors, else 1."""
+    return 2 if group.mirrors else 1
 
 
 Distribution = GridDistribution | CircularDistribution
@@ -221,8 +330,8 @@ def pointwise(group: PlanarGroup, turn: "Turn | int") -> tuple[float, ...]:
     """
     chosen = group.element(turn)
     if group.elements is None:
-        nearest = round(chosen.degrees * ARCS / 360) % ARCS
-        return tuple(float(arc == nearest) for arc in range(ARCS))
+        nearest = round(chosen.degrees * ARCS / 360) % ARCS + ARCS * chosen.mirrored
+        return tuple(float(arc == nearest) for arc in range(_sides(group) * ARCS))
     return tuple(float(element == chosen) for element in elements_of(group))
 
 

@@ -77,6 +77,18 @@ class Turn:
         """Return whether the turn acts by index alone."""
         return self.tilt == 0
 
+    def described(self, unit: str = "°") -> str:
+        """Say the turn in a few letters, by the angle and whether there is a mirror before it.
+
+        >>> Turn(1, mirrored=True).described(), Turn.by(100.25).described(" degrees")
+        ('mirrored, 90°', '100.2 degrees')
+
+        Args:
+            unit: what follows the number; a terminal may not have the degree sign.
+        """
+        angle = f"{self.degrees:.{0 if self.exact else 1}f}{unit}"
+        return f"mirrored, {angle}" if self.mirrored else angle
+
 
 IDENTITY = Turn()
 

@@ -6,6 +6,7 @@ from canon_seg.d2.capabilities import CANONICALIZED, hook, segmenter_class
 from canon_seg.d2.catalog import check_registered, load_examples
 from canon_seg.d2.mapped_loader import ReadingMapper, build_mapped_loader
 from canon_seg.errors import InputError
+from canon_seg.images.canonicalizer import group_of
 from canon_seg.images.folders import list_photos
 from canon_seg.images.near_duplicates import split_by_content
 from canon_seg.images.pose_files import read_poses
@@ -13,7 +14,7 @@ from canon_seg.images.reading import ReadingOptions
 from canon_seg.images.resize import network_size
 from canon_seg.networks.angle_views import AngleStream, view_shapes
 from canon_seg.networks.backbone import MIN_SIZE
-from canon_seg.networks.build import group_of, uses_backbone
+from canon_seg.networks.build import uses_backbone
 from canon_seg.networks.photo_stream import (
     PhotoStream,
     build_photo_loader,
@@ -191,14 +192,17 @@ def _detection_mapper(cfg):
 def _build_photo_loader(cfg, files):
     if not 0 <= cfg.INPUT.CANVAS_FRACTION <= 1:
         raise InputError(f"INPUT.CANVAS_FRACTION is {cfg.INPUT.CANVAS_FRACTION}; give 0 to 1")
+    group = group_of(cfg)
     if uses_backbone(cfg):
         kind, shapes = PoseStream, _square_views(cfg)
-        if group_of(cfg).elements is None:
+        if group.elements is None:
             kind, shapes = AngleStream, view_shapes(cfg.INPUT.VIEW_SIDES)
     else:
         side = cfg.MODEL.CANONICALIZER.INPUT_SIZE
         longer = network_size(3, 4, side)
         kind, shapes = PhotoStream, [longer, longer[::-1], (side, side)]
+        if not group.is_exact:  # the network looks at the disc in the middle
+            shapes = [(side, side)]
     poses = known_poses(cfg)
     stream = kind(
         files,
@@ -213,6 +217,7 @@ def _build_photo_loader(cfg, files):
         poses=np.array([poses.get(file, 0) for file in files], np.int64),
         # Of the generator that SEED has set, another one in every process of a training.
         seed=np.random.randint(2**31),
+        group=group,
     )
     return build_photo_loader(stream, cfg.DATALOADER.NUM_WORKERS)
 

@@ -12,10 +12,17 @@ from canon_seg.core.prior import (
     alignment,
     check_label_smoothing,
     check_share,
+    check_vector_loss,
     circle_loss,
     prior_loss,
+    vector_loss,
 )
-from canon_seg.core.scorer import NEAR, CircularDistribution, GridDistribution
+from canon_seg.core.scorer import (
+    NEAR,
+    CircularDistribution,
+    GridDistribution,
+    VonMisesDistribution,
+)
 from canon_seg.core.turn import Turn, distance, inverse, turned_size
 from canon_seg.d2.cache import ResultCache, content_key
 from canon_seg.d2.capabilities import capabilities
@@ -65,6 +72,7 @@ class CanonicalizedSegmenter(nn.Module):
         prior_weight,
         task_weight,
         label_smoothing=0.0,
+        vector_loss="von_mises",
         teacher_share=0.0,
         freeze_segmenter=True,
         evaluation_only=False,
@@ -84,6 +92,8 @@ class CanonicalizedSegmenter(nn.Module):
             prior: (N,) probabilities of the poses in the segmenter's own training data.
             prior_weight, task_weight: weights of the prior loss and of the segmenter's losses.
             label_smoothing: see :func:`canon_seg.core.prior.prior_loss`.
+            vector_loss: see :func:`canon_seg.core.prior.vector_loss`, for a scorer that gives
+                vectors.
             teacher_share: the share of a teacher's probabilities in the targets of the prior loss,
                 where the training examples have them, 0..1.
             freeze_segmenter: keep it in eval mode and its parameters without gradients.
@@ -99,6 +109,7 @@ class CanonicalizedSegmenter(nn.Module):
         self.prior_weight = prior_weight
         self.task_weight = task_weight
         self.label_smoothing = label_smoothing
+        self.vector_loss = vector_loss
         self.teacher_share = teacher_share
         self.freeze_segmenter = freeze_segmenter
         self.evaluation_only = evaluation_only
@@ -120,6 +131,7 @@ class CanonicalizedSegmenter(nn.Module):
             )
         with of_key("MODEL.CANONICALIZER."):
             label_smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
+            kind = check_vector_loss(keys.VECTOR_LOSS)
             teacher_share = check_share(keys.TEACHER.SHARE)
         resize = None
         if not capabilities(segmenter).resizes_itself:
@@ -134,6 +146,7 @@ class CanonicalizedSegmenter(nn.Module):
             "prior_weight": keys.PRIOR_WEIGHT,
             "task_weight": keys.TASK_WEIGHT,
             "label_smoothing": label_smoothing,
+            "vector_loss": kind,
             "teacher_share": teacher_share,
             "freeze_segmenter": cfg.MODEL.SEGMENTER.FREEZE,
             "evaluation_only": bool(used_numerics(cfg)),
@@ -173,7 +186,8 @@ class CanonicalizedSegmenter(nn.Module):
             batched_inputs: list of dicts, one for each image, as detectron2's. ``image``: (3, H, W)
                 tensor in INPUT.FORMAT's channel order, values 0..255; in inference as read.
                 ``pose`` (optional, in training): turn by which the image was turned on purpose; an
-                integer stands for quarter turns; ``degrees`` for any angle. ``teacher`` (optional,
+                integer stands for quarter turns; ``degrees`` for any angle, after a mirror if
+                ``mirrored``. ``teacher`` (optional,
                 in training): (N,) probabilities that a teacher gives the poses of ``image``.
                 ``height``, ``width`` (optional): size of the results, if it is not the image's.
                 ``prompts`` (optional):
@@ -327,13 +341,13 @@ class CanonicalizedSegmenter(nn.Module):
         return _each(results.from_vote, {"instances": merged})
 
     def _losses(self, batched_inputs):
-        if self.task_weight != 0 and self.canonicalizer.group.elements is None:
+        group = self.canonicalizer.group
+        if self.task_weight != 0 and not group.is_exact:
             raise InputError(
                 f"MODEL.CANONICALIZER.TASK_WEIGHT is {self.task_weight}, and a tilt has no "
-                f"gradient; set it to 0 with the group {self.canonicalizer.group.name}"
+                f"gradient; set it to 0 with the group {group.name}"
             )
         if self.task_weight != 0 and self.canonicalizer.needs_turned_views:
-            group = self.canonicalizer.group
             batched_inputs = [_turned_at_random(inputs, group) for inputs in batched_inputs]
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         seen = images
@@ -347,7 +361,7 @@ class CanonicalizedSegmenter(nn.Module):
         loss = prior_loss(logits, self.prior, self.label_smoothing, taught, self.teacher_share)
         losses = {"loss_prior": self.prior_weight * loss}
         storage = get_event_storage()
-        for name, value in alignment(logits.softmax(dim=1), self.prior).items():
+        for name, value in alignment(logits.softmax(dim=1), self.prior, group.mirrors).items():
             storage.put_scalar(f"canonicalizer/{name}", value)
         if taught is not None:
             agreeing = logits.argmax(dim=1) == taught.argmax(dim=1)
@@ -378,12 +392,21 @@ class CanonicalizedSegmenter(nn.Module):
 
     def _circle_losses(self, found, batched_inputs):
         """Return the loss of angles, of views that were turned by ``degrees``, or are upright."""
-        degrees = torch.tensor([float(inputs.get("degrees", 0.0)) for inputs in batched_inputs])
-        loss = circle_loss(found, degrees.to(self.device), self.label_smoothing)
-        near = [
-            distance(mode, Turn.by(angle)) <= NEAR
-            for mode, angle in zip(found.mode(), degrees.tolist(), strict=True)
+        true = [
+            Turn.by(float(inputs.get("degrees", 0.0)), bool(inputs.get("mirrored", False)))
+            for inputs in batched_inputs
         ]
+        degrees = torch.tensor([float(inputs.get("degrees", 0.0)) for inputs in batched_inputs])
+        mirrored = torch.tensor([turn.mirrored for turn in true])
+        if isinstance(found, VonMisesDistribution):
+            loss = vector_loss(
+                found.vectors, degrees.to(self.device), self.label_smoothing, self.vector_loss
+            )
+            length = float(found.concentration.detach().mean())
+            get_event_storage().put_scalar("canonicalizer/vector_length", length)
+        else:
+            loss = circle_loss(found, degrees.to(self.device), self.label_smoothing, mirrored)
+        near = [distance(mode, turn) <= NEAR for mode, turn in zip(found.mode(), true, strict=True)]
         storage = get_event_storage()
         storage.put_scalar("canonicalizer/within_10", sum(near) / len(near))
         return {"loss_prior": self.prior_weight * loss}

@@ -1,12 +1,14 @@
 """Build the models that a sweep compares: one segmenter behind different canonicalizers."""
 
+from dataclasses import replace
+
 from canon_seg.core.canonicalizer import (
     AllPosesCanonicalizer,
     FixedPoseCanonicalizer,
     IdentityCanonicalizer,
 )
-from canon_seg.core.group import C4, SO2
-from canon_seg.core.turn import Turn, as_turn
+from canon_seg.core.group import D4, O2
+from canon_seg.core.turn import as_turn
 from canon_seg.d2.meta_arch import CanonicalizedSegmenter
 from canon_seg.errors import InputError
 from canon_seg.networks.build import build_canonicalizer
@@ -19,14 +21,16 @@ MODES = {
     "C4": "as canonical, with the weights read for quarter turns alone",
     "C8": "as canonical, with the weights read for multiples of 45 degrees",
     "SO2": "as canonical, with the weights read for any angle",
+    "D4": "as canonical, with the weights read for quarter turns and mirrors",
+    "O2": "as canonical, with the weights read for any angle and mirrors",
     "oracle": "the segmenter behind a canonicalizer that knows the true pose, to the nearest "
-    "quarter turn: the upper bound of C4",
+    "quarter turn and the side of the mirror: the upper bound of C4 and D4",
     "oracle_any": "the segmenter behind one that knows the true angle: what is lost then is lost "
     "to interpolation and canvas",
     "tta": "the segmenter on all four turns of the given image, merged: test-time augmentation",
 }
 
-GROUP_MODES = ("C4", "C8", "SO2")
+GROUP_MODES = ("C4", "C8", "SO2", "D4", "O2")
 """Modes whose canonicalizer is that of the config, read for the group of their name."""
 
 
@@ -89,7 +93,7 @@ def models_by_mode(model, modes, groups=None):
         "vanilla": lambda: _for_all_poses(behind(IdentityCanonicalizer(), model)),
         "canonical": lambda: _for_all_poses(model),
         "oracle": lambda: _for_each_pose(model),
-        "oracle_any": lambda: lambda turn: behind(FixedPoseCanonicalizer(turn, SO2), model),
+        "oracle_any": lambda: lambda turn: behind(FixedPoseCanonicalizer(turn, O2), model),
         "tta": lambda: _for_all_poses(behind(AllPosesCanonicalizer(), model)),
     }
     return {mode: known[mode]() for mode in check_modes(modes)}
@@ -111,8 +115,8 @@ def _for_all_poses(model):
 
 
 def _for_each_pose(model):
-    oracles = {pose: behind(FixedPoseCanonicalizer(pose), model) for pose in C4.elements}
-    return lambda pose: oracles[Turn(as_turn(pose).quarters)]
+    oracles = {pose: behind(FixedPoseCanonicalizer(pose, D4), model) for pose in D4.elements}
+    return lambda pose: oracles[replace(as_turn(pose), tilt=0.0)]
 
 
 def behind(canonicalizer, model):

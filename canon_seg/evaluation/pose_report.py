@@ -3,18 +3,19 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, elements_of
 from canon_seg.io.names import printable
 
 _BLUE, _GREY = "#0072B2", "0.75"
 
 
-def plot_poses(measured, title):
+def plot_poses(measured, title, group=C4):
     """Plot a reliability diagram, with the photographs in each bin, and the confusion matrix.
 
     Args:
         measured: dict of :func:`canon_seg.evaluation.poses.measure_poses`.
         title: str.
+        group: finite one of the poses.
 
     Returns:
         matplotlib ``Figure``.
@@ -27,7 +28,7 @@ def plot_poses(measured, title):
         f"ECE {measured['ece']:.3f}",
         "found upright",
     )
-    _plot_confusion(right.subplots(), np.array(measured["confusion"]))
+    _plot_confusion(right.subplots(), np.array(measured["confusion"]), group)
     return figure
 
 
@@ -111,7 +112,7 @@ def _plot_reliability(diagram, histogram, measured, found):
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot_confusion(axes, counts):
+def _plot_confusion(axes, counts, group):
     shares = counts / counts.sum(axis=1, keepdims=True)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(len(counts)):
@@ -122,11 +123,11 @@ def _plot_confusion(axes, counts):
                 f"{counts[row, column]}\n{100 * shares[row, column]:.1f} %",
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=9 if len(counts) <= 4 else 6,
                 color="white" if shares[row, column] > 0.5 else "black",
             )
-    angles = [f"{pose.degrees:.0f}°" for pose in C4.elements]
-    axes.set_xticks(range(len(angles)), angles)
+    angles = [pose.described() for pose in elements_of(group)]
+    axes.set_xticks(range(len(angles)), angles, rotation=45 if group.mirrors else 0)
     axes.set_yticks(range(len(angles)), angles)
     axes.set_xlabel("pose found")
     axes.set_ylabel("photographs turned counterclockwise by")
@@ -154,15 +155,16 @@ def plot_photos(images, captions, columns=4):
     return figure
 
 
-def caption(name, probabilities):
+def caption(name, probabilities, group=C4):
     """Say in two lines what was found in a photograph.
 
     Args:
         name: of its file.
-        probabilities: its 4 pose probabilities.
+        probabilities: its N pose probabilities.
+        group: finite one of the poses.
     """
     pose = int(np.argmax(probabilities))
-    found = "upright" if pose == 0 else f"{C4.elements[pose].degrees:.0f}°"
+    found = "upright" if pose == 0 else elements_of(group)[pose].described()
     return f"{_short(name)}\nfound {found}: {probabilities[pose]:.2f}"
 
 

@@ -1,22 +1,24 @@
 """Measure how well poses of upright photographs are found: accuracy, calibration, alignment.
 
-The photographs are upright, so the pose to be found is 0. What counts as found is the likeliest
-pose, whatever MODEL.CANONICALIZER.UNCERTAIN makes of it.
+The photographs are upright, so the pose to be found is the identity. What counts as found is the
+likeliest pose, whatever MODEL.CANONICALIZER.UNCERTAIN makes of it.
 
-Nothing more is to be learnt from turned copies: the canonicalizer is exactly equivariant, so that
-the pose p of a photograph becomes p + a for the photograph turned by a. :func:`agrees_when_turned`
-tests that on real turns.
+Nothing more is to be learnt from copies that are turned by index, or mirrored: the canonicalizer is
+exactly equivariant, so that the pose of a photograph turns along. :func:`agrees_when_turned` tests
+that on real turns.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from canon_seg.core.group import C4, permutation
+from canon_seg.core.group import C4, elements_of, permutation
 from canon_seg.core.pose import UncertainPoses
-from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein
+from canon_seg.core.prior import alignment, cyclic_mmd, cyclic_wasserstein, rotations
 from canon_seg.core.scorer import NEAR
-from canon_seg.core.turn import Turn, distance
+from canon_seg.core.turn import IDENTITY, Turn, distance
 from canon_seg.errors import InputError
 from canon_seg.evaluation.angles import summarise_by_angle, summarise_errors
 from canon_seg.evaluation.intervals import draw_shares, percentiles, wilson
@@ -56,8 +58,8 @@ def find_poses(
         reading: how images are read.
 
     Returns:
-        (probabilities, agreeing): (len(files), 4) float64 array, and of how many of the turned
-        photographs all turns agreed.
+        (probabilities, agreeing): (len(files), N) float64 array, in the order of the group's
+        elements, and of how many of the turned photographs all turns agreed.
 
     Raises:
         InputError: naming all files that could not be read.
@@ -107,13 +109,16 @@ def find_angles(
         canvas: what holds the rotated photograph, see :mod:`canon_seg.images.tilt`.
 
     Returns:
-        (errors, probabilities): (len(files), len(angles)) float64 arrays: how far the angle found
-        is from the true one in degrees, 0..180, and the probability that was given.
+        (errors, probabilities, mirrored): (len(files), len(angles)) arrays: how far the angle found
+        is from the true one in degrees, 0..180, whichever side of a mirror was found; the
+        probability that was given; and whether the photograph was taken for a mirrored one. (The
+        mirror image of one that is rotated by an angle is an exact turn of what is rotated by
+        minus that angle, so that mirrored photographs show nothing new.)
 
     Raises:
         InputError: naming all files that could not be read.
     """
-    errors, probabilities, unreadable = [], [], []
+    errors, probabilities, mirrored, unreadable = [], [], [], []
     for file in tqdm(files, unit="photo", disable=not progress):
         try:
             image = read_image(file, image_format, reading)
@@ -121,27 +126,32 @@ def find_angles(
             unreadable.append(str(error))
             continue
         poses = [canonicalizer.pose(to_chw(rotate_image(image, angle, canvas))) for angle in angles]
+        turns = [replace(pose.turn, mirrored=False) for pose in poses]
         errors.append(
-            [distance(pose.turn, Turn.by(angle)) for pose, angle in zip(poses, angles, strict=True)]
+            [distance(turn, Turn.by(angle)) for turn, angle in zip(turns, angles, strict=True)]
         )
         probabilities.append([pose.probability for pose in poses])
+        mirrored.append([pose.turn.mirrored for pose in poses])
     _check_readable(unreadable, files)
-    return np.array(errors), np.array(probabilities)
+    return np.array(errors), np.array(probabilities), np.array(mirrored)
 
 
-def measure_angles(angles, errors, probabilities, tolerance=NEAR):
+def measure_angles(angles, errors, probabilities, tolerance=NEAR, mirrored=None):
     """Compute all measures of angles that were found.
 
     Args:
         angles: degrees, A of them.
         errors, probabilities: (n, A) arrays of :func:`find_angles`, n > 0.
         tolerance: degrees within which an angle counts as found.
+        mirrored: (n, A) array of :func:`find_angles`, for a group with mirrors; None without.
 
     Returns:
         dict that JSON can hold: ``accuracy``, fraction within the tolerance; ``num_images``;
         ``mean_error``, ``median_error`` (degrees), ``within_5``, ``within_10``, ``within_45`` over
         all images and angles; ``by_angle``, the same for each angle; ``ece`` and ``reliability`` of
-        the probabilities, see :func:`reliability`; ``confusion``, None.
+        the probabilities, see :func:`reliability`; ``confusion``, None. With ``mirrored`` also
+        ``mirror_accuracy``, fraction not taken for mirrored ones, and its 95 % interval for as
+        many trials as there are images, in ``intervals``.
     """
     right = np.asarray(errors) <= tolerance
     ece, bins = reliability(np.asarray(probabilities).ravel(), right.ravel())
@@ -153,28 +163,36 @@ def measure_angles(angles, errors, probabilities, tolerance=NEAR):
         "ece": ece,
         "confusion": None,
         "reliability": bins,
+        **({} if mirrored is None else _mirrors(1 - float(np.mean(mirrored)), len(right))),
     }
+
+
+def _mirrors(accuracy, count):
+    return {"mirror_accuracy": accuracy, "intervals": {"mirror_accuracy": wilson(accuracy, count)}}
 
 
 def agrees_when_turned(canonicalizer, image, probabilities):
     """Return whether the turned images have the turned pose distribution, bit for bit.
 
+    All turns of the canonicalizer's group are tried that act by index, mirrors among them.
+
     Args:
-        canonicalizer: see :func:`find_poses`.
+        canonicalizer: see :func:`find_poses`; of a finite group.
         image: (H, W, 3) uint8.
-        probabilities: its 4 pose probabilities.
+        probabilities: its N pose probabilities.
 
     Returns:
         bool; True of an image that equals a turn of itself, whose poses cannot be told apart.
     """
-    if len(representative_turns(image)) > 1:
+    group = canonicalizer.group
+    if len(representative_turns(image, group)) > 1:
         return True
     return all(
         np.array_equal(
-            _probabilities(canonicalizer, turn_image(image, turn))[permutation(C4, turn)],
+            _probabilities(canonicalizer, turn_image(image, turn))[permutation(group, turn)],
             probabilities,
         )
-        for turn in C4.elements
+        for turn in elements_of(group.exact)
     )
 
 
@@ -182,12 +200,13 @@ def _probabilities(canonicalizer, image):
     return np.array(canonicalizer.pose(to_chw(image)).probabilities)
 
 
-def measure_poses(probabilities, prior):
+def measure_poses(probabilities, prior, group=C4):
     """Compute all measures of pose distributions that were predicted for upright photographs.
 
     Args:
-        probabilities: (n, 4) array, n > 0.
-        prior: (4,) tensor of probabilities, see :func:`canon_seg.core.prior.alignment`.
+        probabilities: (n, N) array, n > 0, in the order of the group's elements.
+        prior: (N,) tensor of probabilities, see :func:`canon_seg.core.prior.alignment`.
+        group: finite one of the poses.
 
     Returns:
         dict that JSON can hold: ``accuracy``, fraction found upright; ``num_images``; ``ece``, see
@@ -196,18 +215,22 @@ def measure_poses(probabilities, prior):
         ``accuracy_without_least_certain_tenth``; ``confusion``, see :func:`confusion`;
         ``reliability``, the bins; ``intervals``: dict from the names of the numbers to their 95 %
         intervals [low, high], those of shares by Wilson's score, others by
-        :func:`canon_seg.evaluation.intervals.draw_shares`.
+        :func:`canon_seg.evaluation.intervals.draw_shares`. With mirrors ``turn_accuracy`` and
+        ``mirror_accuracy``: fraction of the photographs whose rotation, and whose side of the
+        mirror, is found; each whatever the other is.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = poses == 0
     # Of an upright prior the identity rate is the accuracy: both are there, since both are asked.
-    aligned = alignment(torch.from_numpy(probabilities), prior)
+    aligned = alignment(torch.from_numpy(probabilities), prior, group.mirrors)
     ece, bins = reliability(confidence, right)
     kept = np.argsort(confidence, kind="stable")[len(right) // 10 :]
     accuracy, without_tenth = float(right.mean()), float(right[kept].mean())
+    parts = _parts_found(poses, group) if group.mirrors else {}
     return {
         "accuracy": accuracy,
+        **parts,
         "num_images": len(right),
         "ece": ece,
         "identity_rate": aligned["identity_rate"],
@@ -215,34 +238,47 @@ def measure_poses(probabilities, prior):
         "mmd": aligned["mmd"],
         "kl": aligned["kl"] if np.isfinite(aligned["kl"]) else None,
         "accuracy_without_least_certain_tenth": without_tenth,
-        "confusion": confusion(poses).tolist(),
+        "confusion": confusion(poses, group).tolist(),
         "reliability": bins,
         "intervals": {
             "accuracy": wilson(accuracy, len(right)),
             "identity_rate": wilson(aligned["identity_rate"], len(right)),
             "accuracy_without_least_certain_tenth": wilson(without_tenth, len(kept)),
-            **_drawn_intervals(probabilities, prior),
+            **{name: wilson(share, len(right)) for name, share in parts.items()},
+            **_drawn_intervals(probabilities, prior, group),
         },
     }
 
 
-def measure_gate(probabilities, gate):
+def _parts_found(poses, group):
+    """Return the share of poses (n,) of upright photographs that are right in either part."""
+    found = [elements_of(group)[pose] for pose in poses]
+    return {
+        "turn_accuracy": float(np.mean([turn.degrees == 0 for turn in found])),
+        "mirror_accuracy": float(np.mean([not turn.mirrored for turn in found])),
+    }
+
+
+def measure_gate(probabilities, gate, group=C4):
     """Measure what a gate does to images as they are, upright, and to the same turned.
 
     Args:
-        probabilities: (n, 4) array of upright photographs, n > 0.
+        probabilities: (n, N) array of upright photographs, n > 0.
         gate: margin, see :class:`canon_seg.core.pose.UncertainPoses`.
+        group: finite one of the poses.
 
     Returns:
-        dict that JSON can hold: ``margin``; ``upright``, and ``turned``, of the three other turns:
+        dict that JSON can hold: ``margin``; ``upright``, and ``turned``, of all other exact turns:
         ``accuracy``, fraction of the poses that are right with the gate, and ``gated``, fraction of
         the images that the gate leaves as given.
     """
     policy, right, gated = UncertainPoses(gate=gate), {}, {}
-    for true in C4.elements:
-        name = "turned" if true.quarters else "upright"
+    for true in elements_of(group.exact):
+        name = "upright" if true == IDENTITY else "turned"
+        to = [elements_of(group)[place] for place in permutation(group, true)]
         for row in np.asarray(probabilities):
-            turned = dict(zip(C4.elements, np.roll(row, true.quarters).tolist(), strict=True))
+            moved = dict(zip(to, row.tolist(), strict=True))
+            turned = {element: moved[element] for element in elements_of(group)}
             ranking = sorted(turned.items(), key=lambda item: -item[1])
             pose = policy.choose(ranking, list(turned.values()))
             right.setdefault(name, []).append(pose.turn == true)
@@ -256,7 +292,7 @@ def measure_gate(probabilities, gate):
     }
 
 
-def _drawn_intervals(probabilities, prior):
+def _drawn_intervals(probabilities, prior, group):
     """Return intervals by the bootstrap of ``ece``, ``wasserstein``, ``mmd`` and ``kl``."""
     poses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     shares, prior = draw_shares(len(poses)), prior.double().cpu()
@@ -265,10 +301,11 @@ def _drawn_intervals(probabilities, prior):
     found = torch.from_numpy(shares @ np.eye(probabilities.shape[1])[poses])
     mean = torch.from_numpy(shares @ probabilities)
     support = prior > 0
+    turns, expected = rotations(found, group.mirrors), rotations(prior, group.mirrors)
     drawn = {
         "ece": errors,
-        "wasserstein": np.array([cyclic_wasserstein(row, prior) for row in found]),
-        "mmd": np.array([cyclic_mmd(row, prior) for row in found]),
+        "wasserstein": np.array([cyclic_wasserstein(row, expected) for row in turns]),
+        "mmd": np.array([cyclic_mmd(row, expected) for row in turns]),
         "kl": (prior * (prior / mean).log())[:, support].sum(dim=1).numpy(),
     }
     return {name: percentiles(values) for name, values in drawn.items()}
@@ -309,26 +346,31 @@ def _bins(confidence, num_bins=BINS):
     return np.searchsorted(np.arange(1, num_bins) / num_bins, confidence, side="left")
 
 
-def confusion(poses):
-    """Count true poses (rows) and poses found (columns) over all four turns of upright images.
+def confusion(poses, group=C4):
+    """Count true poses (rows) and poses found (columns) over all turns of upright images.
 
-    By equivariance every row is the one above, moved on by one: the matrix is a circulant.
+    By equivariance every row is the first one, in the order in which the turn permutes the poses:
+    for C(n) each is the one above, moved on by one. Of turns with a tilt that is nearly so.
 
     Args:
-        poses: (n,) poses 0..3 found for the upright images.
+        poses: (n,) numbers of the elements found for the upright images.
+        group: finite one of the poses, with N elements.
 
     Returns:
-        (4, 4) int array with sum 4 n.
+        (N, N) int array with sum N n.
     """
-    counts = np.bincount(poses, minlength=len(C4.elements))
-    return np.stack([np.roll(counts, place) for place in range(len(counts))])
+    counts = np.bincount(poses, minlength=len(elements_of(group)))
+    matrix = np.zeros((len(counts), len(counts)), counts.dtype)
+    for row, turn in zip(matrix, elements_of(group), strict=True):
+        row[permutation(group, turn)] = counts
+    return matrix
 
 
 def choose_mistakes(probabilities, count):
     """Choose the photographs to look at: wrong poses, surest first, then right ones, least sure.
 
     Args:
-        probabilities: (n, 4) array.
+        probabilities: (n, N) array.
         count: how many at most.
 
     Returns:

@@ -4,6 +4,7 @@ import math
 import secrets
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from canon_seg.coco.dataset import contiguous_ids, without_empty_masks
 from canon_seg.coco.paper_protocol import BATCH_SIZE, PaperScorer
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, D4
 from canon_seg.core.turn import distance
 from canon_seg.d2.coco_results import coco_results
 from canon_seg.d2.distributed import SharedCounter, comm
@@ -24,12 +25,14 @@ from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import realigned
 from canon_seg.evaluation.records import Records
 from canon_seg.evaluation.rotated_coco import METRICS, RotatedCOCOEvaluator
+from canon_seg.evaluation.views import View
 from canon_seg.images.energy import judges_by_segmenter
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import segmenter_inputs
 
 TASKS = ("segm", "bbox")
 AVERAGE = "C4-avg"
+MIRROR_AVERAGE = "D4-avg"
 
 
 def first_images(dataset, limit):
@@ -98,8 +101,9 @@ def run_sweep(
         - ``num_images``: int;
         - ``modes``: mode -> degrees ("0", "22.5", ...) -> "segm" and "bbox" -> ``METRICS`` ->
           value in 0..100, or None where undefined (nothing of that size to be found, or a model
-          without masks). Beside the degrees ``AVERAGE``, the mean over the four quarter turns,
-          where all four ran;
+          without masks). Mirrored views are at "mirrored 90" and the like. Beside the degrees
+          ``AVERAGE``, the mean over the four quarter turns, where all four ran, and
+          ``MIRROR_AVERAGE``, that over these and their mirrored ones, where all eight ran;
         - ``paper``: the same as ``modes`` by the paper's protocol, with ``batch_size``,
           ``num_batches`` and ``num_images`` beside it; None without ``paper_order``;
         - ``realigned``: see :func:`canon_seg.evaluation.realigned.realigned`;
@@ -124,7 +128,8 @@ def run_sweep(
           found and the angle of the image, degrees in 0..180; ``policies``: how often
           each answer to an uncertain pose was used, and the gate; ``passes``: how often the
           segmenter has to run for an image, on average (a vote takes several runs, and so does the
-          segmenter as judge);
+          segmenter as judge). All angles are found or not whichever side of a mirror is found;
+          ``mirror_accuracy``: fraction of images whose side is, None without mirrored views;
         - ``cache``: ``hits`` and ``misses`` of the mode "canonical", or None without a cache;
         - ``seconds``: mode -> ``total`` (of all processes) and ``per_image`` (one view) of
           running the model.
@@ -258,9 +263,11 @@ def _segment(models, dataset, images_dir, views, read, prompts, progress, record
                         runs = 1 + len(pose.others)
                         if judges_by_segmenter(model.canonicalizer):
                             runs = len(model.canonicalizer.group.elements)
-                        facts["poses"].append([pose.turns, pose.policy, runs, pose.is_clear])
+                        found = [pose.turns, pose.policy, runs, pose.is_clear]
+                        facts["poses"].append([*found, pose.turn.mirrored])
                     if mode == "canonical" or mode in GROUP_MODES:
-                        facts["errors"].setdefault(mode, []).append(distance(pose.turn, view.turn))
+                        angle = replace(pose.turn, mirrored=view.mirrored)
+                        facts["errors"].setdefault(mode, []).append(distance(angle, view.turn))
                     facts["vanished"][mode].append(_count_vanished(outputs[0]))
                     results[mode, view] = coco_results(outputs[0], entry["id"], category_ids)
                     show(done.add())
@@ -345,19 +352,21 @@ def _time_summary(facts, mode, views):
 def _pose_summary(facts, views):
     confusion = np.zeros((len(C4.elements),) * 2, np.int64)
     found, unclear = dict.fromkeys(views, 0), dict.fromkeys(views, 0)
-    policies, passes, distances = {}, 0, []
+    policies, passes, distances, sides = {}, 0, [], []
     for image in facts:
-        for view, (pose, policy, runs, *is_clear) in zip(views, image["poses"], strict=True):
+        for view, (pose, policy, runs, *more) in zip(views, image["poses"], strict=True):
             confusion[view.pose, pose] += 1
             found[view] += view.pose == pose
             distances.append(abs((view.angle - 90 * pose + 180) % 360 - 180))
-            unclear[view] += is_clear == [False]  # sweeps begun before do not say it
+            unclear[view] += more[:1] == [False]  # sweeps begun before do not say it
+            sides.append(more[1:2] == [view.mirrored])
             policies[policy] = policies.get(policy, 0) + 1
             passes += runs
     accuracy = float(np.trace(confusion) / confusion.sum())
     return {
         "accuracy": accuracy,
         "accuracy_interval": wilson(accuracy, len(facts)),
+        "mirror_accuracy": sum(sides) / len(sides) if any(v.mirrored for v in views) else None,
         "accuracy_by_angle": {view.label: n / len(facts) for view, n in found.items()},
         "unclear_by_angle": {view.label: n / len(facts) for view, n in unclear.items()},
         "distance": math.fsum(distances) / len(distances),
@@ -400,23 +409,24 @@ def over_angles(by_angle):
 
 
 def with_average(by_angle):
-    """Return one mode's scores with ``AVERAGE`` added, if all four quarter turns are there.
+    """Return one mode's scores with the averages over quarter turns added.
 
-    A metric that is undefined at one of them is undefined on the average.
+    That is ``AVERAGE``, if all four quarter turns are there, and ``MIRROR_AVERAGE``, if their
+    mirrored ones are there too. A metric that is undefined at one of them is undefined on the
+    average.
     """
-    quarters = [f"{pose.degrees:.0f}" for pose in C4.elements]
-    if not set(quarters) <= set(by_angle):
-        return by_angle
-    return {
-        **by_angle,
-        AVERAGE: {
-            task: {
-                metric: _mean([by_angle[angle][task][metric] for angle in quarters])
-                for metric in METRICS
+    averages = {}
+    for name, group in ((AVERAGE, C4), (MIRROR_AVERAGE, D4)):
+        labels = [View(turn.degrees, mirrored=turn.mirrored).label for turn in group.elements]
+        if set(labels) <= set(by_angle):
+            averages[name] = {
+                task: {
+                    metric: _mean([by_angle[label][task][metric] for label in labels])
+                    for metric in METRICS
+                }
+                for task in TASKS
             }
-            for task in TASKS
-        },
-    }
+    return {**by_angle, **averages}
 
 
 def _mean(values):

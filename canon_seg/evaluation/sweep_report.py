@@ -16,7 +16,7 @@ from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
-from canon_seg.evaluation.views import View
+from canon_seg.evaluation.views import MIRRORED, View, split_label
 from canon_seg.io.files import write_json
 from canon_seg.io.names import printable
 
@@ -30,6 +30,8 @@ _STYLES = {
     "C8": ("#CC79A7", "v"),
     "SO2": ("#D55E00", "P"),
     "oracle_any": ("#000000", "*"),
+    "D4": ("#0072B2", "d"),
+    "O2": ("#009E73", "p"),
 }
 _OTHER_STYLES = (("#CC79A7", "v"), ("#D55E00", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
@@ -96,6 +98,10 @@ def format_summary(result):
         right, total = sum(confusion[i][i] for i in range(len(confusion))), sum(map(sum, confusion))
         share = f"{100 * result['pose']['accuracy']:.1f} %"
         lines.append(f"pose found: {right} of {total} ({share}{_interval(result['pose'])})")
+        if result["pose"].get("mirror_accuracy") is not None:
+            lines.append(
+                f"side of the mirror found: {100 * result['pose']['mirror_accuracy']:.1f} %"
+            )
         unclear = _unclear(result).values()
         if any(unclear):
             lines.append(
@@ -206,8 +212,8 @@ def plot(result, dataset, note=""):
         mode: {angle: scores[task]["AP"] for angle, scores in by_angle.items()}
         for mode, by_angle in result["modes"].items()
     }
-    angles = next(iter(values.values())).keys() - {AVERAGE}
-    only_quarters = all(View(float(angle)).remainder == 0 for angle in angles)
+    views = [split_label(label) for label in next(iter(values.values()))]
+    only_quarters = all(View(view[0]).remainder == 0 for view in views if view)
     figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
     title = f"{printable(dataset)}: {result['num_images']} images"
     if note and not only_quarters:
@@ -229,9 +235,8 @@ def _plot_bars(values, name):
         axes.bar_label(bars, labels, padding=2, fontsize=9)
     if AVERAGE in angles:
         axes.axvline(angles.index(AVERAGE) - 0.5, color="0.7", linewidth=0.8)
-    axes.set_xticks(
-        range(len(angles)), [angle if angle == AVERAGE else f"{angle}°" for angle in angles]
-    )
+    names = [f"{angle}°" if split_label(angle) else angle for angle in angles]
+    axes.set_xticks(range(len(angles)), [name.replace(MIRRORED, "mirrored\n") for name in names])
     axes.set_ylim(0, _top(values))
     axes.set_xlabel("images turned counterclockwise by")
     axes.set_ylabel(name)
@@ -256,6 +261,9 @@ def _plot_lines(values, name):
     for mode, by_angle in values.items():
         angles, heights = _line(by_angle)
         colour, mark = styles[mode]
+        mirrored = {label.removeprefix(MIRRORED): value for label, value in by_angle.items()}
+        if len(mirrored) < len(by_angle):
+            axes.plot(*_line(mirrored), color=colour, linestyle=":", linewidth=1.6)
         axes.plot(angles, heights, color=colour, marker=mark, markersize=5, linewidth=1.6)
         polar.plot(
             [math.radians(angle) for angle in angles],
@@ -299,9 +307,11 @@ def _plot_lines(values, name):
 def _line(by_angle):
     """Return angles in order and their values, broken (NaN) where angles are far apart.
 
-    What goes round is closed: the first angle is there once more, 360 degrees on.
+    What goes round is closed: the first angle is there once more, 360 degrees on. Mirrored views
+    are left out.
     """
-    points = sorted((float(angle), value) for angle, value in by_angle.items() if angle != AVERAGE)
+    views = [(split_label(label), value) for label, value in by_angle.items()]
+    points = sorted((view[0], value) for view, value in views if view and not view[1])
     points.append((points[0][0] + 360, points[0][1]))
     angles, heights = [], []
     for (angle, value), (following, _) in pairwise(points):

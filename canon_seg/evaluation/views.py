@@ -10,9 +10,12 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 import torch
 
+from canon_seg.coco.annotations import turn_annotation, turn_coco
 from canon_seg.coco.rotation import rotate_annotation, rotate_coco
 from canon_seg.core.turn import Turn, normalise_angle, split_angle
 from canon_seg.errors import InputError
+from canon_seg.images.arrays import turn_image
+from canon_seg.images.coordinates import turn_boxes_xywh
 from canon_seg.images.tilt import (
     CANVASES,
     clip_boxes,
@@ -23,11 +26,26 @@ from canon_seg.images.tilt import (
 )
 
 MAX_ANGLES = 720
+MIRRORED = "mirrored "
+"""What the labels of mirrored views begin with."""
+
+
+def split_label(label):
+    """Return (degrees, whether it is mirrored) of a view's label, or None of another text.
+
+    >>> split_label("mirrored 22.5"), split_label("C4-avg")
+    ((22.5, True), None)
+    """
+    mirrored = label.startswith(MIRRORED)
+    try:
+        return float(label.removeprefix(MIRRORED)), mirrored
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
 class View:
-    """Show all images of a data set rotated by the same angle.
+    """Show all images of a data set rotated by the same angle, maybe mirrored before that.
 
     Attributes:
         angle: degrees counterclockwise; any finite number is brought into [0, 360).
@@ -35,11 +53,13 @@ class View:
             "inscribed", the largest frame inside of it.
         tight_boxes: whether box prompts of the ground truth know how the objects lie: they have
             the corners of the objects' own boxes, rotated, beside the boxes that a user would draw.
+        mirrored: whether left and right are exchanged first, by index.
     """
 
     angle: float
     canvas: str = "expand"
     tight_boxes: bool = False
+    mirrored: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "angle", normalise_angle(self.angle))
@@ -50,19 +70,21 @@ class View:
 
     @property
     def label(self):
-        """Return the angle as text, the key of results: "0", "22.5"."""
-        return np.format_float_positional(self.angle, trim="-")
+        """Return the angle as text, the key of results: "0", "22.5", "mirrored 90"."""
+        angle = np.format_float_positional(self.angle, trim="-")
+        return f"{MIRRORED}{angle}" if self.mirrored else angle
 
     @property
     def turn(self):
         """Return the true pose of the view, a :class:`canon_seg.core.turn.Turn`."""
-        return Turn.by(self.angle)
+        return Turn.by(self.angle, self.mirrored)
 
     @property
     def pose(self):
         """Return the quarter turn (0..3) nearest to the angle: what a C4 canonicalizer should find.
 
-        Halfway between two, the one before counts: 45 degrees have the pose 0.
+        Halfway between two, the one before counts: 45 degrees have the pose 0. It follows the
+        mirror.
         """
         return split_angle(self.angle)[0]
 
@@ -77,7 +99,11 @@ class View:
 
     def image(self, pixels):
         """Return the view of an H x W x 3 uint8 image; it may share memory with the image."""
-        return rotate_image(pixels, self.angle, self.canvas)
+        return rotate_image(turn_image(pixels, self._mirror), self.angle, self.canvas)
+
+    @property
+    def _mirror(self):
+        return Turn(mirrored=self.mirrored)
 
     def dataset(self, dataset, progress=False):
         """Return the ground truth of the view.
@@ -90,7 +116,11 @@ class View:
         Returns:
             (a new dict of the same form, the number of annotations that were cut away wholly).
         """
-        return rotate_coco(dataset, self.angle, self.canvas, progress)
+        if not self.mirrored:
+            return rotate_coco(dataset, self.angle, self.canvas, progress)
+        if self.remainder == 0:  # as at quarter turns, in one step
+            return turn_coco(dataset, self.turn), 0
+        return rotate_coco(turn_coco(dataset, self._mirror), self.angle, self.canvas, progress)
 
     def prompts(self, boxes, height, width, snapped, annotations=None):
         """Return the prompts of the view of one image.
@@ -112,7 +142,19 @@ class View:
             :class:`canon_seg.sam.prompts.Prompts`.
         """
         if self.remainder == 0:
-            return boxes.turned(self.pose, height, width, snapped)
+            return boxes.turned(self.turn, height, width, snapped)
+        if self.mirrored:
+            mirrored = turn_boxes_xywh(boxes.boxes, self._mirror, height, width)
+            boxes = replace(boxes, boxes=mirrored)
+            annotations = annotations and [
+                turn_annotation(
+                    {key: entry[key] for key in ("id", "bbox", "segmentation", "iscrowd")},
+                    self._mirror,
+                    height,
+                    width,
+                )
+                for entry in annotations
+            ]
         if annotations is None:
             rotated, kept = self._rotated_boxes(boxes.boxes, height, width)
         else:

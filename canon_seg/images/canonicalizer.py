@@ -13,7 +13,7 @@ from canon_seg.core.canonicalizer import (
     PromptKey,
     check_image_format,
 )
-from canon_seg.core.group import C4
+from canon_seg.core.group import C4, PlanarGroup, group_named
 from canon_seg.core.pose import Pose, UncertainPoses, permuted_places
 from canon_seg.core.scorer import (
     SCORERS,
@@ -86,8 +86,9 @@ class GroupCanonicalizer(Canonicalizer):
             uncertain = UncertainPoses(
                 keys.UNCERTAIN, keys.UNCERTAIN_BELOW, keys.VOTE_POSES, keys.GATE
             )
+        wanted = group_of(cfg)
         scorer = build_scorer(cfg)
-        if keys.GROUP not in (C4.name, scorer.group.name):
+        if wanted not in (C4, scorer.group):
             raise InputError(
                 f"MODEL.CANONICALIZER.GROUP is {keys.GROUP}, and the scorer {keys.SCORER.NAME} is "
                 f"for {scorer.group.name}; set GROUP to that, or take a scorer for it"
@@ -189,7 +190,7 @@ class GroupCanonicalizer(Canonicalizer):
         """Return the pose of an image by what was found for its representative."""
         back = inverse(candidates[0])
         (modes,) = found.modes(self.uncertain.vote_poses)
-        ranking = [(self._levelled(turn), float(found.near(turn))) for turn in modes]
+        ranking = [(self._levelled(turn), float(found.certainty(turn))) for turn in modes]
         ranking = [ranking[0], *sorted(ranking[1:], key=lambda item: -item[1])]
         # Computed for the representative and moved: the same numbers for all turns.
         likely = found.probabilities[0].tolist()
@@ -200,7 +201,7 @@ class GroupCanonicalizer(Canonicalizer):
             [(self.group.compose(turn, back), probability) for turn, probability in ranking],
             given,
             candidates,
-            float(found.near(candidates[0])),
+            float(found.certainty(candidates[0])),
         )
 
     def _of_plain(self, count: int, candidates: tuple[Turn, ...]) -> Pose:
@@ -214,7 +215,8 @@ class GroupCanonicalizer(Canonicalizer):
         """
         share = 1 / count
         if self.group.elements is None:
-            share = float(CircularDistribution(torch.zeros(1, count)).near(IDENTITY))
+            flat_circle = CircularDistribution(torch.zeros(1, count), group=self.group)
+            share = float(flat_circle.certainty(IDENTITY))
         turn, flat = inverse(candidates[0]), (1 / count,) * count
         return Pose(turn, flat, to_representative=candidates, probability=share)
 
@@ -226,6 +228,23 @@ def _is_plain(image: torch.Tensor) -> bool:
     """Tell whether a (3, H, W) image is of one colour."""
     colours = image.flatten(1)
     return bool((colours == colours[:, :1]).all())
+
+
+def group_of(cfg: Any) -> PlanarGroup:
+    """Return the group that ``MODEL.CANONICALIZER.GROUP`` and ``GROUP_ORDER`` name.
+
+    Raises:
+        InputError: naming the key, if there is no such group, or the two do not agree.
+    """
+    keys = cfg.MODEL.CANONICALIZER
+    with of_key("MODEL.CANONICALIZER.GROUP"):
+        group = group_named(keys.GROUP)
+    if keys.GROUP_ORDER not in (C4.order, group.order):
+        raise InputError(
+            f"MODEL.CANONICALIZER.GROUP_ORDER is {keys.GROUP_ORDER}, but GROUP is {group.name}; "
+            "name the group by GROUP, and leave GROUP_ORDER out"
+        )
+    return group
 
 
 def straight_through(

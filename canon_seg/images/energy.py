@@ -19,7 +19,7 @@ from canon_seg.core.scorer import SCORERS, GridDistribution
 from canon_seg.core.turn import Turn, compose, inverse
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.arrays import turned_copy
-from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.canonicalizer import GroupCanonicalizer, group_of
 
 KEY = "MODEL.CANONICALIZER.SCORER"
 SEGMENTER_SCORER = "SegmenterScorer"
@@ -39,7 +39,7 @@ class EnergyScorer:
 
     Args:
         energy: see :data:`Energy`.
-        group: of the poses.
+        group: of the poses; all of it acts by index.
         image_format: "RGB" or "BGR", the channel order that the energy takes.
         temperature: what energies are divided by for log-probabilities, above 0: the difference in
             energy that makes one pose e times as likely as another.
@@ -58,6 +58,11 @@ class EnergyScorer:
     ) -> None:
         if not 0 < temperature < math.inf:
             raise InputError(f"{KEY}.TEMPERATURE is {temperature}; give a number above 0")
+        if not group.is_exact:
+            raise InputError(
+                f"MODEL.CANONICALIZER.GROUP is {group.name}, and an energy is asked of images "
+                f"turned by index; set it to {group.exact.name}, or take a network"
+            )
         self.energy = energy
         self.group = group
         self.image_format = image_format
@@ -201,7 +206,12 @@ def build_energy_scorer(cfg: Any) -> EnergyScorer:
     keys = cfg.MODEL.CANONICALIZER.SCORER
     with of_key(f"{KEY}.ENERGY"):
         energy = ENERGIES.get(keys.ENERGY)
-    return EnergyScorer(energy, image_format=cfg.INPUT.FORMAT, temperature=keys.TEMPERATURE)
+    return EnergyScorer(
+        energy,
+        group=group_of(cfg),
+        image_format=cfg.INPUT.FORMAT,
+        temperature=keys.TEMPERATURE,
+    )
 
 
 @SCORERS.register(SEGMENTER_SCORER)
@@ -212,7 +222,11 @@ def build_segmenter_scorer(cfg: Any) -> SegmenterScorer:
         InputError: naming the key that cannot be used.
     """
     keys = cfg.MODEL.CANONICALIZER.SCORER
-    return SegmenterScorer(image_format=cfg.INPUT.FORMAT, temperature=keys.TEMPERATURE)
+    return SegmenterScorer(
+        group=group_of(cfg),
+        image_format=cfg.INPUT.FORMAT,
+        temperature=keys.TEMPERATURE,
+    )
 
 
 def _no_segmenter(image: torch.Tensor) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from canon_seg.core.group import C4, PlanarGroup, elements_of
 from canon_seg.errors import InputError
 
 DEGREES = (0, 90, 180, 270)
@@ -27,19 +28,24 @@ class PosedPhoto:
     probability: float
 
 
-def pose_entry(file: str, probabilities: "list[float]") -> dict[str, Any]:
+def pose_entry(file: str, probabilities: "list[float]", group: PlanarGroup = C4) -> dict[str, Any]:
     """Return the entry of a photograph in a pose file.
 
     Args:
         file: path below the folder of the photographs.
-        probabilities: of each pose, quarter turns counterclockwise, 4.
+        probabilities: of each element of the group, in its order.
+        group: finite one of the poses.
 
     Returns:
         dict that JSON can hold: ``file``, ``probabilities``, ``degrees`` (the likeliest pose:
-        degrees counterclockwise by which the upright photograph was turned).
+        degrees counterclockwise by which the upright photograph was turned), and for a group with
+        mirrors ``mirrored`` (whether left and right were exchanged before that).
     """
     likeliest = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return {"file": file, "probabilities": probabilities, "degrees": DEGREES[likeliest]}
+    turn = elements_of(group)[likeliest]
+    degrees = DEGREES[turn.quarters] if turn.exact else turn.degrees
+    entry = {"file": file, "probabilities": probabilities, "degrees": degrees}
+    return {**entry, "mirrored": turn.mirrored} if group.mirrors else entry
 
 
 def read_poses(path: str, folder: str, key: str) -> list[PosedPhoto]:

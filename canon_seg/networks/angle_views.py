@@ -47,21 +47,33 @@ class AngleStream(PhotoStream):
     """Stream batches of views turned by any angle without end, one shape for each batch.
 
     Args:
-        See :class:`~canon_seg.networks.photo_stream.PhotoStream`; ``turns`` is not for this.
+        See :class:`~canon_seg.networks.photo_stream.PhotoStream`; ``turns`` is not for this. Of a
+        group with mirrors a mirror is a part of what is to be found, in place of an augmentation.
     """
 
     def _load(self, index: int, shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
-        file = self.files[index]
-        view, degrees = draw_angle_view(self.upright(index), shape, rng, self.min_scale)
+        photo = self.upright(index)
+        mirrored = self.group.mirrors and bool(rng.random() < 0.5)
+        if mirrored:
+            photo = photo[:, ::-1]
+        view, degrees = draw_angle_view(
+            photo, shape, rng, self.min_scale, flips=not self.group.mirrors
+        )
         return {
-            "file_name": file,
+            "file_name": self.files[index],
             "image": torch.from_numpy(view.transpose(2, 0, 1).copy()),
             "degrees": degrees,
+            "mirrored": mirrored,
         }
 
 
 def draw_angle_view(
-    image: np.ndarray, shape: tuple[int, int], rng: np.random.Generator, min_scale: float
+    image: np.ndarray,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    min_scale: float,
+    *,
+    flips: bool = True,
 ) -> tuple[np.ndarray, float]:
     """Draw a random view of an upright photograph, turned by a random angle.
 
@@ -71,6 +83,7 @@ def draw_angle_view(
         rng: numpy Generator.
         min_scale: smallest side of a crop as a fraction of the photograph's, for quarter turns;
             views at other angles lose enough at their edges.
+        flips: whether left and right are exchanged at random, before all else.
 
     Returns:
         (view, degrees): height x width x 3 uint8, and the angle counterclockwise that it was turned
@@ -85,7 +98,7 @@ def draw_angle_view(
         degrees = float(rng.uniform(0, 360))
         if rng.random() >= WHOLE:
             photo = _crop_freely(photo, rng)
-    if rng.random() < 0.5:
+    if flips and rng.random() < 0.5:
         photo = photo[:, ::-1]
     border = _draw_border(shape, rng) if rng.random() < BORDERED else None
     inner = shape

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from canon_seg.core.group import C4, elements_of
+from canon_seg.core.group import C4, O2, SO2, PlanarGroup, elements_of
 from canon_seg.errors import InputError
 
 KEY = "MODEL.CANONICALIZER.SCORER"
@@ -20,11 +20,18 @@ class BackboneSpec:
 
     Attributes:
         backbone: name of a timm model.
-        num_poses: elements of the group, one output each.
+        num_poses: outputs: one for each element of C4, or for each arc of the circle.
+        mirrors: whether the second half of the outputs is of mirrored photographs.
     """
 
     backbone: str
     num_poses: int = len(elements_of(C4))
+    mirrors: bool = False
+
+    @property
+    def circle(self) -> PlanarGroup:
+        """Return the continuous group whose poses the outputs lie among."""
+        return O2 if self.mirrors else SO2
 
 
 class PoseNetwork(nn.Module):
@@ -110,28 +117,36 @@ class PoseNetwork(nn.Module):
         """Start from a network trained for fewer poses of the same circle.
 
         The body is copied. Each output begins between those of the two nearest poses of the other
-        network, so that both say the same at first.
+        network, so that both say the same at first. A network that knows of no mirrors is taken to
+        say the same of a photograph and of its mirror image.
 
         Args:
-            other: of the same backbone; its number of poses divides this one's.
+            other: of the same backbone; its number of poses divides this one's. If it knows
+                mirrors, this one does too.
 
         Raises:
             ValueError: if it is of another kind.
         """
-        ours, theirs = self.spec.num_poses, other.spec.num_poses
-        if other.spec.backbone != self.spec.backbone or ours % theirs:
+        ours, theirs = (n.spec.num_poses // (1 + n.spec.mirrors) for n in (self, other))
+        forgets_mirrors = other.spec.mirrors and not self.spec.mirrors
+        if other.spec.backbone != self.spec.backbone or ours % theirs or forgets_mirrors:
             raise ValueError(
-                f"a network of {self.spec.backbone!r} with {ours} poses cannot start from one of "
-                f"{other.spec.backbone!r} with {theirs}"
+                f"a network of {self.spec.backbone!r} with {self.spec.num_poses} poses cannot "
+                f"start from one of {other.spec.backbone!r} with {other.spec.num_poses}"
             )
         place = torch.arange(ours, dtype=torch.float64) * theirs / ours
         before = place.long()
         share = (place - before).float()
         state = dict(other.body.state_dict())
         for name in self._classifier_entries():
-            first, second = state[name][before], state[name][(before + 1) % theirs]
-            weight = share.view(-1, *[1] * (first.ndim - 1))
-            state[name] = first + weight * (second - first)
+            sides = []
+            for side in state[name].split(theirs):
+                first, second = side[before], side[(before + 1) % theirs]
+                weight = share.view(-1, *[1] * (first.ndim - 1))
+                sides.append(first + weight * (second - first))
+            if self.spec.mirrors and not other.spec.mirrors:
+                sides *= 2
+            state[name] = torch.cat(sides)
         self.body.load_state_dict(state)
 
     def _classifier_entries(self) -> set[str]:

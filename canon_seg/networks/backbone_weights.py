@@ -2,14 +2,15 @@
 
 The file holds the weights in half precision, and all that the network's scorer needs: the group,
 the backbone, the size of its input, and one temperature for each number of passes. Of a network for
-all angles it holds how many arcs there are, and temperatures for each group that reads them.
+all angles, with or without mirrors, it holds how many arcs the circle has, and temperatures for
+each group that reads them.
 """
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from canon_seg.core.group import C4, SO2, elements_of
+from canon_seg.core.group import C4, O2, SO2, elements_of
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
@@ -56,7 +57,8 @@ def save_pose_network(
         "state": state,
     }
     if network.spec.num_poses != QUARTERS:
-        contents.update(group=SO2.name, arcs=network.spec.num_poses)
+        spec = network.spec
+        contents.update(group=spec.circle.name, arcs=spec.num_poses // (1 + spec.mirrors))
     save_torch(path, contents)
 
 
@@ -90,15 +92,16 @@ def load_pose_network(
             f"{path} ({_WEIGHTS}) holds weights of the backbone {contents['backbone']!r}, but "
             f"{KEY}.BACKBONE is {backbone!r}; make them one, or set it to '' to take the file's"
         )
-    if contents["group"] not in (C4.name, SO2.name):
+    if contents["group"] not in (C4.name, SO2.name, O2.name):
         raise InputError(
-            f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {C4.name} "
-            f"and {SO2.name} are supported"
+            f"{path} ({_WEIGHTS}) was trained for the group {contents['group']}; only {C4.name}, "
+            f"{SO2.name} and {O2.name} are supported"
         )
     poses = QUARTERS if contents["group"] == C4.name else contents.get("arcs")
     if not isinstance(poses, int) or poses < 1 or (poses != QUARTERS and poses % 8):
         raise InputError(f"{path} ({_WEIGHTS}) is damaged: its arcs are {poses!r}")
-    network = PoseNetwork(BackboneSpec(contents["backbone"], poses))
+    mirrors = contents["group"] == O2.name
+    network = PoseNetwork(BackboneSpec(contents["backbone"], poses * (1 + mirrors), mirrors))
     load_state(network, contents["state"], path, _WEIGHTS)
     return network.eval(), contents["input_size"], contents["temperatures"]
 

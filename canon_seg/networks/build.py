@@ -7,11 +7,12 @@ import torch
 
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import CANONICALIZERS, Canonicalizer
-from canon_seg.core.group import C4, SO2, PlanarGroup, elements_of, group_named
+from canon_seg.core.group import C4, PlanarGroup, elements_of
 from canon_seg.core.prior import check_prior
 from canon_seg.core.scorer import ARCS, SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images import canonicalizer, energy  # noqa: F401 - register what they define
+from canon_seg.images.canonicalizer import group_of
 from canon_seg.io.imagenet import PREFIX, read_pretrained
 from canon_seg.networks.backbone import KEY, BackboneSpec, PoseNetwork
 from canon_seg.networks.backbone_scorer import BackboneScorer
@@ -67,8 +68,8 @@ def build_network_scorer(cfg: Any) -> Scorer:
         )
         origin = f" (from {keys.WEIGHTS})"
     elif keys.TRAINABLE:
-        if group.mirrors or group.elements is None:
-            raise _misfit(group, "C(n)", "")
+        if group.elements is None and group.mirrors:
+            raise _misfit(group, "C(n), D(n) or SO2", "")
         network, input_size = build_trainable_network(network_spec(cfg)), keys.INPUT_SIZE
         origin = ""
     else:
@@ -76,8 +77,8 @@ def build_network_scorer(cfg: Any) -> Scorer:
             "MODEL.CANONICALIZER.WEIGHTS is empty: give a weights file, or set "
             "MODEL.CANONICALIZER.TRAINABLE True to train from scratch"
         )
-    if group.mirrors or network.spec.group_order != group.order:
-        raise _misfit(group, f"C{network.spec.group_order}", origin)
+    if group != network.spec.group:
+        raise _misfit(group, network.spec.group.name, origin)
     with of_key(f"MODEL.CANONICALIZER.INPUT_SIZE{origin}"):
         return NetworkScorer(network, input_size=input_size, image_format=cfg.INPUT.FORMAT)
 
@@ -110,8 +111,8 @@ def build_backbone_scorer(cfg: Any) -> "BackboneScorer | CircleScorer":
         )
         origin = f" (from {keys.WEIGHTS})"
     elif keys.TRAINABLE:
-        poses = ARCS if group.elements is None else len(elements_of(group))
-        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, poses))
+        poses = ARCS * (1 + group.mirrors) if group.elements is None else len(elements_of(group))
+        network = PoseNetwork(BackboneSpec(keys.SCORER.BACKBONE, poses, group.mirrors))
         input_size, temperatures = keys.INPUT_SIZE, {}
         if keys.SCORER.PRETRAINED:
             _start_from(network, keys.SCORER.PRETRAINED)
@@ -124,8 +125,9 @@ def build_backbone_scorer(cfg: Any) -> "BackboneScorer | CircleScorer":
         network.freeze_stages(keys.SCORER.FREEZE_STAGES)
         temperatures = {}
     if network.spec.num_poses != QUARTERS:
-        if group.mirrors or (keys.TRAINABLE and group.elements is not None):
-            raise _misfit(group, "SO2", origin)
+        circle = network.spec.circle
+        if group.mirrors != circle.mirrors or (keys.TRAINABLE and group.elements is not None):
+            raise _misfit(group, circle.name if keys.WEIGHTS else "C4, SO2 or O2", origin)
         return CircleScorer(
             network,
             group=group,
@@ -182,12 +184,13 @@ def load_scorer(
         if network.spec.num_poses == QUARTERS:
             scorer = BackboneScorer(network, **options)
         else:
-            wanted = SO2 if group is None or group.mirrors else group
-            scorer = CircleScorer(network, group=wanted, **options)
+            circle = network.spec.circle
+            fits = group is not None and group.mirrors == circle.mirrors
+            scorer = CircleScorer(network, group=group if fits and group else circle, **options)
     if group is not None and scorer.group != group:
         raise InputError(
             f"{path} serves poses of {scorer.group.name}, not of {group.name}; give weights for "
-            "that group (those for SO2 serve every C(n))"
+            "that group (those for SO2 serve every C(n), those for O2 every D(n))"
         )
     built: NetworkScorer | BackboneScorer | CircleScorer = scorer.eval()
     return built
@@ -206,26 +209,18 @@ def _start_from(network: PoseNetwork, source: str) -> None:
 def network_spec(cfg: Any) -> NetworkSpec:
     """Return the :class:`NetworkSpec` that ``cfg.MODEL.CANONICALIZER`` describes."""
     keys = cfg.MODEL.CANONICALIZER
+    group = group_of(cfg)
     return NetworkSpec(
-        keys.NETWORK.NAME, group_of(cfg).order or 4, tuple(keys.NETWORK.FIELDS), keys.NETWORK.DEPTH
+        keys.NETWORK.NAME,
+        group.order or keys.NETWORK.ORIENTATIONS,
+        tuple(keys.NETWORK.FIELDS),
+        keys.NETWORK.DEPTH,
+        group.mirrors,
+        vector=group.order is None,
+        disc=keys.NETWORK.DISC,
+        blur=keys.NETWORK.BLUR,
+        kernel=keys.NETWORK.KERNEL,
     )
-
-
-def group_of(cfg: Any) -> PlanarGroup:
-    """Return the group that ``MODEL.CANONICALIZER.GROUP`` and ``GROUP_ORDER`` name.
-
-    Raises:
-        InputError: naming the key, if there is no such group, or the two do not agree.
-    """
-    keys = cfg.MODEL.CANONICALIZER
-    with of_key("MODEL.CANONICALIZER.GROUP"):
-        group = group_named(keys.GROUP)
-    if keys.GROUP_ORDER not in (C4.order, group.order):
-        raise InputError(
-            f"MODEL.CANONICALIZER.GROUP_ORDER is {keys.GROUP_ORDER}, but GROUP is {group.name}; "
-            "name the group by GROUP, and leave GROUP_ORDER out"
-        )
-    return group
 
 
 def prior_of(cfg: Any) -> torch.Tensor:
@@ -246,5 +241,5 @@ def _misfit(group: PlanarGroup, trained_for: str, origin: str) -> InputError:
     return InputError(
         f"MODEL.CANONICALIZER.GROUP is {group.name}, and the network is for {trained_for}{origin}, "
         "which does not score its poses; take weights or a scorer for this group (those for SO2 "
-        "serve every C(n))"
+        "serve every C(n), those for O2 every D(n))"
     )

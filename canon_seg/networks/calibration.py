@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from canon_seg.core.group import C4, C
-from canon_seg.core.scorer import Scorer
-from canon_seg.core.turn import Turn, compose
+from canon_seg.core.group import PlanarGroup
+from canon_seg.core.scorer import CircularDistribution, Scorer
+from canon_seg.core.turn import inverse
 from canon_seg.images.arrays import turned_copy
 from canon_seg.images.representative import representative_turns
 from canon_seg.images.tilt import rotate_image
@@ -42,8 +42,8 @@ def representative_logits(scorer: Scorer, image: torch.Tensor) -> torch.Tensor:
 def fit_circle(scorer: CircleScorer, images: Sequence[np.ndarray]) -> dict[str, dict[int, float]]:
     """Fit the temperatures of a scorer of angles for SO2, C8 and C4, on upright photographs.
 
-    For SO2 each photograph is turned by an angle, always the same, and cut to what lies inside; for
-    the others it is upright, whose pose is 0.
+    With mirrors they are for O2, D8 and D4. For the continuous group each photograph is turned by
+    an angle, always the same, and cut to what lies inside; for the others it is upright.
 
     Args:
         scorer: in eval mode; its passes are changed for the time being.
@@ -57,16 +57,18 @@ def fit_circle(scorer: CircleScorer, images: Sequence[np.ndarray]) -> dict[str, 
         (image, float(angle))
         for image, angle in zip(images, rng.uniform(0, 360, len(images)), strict=True)
     ]
-    fitted: dict[str, dict[int, float]] = {"C4": {}, "C8": {}, "SO2": {}}
+    circle = scorer.network.spec.circle
+    finite = [PlanarGroup(order, circle.mirrors) for order in (4, 8)]
+    fitted: dict[str, dict[int, float]] = {group.name: {} for group in (*finite, circle)}
     passes = scorer.passes
     try:
         for scorer.passes in (1, 0):
             rows = torch.cat([_arcs_at(scorer, *item) for item in turned])
             upright, others = rows[: len(images)], rows[len(images) :]
             zeros = [0] * len(images)
-            for group in (C4, C(8)):
+            for group in finite:
                 fitted[group.name][scorer.passes] = fit_temperature(pool(upright, group), zeros)
-            fitted["SO2"][scorer.passes] = fit_temperature(others, zeros)
+            fitted[circle.name][scorer.passes] = fit_temperature(others, zeros)
     finally:
         scorer.passes = passes
     return fitted
@@ -74,13 +76,16 @@ def fit_circle(scorer: CircleScorer, images: Sequence[np.ndarray]) -> dict[str, 
 
 def _arcs_at(scorer: CircleScorer, image: np.ndarray, degrees: float) -> torch.Tensor:
     """Return (1, N) logits of the angle less the true one, which is 0 in them to half an arc."""
+    circle = scorer.network.spec.circle
     image = np.ascontiguousarray(rotate_image(image, degrees, "inscribed"))
-    turn = representative_turns(image, C4)[0]
+    turn = representative_turns(image, circle)[0]
     arcs = scorer.arcs_of_inputs(
         scorer.prepare(turned_copy(torch.from_numpy(image).permute(2, 0, 1), turn))[None]
     )
-    true = compose(Turn.by(degrees), turn).degrees
-    return arcs.roll(-round(true * arcs.shape[1] / 360), dims=1)
+    # By the exact turn first, then by arcs of the angle, which was there before it.
+    found = CircularDistribution(arcs, group=circle).act(inverse(turn))
+    sides: torch.Tensor = torch.unflatten(found.logits, 1, (-1, found.arcs))
+    return sides.roll(-round(degrees * found.arcs / 360), dims=2).flatten(1)
 
 
 def fit_temperature(logits: torch.Tensor, poses: torch.Tensor | Sequence[int]) -> float:

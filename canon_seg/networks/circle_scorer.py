@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from canon_seg.core.group import SO2, PlanarGroup
+from canon_seg.core.group import SO2, PlanarGroup, elements_of
 from canon_seg.core.scorer import CircularDistribution, GridDistribution, pooling_weights
+from canon_seg.core.turn import inverse
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.preparation import brighten, trim_borders
@@ -23,17 +24,19 @@ class CircleScorer(nn.Module):
         needs_turned_views: that it is trained on turned views.
 
     Args:
-        network: with N outputs, a multiple of 8; output k is about 360 k / N degrees.
-        group: SO2, or C(n): the arcs around each of its angles are pooled.
+        network: with N outputs, a multiple of 8; output k is about 360 k / N degrees. With mirrors
+            2 N, those of mirrored photographs last.
+        group: SO2 or C(n), of which the arcs around each angle are pooled; with mirrors O2 or D(n).
         input_size: root of the pixels that the network looks at.
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
-        passes: 0 for all quarter turns of an image, or 1, see
-            :class:`~canon_seg.networks.backbone_scorer.BackboneScorer`.
+        passes: 0 for all quarter turns of an image (and mirrors, where the group has them), or 1,
+            see :class:`~canon_seg.networks.backbone_scorer.BackboneScorer`.
         temperatures: by the name of the group, then by the number of passes, each above 0; 1 where
             there is none.
 
     Raises:
         InputError: naming the config key, if a value is of no use.
+        ValueError: if the network knows mirrors and the group has none, or the other way round.
     """
 
     needs_turned_views = True
@@ -59,6 +62,10 @@ class CircleScorer(nn.Module):
             for temperature in by_passes.values():
                 if not 0 < temperature < float("inf"):
                     raise InputError(f"{KEY}: the temperature is {temperature}; it is above 0")
+        if group.mirrors != network.spec.mirrors:
+            raise ValueError(
+                f"the network is for {network.spec.circle.name}, which does not serve {group.name}"
+            )
         self.network = network
         self.group = group
         self.input_size = input_size
@@ -85,7 +92,7 @@ class CircleScorer(nn.Module):
         else:
             arcs = torch.cat([self.arcs_of_inputs(self.prepare(image)[None]) for image in images])
         if self.group.order is None:
-            return CircularDistribution(arcs / self.temperature)
+            return CircularDistribution(arcs / self.temperature, group=self.group)
         return GridDistribution(self.group, pool(arcs, self.group) / self.temperature)
 
     def save(self, path: "str | os.PathLike[str]") -> None:
@@ -107,7 +114,7 @@ class CircleScorer(nn.Module):
             inputs: (B, 3, h, w) tensor, values 0..255.
 
         Returns:
-            (B, N) logits.
+            (B, N) logits, or (B, 2 N) with mirrors.
         """
         inputs = inputs.to(next(self.network.parameters()).device)
         inputs = brighten(inputs.float())
@@ -117,14 +124,24 @@ class CircleScorer(nn.Module):
         if self.passes == 1 or self.training:
             logits: torch.Tensor = self.network(inputs).float()
             return logits
-        rows = []
-        for quarters in range(4):
-            row = self.network(turn_maps(inputs, quarters)).float().log_softmax(dim=1)
-            rows.append(row.roll(-quarters * row.shape[1] // 4, dims=1))
+        circle, rows = self.network.spec.circle, []
+        for turn in elements_of(circle.exact):
+            row = self.network(turn_maps(inputs, turn)).float().log_softmax(dim=1)
+            rows.append(CircularDistribution(row, group=circle).act(inverse(turn)).logits)
         return torch.stack(rows).mean(dim=0)
 
 
 def pool(arcs: torch.Tensor, group: PlanarGroup) -> torch.Tensor:
-    """Return the log-probabilities (B, n) of the rotations of C(n) from (B, N) logits of arcs."""
-    weights = pooling_weights(arcs.shape[1], group.order or 1).to(arcs.device)
-    return (arcs.double().softmax(dim=1) @ weights).log().float()
+    """Return the log-probabilities of a finite group's elements from the logits of arcs.
+
+    Args:
+        arcs: (B, N) logits for C(n), (B, 2 N) for D(n).
+        group: C(n) or D(n).
+
+    Returns:
+        (B, n) tensor, or (B, 2 n), in the order of the group's elements.
+    """
+    sides = 2 if group.mirrors else 1
+    weights = pooling_weights(arcs.shape[1] // sides, group.order or 1).to(arcs.device)
+    masses: torch.Tensor = torch.unflatten(arcs.double().softmax(dim=1), 1, (sides, -1)) @ weights
+    return masses.flatten(1).log().float()

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from canon_seg.core.group import PlanarGroup
 from canon_seg.networks import escnn_stand_ins  # noqa: F401 - before escnn
-from canon_seg.networks.blocks import make_odd
+from canon_seg.networks.blocks import as_group, blurred, make_odd
 from canon_seg.networks.filters import all_orientations, first_orientations
 
 from escnn import gspaces
@@ -30,21 +31,31 @@ class ConvBlock(nn.Module):
 
     def __init__(
         self,
-        group_order: int,
+        group: "PlanarGroup | int",
         in_fields: int | None,
         out_fields: int,
         kernel_size: int,
         stride: int = 1,
         relu: bool = True,
+        vector: bool = False,
+        blur: bool = False,
     ) -> None:
         super().__init__()
-        self.group_order, self.from_image = group_order, in_fields is None
-        space = gspaces.rot2dOnR2(group_order)
+        self.group, self.from_image = as_group(group), in_fields is None
+        # Elements, and channels of regular fields with them, are in the order of ours, and the
+        # mirror exchanges left and right, as ours does.
+        space = (
+            gspaces.flipRot2dOnR2(self.group.order, axis=math.pi / 2)
+            if self.group.mirrors
+            else gspaces.rot2dOnR2(self.group.order)
+        )
         fields = [space.trivial_repr] * 3
         if in_fields is not None:
             fields = [space.regular_repr] * in_fields
         self.in_type = enn.FieldType(space, fields)
-        out_type = enn.FieldType(space, [space.regular_repr] * out_fields)
+        # Vectors turn with the image: they have no bias, and no other nonlinearity than of length.
+        kind = space.irrep(1) if vector else space.regular_repr
+        out_type = enn.FieldType(space, [kind] * out_fields)
         self.conv = enn.R2Conv(
             self.in_type,
             out_type,
@@ -54,20 +65,26 @@ class ConvBlock(nn.Module):
             bias=False,
             rings=RINGS.get(kernel_size),
         )
-        self.norm = enn.InnerBatchNorm(out_type)
+        self.norm = None if vector else enn.InnerBatchNorm(out_type)
         self.stride = stride
+        self.blurs = blur and stride > 1
         self.relu = enn.ReLU(out_type, inplace=True) if relu else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features of a (B, C, H, W) tensor as a tensor."""
         x = make_odd(x) if self.stride > 1 else x
-        found = self.norm(self.conv(enn.GeometricTensor(x, self.in_type)))
+        x = blurred(x) if self.blurs else x
+        found = self.conv(enn.GeometricTensor(x, self.in_type))
+        found = found if self.norm is None else self.norm(found)
         features: torch.Tensor = (found if self.relu is None else self.relu(found)).tensor
         return features
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (weight, bias) of the one ordinary convolution that does the same in eval mode."""
-        conv, norm = _exported(self.conv), _exported(self.norm)
+        conv = _exported(self.conv)
+        if self.norm is None:
+            return conv.weight.detach(), conv.weight.new_zeros(len(conv.weight))
+        norm = _exported(self.norm)
         weight, bias = fuse_conv_bn_weights(
             conv.weight,
             None,
@@ -79,9 +96,9 @@ class ConvBlock(nn.Module):
         )
         # escnn samples every orientation by itself, so that they differ in the last bits. That is
         # little, but half precision would round some of them up and others down, which is a
-        # thousand times more: so the quarter turns of a filter are made bitwise copies of it.
-        first = first_orientations(weight.detach(), self.group_order)
-        return all_orientations(first, self.group_order, self.from_image), bias.detach()
+        # thousand times more: so the exact turns of a filter are made bitwise copies of it.
+        first = first_orientations(weight.detach(), self.group)
+        return all_orientations(first, self.group, self.from_image), bias.detach()
 
 
 @torch.no_grad()

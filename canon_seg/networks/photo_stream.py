@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from canon_seg.core.group import C4, PlanarGroup
 from canon_seg.core.tilting import FILL
+from canon_seg.core.turn import Turn
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image, turned_size
 from canon_seg.images.reading import ReadingOptions, read_image
@@ -63,6 +65,8 @@ def augment(
     rng: np.random.Generator,
     min_scale: float,
     on_canvas: float = 0.0,
+    *,
+    flips: bool = True,
 ) -> np.ndarray:
     """Return a random upright view of a photograph: everything may change but which side is up.
 
@@ -73,6 +77,7 @@ def augment(
         min_scale: smallest side of the crop as a fraction of the largest possible crop.
         on_canvas: probability that the view is shown tilted by up to 42 degrees, with plain corners
             around it: as photographs look that were rotated by no quarter turn.
+        flips: whether left and right are exchanged at random; not where the mirror is to be found.
 
     Returns:
         height x width x 3 uint8.
@@ -91,7 +96,7 @@ def augment(
     view = cv2.resize(
         view, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
-    if rng.random() < 0.5:
+    if flips and rng.random() < 0.5:
         view = view[:, ::-1]
     if on_canvas and rng.random() < on_canvas:
         view = _tilt_on_canvas(view, rng.uniform(-MAX_CANVAS_TILT, MAX_CANVAS_TILT), rng)
@@ -167,6 +172,10 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
         poses: (len(files),) quarter turns counterclockwise by which the files are turned that are
             known not to be upright; undone first. None for none.
         reading: how images are read.
+        group: of the poses. If mirrors belong to it, they are no augmentation. If it has turns that
+            do not act by index, which a network is equivariant to but nearly, each view is turned
+            by a random element, which the example names as ``pose`` or ``degrees``; corners are
+            filled with what is mirrored at the edges, for a network that sees the disc.
     """
 
     def __init__(
@@ -183,8 +192,9 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
         poses: np.ndarray | None = None,
         on_canvas: float = 0.0,
         reading: ReadingOptions = ReadingOptions(),
+        group: PlanarGroup = C4,
     ) -> None:
-        self.reading = reading
+        self.reading, self.group = reading, group
         self.files, self.weights = files, weights
         self.turns = np.zeros(len(files), np.int64) if turns is None else turns
         self.poses = np.zeros(len(files), np.int64) if poses is None else poses
@@ -217,9 +227,31 @@ class PhotoStream(IterableDataset[list[dict[str, Any]]]):
         file, turns = self.files[index], int(self.turns[index])
         shape = turned_size(*shape, turns)  # so that the turned view has the batch's shape
         image = self.upright(index)
-        view = augment(image, shape, rng, self.min_scale, self.on_canvas)
+        view = augment(
+            image, shape, rng, self.min_scale, self.on_canvas, flips=not self.group.mirrors
+        )
         view = turn_image(view, turns)
-        return {"file_name": file, "image": to_chw(view)}
+        if self.group.is_exact:
+            return {"file_name": file, "image": to_chw(view)}
+        turn, pose = draw_turn(self.group, rng)
+        view = turn_image(
+            _tilt(turn_image(view, Turn(mirrored=turn.mirrored)), turn.tilt), turn.quarters
+        )
+        return {"file_name": file, "image": to_chw(view), **pose}
+
+
+def draw_turn(group: PlanarGroup, rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
+    """Draw a random element of a group.
+
+    Returns:
+        (turn, what a training example says of it): ``pose`` for a finite group; ``degrees`` and
+        ``mirrored`` for a continuous one.
+    """
+    if group.elements is not None:
+        turn = group.elements[int(rng.integers(len(group.elements)))]
+        return turn, {"pose": turn}
+    turn = Turn.by(float(rng.uniform(0, 360)), group.mirrors and bool(rng.random() < 0.5))
+    return turn, {"degrees": turn.degrees, "mirrored": turn.mirrored}
 
 
 def build_photo_loader(stream: PhotoStream, num_workers: int) -> RaisingLoader:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from canon_seg.core.canonicalizer import check_image_format
-from canon_seg.core.group import C, PlanarGroup
-from canon_seg.core.scorer import GridDistribution
+from canon_seg.core.group import PlanarGroup
+from canon_seg.core.scorer import GridDistribution, VonMisesDistribution
 from canon_seg.images.resize import STRIDE, normalize, resize_for_network
 from canon_seg.networks.equivariant import PoseNetwork
 from canon_seg.networks.weights import save_canonicalizer
@@ -23,11 +23,11 @@ class NetworkScorer(nn.Module):
         group: of the poses.
 
     Args:
-        network: module from (B, 3, h, w) float to logits (B, N), such as those of
-            :mod:`canon_seg.networks.equivariant`.
+        network: module from (B, 3, h, w) float to logits (B, N), or to vectors (B, 2) for SO2, such
+            as those of :mod:`canon_seg.networks.equivariant`.
         input_size: shorter side in pixels at which the network sees an image, 32 k + 1.
         image_format: "RGB" or "BGR", the channel order of the images that will be given.
-        group: of the poses, with N elements; None for C(N) of the network's ``spec``.
+        group: of the poses, with N elements; None for that of the network's ``spec``.
 
     Raises:
         ValueError: for another input size or channel order.
@@ -50,9 +50,9 @@ class NetworkScorer(nn.Module):
         self.network = network
         self.input_size = input_size
         self.image_format = check_image_format(image_format)
-        self.group = C(cast(PoseNetwork, network).spec.group_order) if group is None else group
+        self.group = cast(PoseNetwork, network).spec.group if group is None else group
 
-    def forward(self, images: Sequence[torch.Tensor]) -> GridDistribution:
+    def forward(self, images: Sequence[torch.Tensor]) -> "GridDistribution | VonMisesDistribution":
         """Return the distribution over the poses of each image, differentiable.
 
         Args:
@@ -69,6 +69,8 @@ class NetworkScorer(nn.Module):
             batch = self._run_network(torch.stack([small[index] for index in indices]))
             for index, image_logits in zip(indices, batch, strict=True):
                 logits[index] = image_logits
+        if self.group.elements is None:
+            return VonMisesDistribution(torch.stack(logits))
         return GridDistribution(self.group, torch.stack(logits))
 
     def save(self, path: "str | os.PathLike[str]") -> None:

@@ -13,9 +13,10 @@ import torch
 from canon_seg.core.prior import TEACHER
 from canon_seg.core.scorer import Scorer
 from canon_seg.errors import InputError, of_key
+from canon_seg.images.canonicalizer import group_of
 from canon_seg.networks.backbone import MIN_SIZE
 from canon_seg.networks.backbone_scorer import BackboneScorer
-from canon_seg.networks.build import group_of, load_scorer
+from canon_seg.networks.build import load_scorer
 from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.networks.scorer import NetworkScorer
 

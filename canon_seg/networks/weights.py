@@ -2,7 +2,7 @@
 
 One small file serves both uses, in half precision: ``exported`` holds the ordinary convolutions
 for inference, ``trainable`` escnn's free parameters for further training. Of filters that are
-quarter turns of each other one is stored; what is loaded is the same to the bit.
+exact turns of each other one is stored; what is loaded is the same to the bit.
 
 Version 1 of the format, which has no ``version`` entry, stored all of them, and the free parameters
 in single precision. It can still be read.
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from canon_seg.core.group import elements_of
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
 from canon_seg.io.files import save_torch
@@ -49,10 +50,11 @@ def save_canonicalizer(
     Raises:
         InputError: naming the file, if it cannot be written.
     """
-    order = network.spec.group_order
+    spec = network.spec
     exported = export_network(network).state_dict()
     for name, value in exported.items():
-        exported[name] = (first_orientations(value, order) if _is_filter(name) else value).half()
+        kept = first_orientations(value, spec.orientations) if _is_filter(name, spec) else value
+        exported[name] = kept.half()
     free = _free_state(network)
     for name, value in free.items():
         # Variances may leave the range of half precision, and their bytes are few.
@@ -121,8 +123,7 @@ def _read(path: str) -> tuple[int, NetworkSpec, int, dict[str, Any], dict[str, A
     try:
         version = int(contents.get("version", 1))
         spec, input_size = NetworkSpec.from_dict(contents["network"]), int(contents["input_size"])
-        if spec.group_order < 1:
-            raise ValueError(f"a group of order {spec.group_order}")
+        elements_of(spec.orientations)  # raises for an order that is none
         exported, free = dict(contents["exported"]), dict(contents["trainable"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -137,9 +138,9 @@ def _read(path: str) -> tuple[int, NetworkSpec, int, dict[str, Any], dict[str, A
     return version, spec, input_size, exported, free
 
 
-def _is_filter(name: str) -> bool:
-    """Return whether an entry of a plain network's state is a filter bank, not a bias."""
-    return name.endswith("conv.weight")
+def _is_filter(name: str, spec: NetworkSpec) -> bool:
+    """Return whether an entry of a plain network's state holds filters in all orientations."""
+    return name.endswith("conv.weight") and not (spec.vector and name.startswith("head."))
 
 
 def _with_all_turns(stored: dict[str, Any], plain: PoseNetwork) -> dict[str, Any]:
@@ -147,14 +148,14 @@ def _with_all_turns(stored: dict[str, Any], plain: PoseNetwork) -> dict[str, Any
 
     What does not have the shape that it should is left for :func:`load_state` to complain of.
     """
-    order, state = plain.spec.group_order, dict(stored)
+    group, state = plain.spec.orientations, dict(stored)
     for name, whole in plain.state_dict().items():
         value = stored.get(name)
-        if not _is_filter(name) or not isinstance(value, torch.Tensor):
+        if not _is_filter(name, plain.spec) or not isinstance(value, torch.Tensor):
             continue
-        count = len(whole) // order * orientations_kept(order)
+        count = len(whole) // len(elements_of(group)) * orientations_kept(group)
         if value.shape == (count, *whole.shape[1:]):
-            state[name] = all_orientations(value, order, from_image=name.startswith("stem."))
+            state[name] = all_orientations(value, group, from_image=name.startswith("stem."))
     return state
 
 

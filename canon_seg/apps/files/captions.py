@@ -30,5 +30,4 @@ def describe(pose, degrees="°"):
         "vote": f", uncertain: {1 + len(pose.others)} poses vote",
     }
     said = uncertain.get(pose.policy, "" if pose.is_clear else f", {UNCLEAR}")
-    angle = f"{pose.turn.degrees:.{0 if pose.turn.exact else 1}f}"
-    return f"pose {angle}{degrees}, probability {pose.probability:.3f}{said}"
+    return f"pose {pose.turn.described(degrees)}, probability {pose.probability:.3f}{said}"

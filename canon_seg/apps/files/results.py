@@ -16,7 +16,9 @@ class Results:
     The file is an object with the lists ``images`` (``id``, ``file_name``, ``height``, ``width``,
     ``pose``, and ``frame``, from 0, of videos), ``annotations`` (entries of a COCO results file,
     with ``id``, ``area`` and ``iscrowd``) and ``categories`` (of what was found). Of ``pose``,
-    ``degrees`` are counterclockwise and ``probabilities`` those of 0, 90, 180 and 270 degrees.
+    ``degrees`` are counterclockwise, ``mirrored`` is whether left and right were exchanged before
+    that, and ``probabilities`` are those of 0, 90, 180 and 270 degrees, or of the poses of another
+    group.
     """
 
     def __init__(self):
@@ -96,7 +98,7 @@ class VideoSummary:
             self.size, self.pose = found.size, found.pose
         self.count += 1
         self.is_one_pose = self.is_one_pose and found.pose == self.pose
-        self.by_pose[found.pose.turn.degrees] += 1
+        self.by_pose[found.pose.turn] += 1
         self.vanished += found.objects.vanished
         if found.pose.policy != "argmax":
             self.by_policy[found.pose.policy] += 1
@@ -110,20 +112,27 @@ class VideoSummary:
             text += f", uncertain in {count}: {policy}"
         unclear = f", {UNCLEAR} in {self.unclear}" if self.unclear else ""
         if self.is_one_pose:
-            degrees, probability = self.pose.turn.degrees, self.pose.probability
-            return f"{text}, pose {degrees:.0f} degrees, probability {probability:.3f}{unclear}"
+            angle, probability = self.pose.turn.described(" degrees"), self.pose.probability
+            return f"{text}, pose {angle}, probability {probability:.3f}{unclear}"
         if len(self.by_pose) > MOST_POSES:
             return f"{text}, {len(self.by_pose)} poses"
         listed = ", ".join(
-            f"{degrees:.0f} degrees in {count}" for degrees, count in sorted(self.by_pose.items())
+            f"{turn.described(' degrees')} in {count}"
+            for turn, count in sorted(self.by_pose.items(), key=_by_angle)
         )
         return f"{text}, poses: {listed}{unclear}"
+
+
+def _by_angle(item):
+    turn, _ = item
+    return turn.mirrored, turn.degrees
 
 
 def describe_pose(pose):
     """Describe a pose as a dict that JSON takes."""
     return {
         "degrees": pose.turn.degrees,
+        "mirrored": pose.turn.mirrored,
         "probability": pose.probability,
         "probabilities": list(pose.probabilities),
         "uncertain": pose.policy if pose.policy != "argmax" else None,

@@ -99,7 +99,7 @@ def pose_bars(pose):
         percent = 100 * probability
         chosen = " chosen" if turn == pose.turn else ""
         rows.append(
-            f'<div class="bar{chosen}"><span class="name">{turn.degrees:.0f}°</span>'
+            f'<div class="bar{chosen}"><span class="name">{turn.described()}</span>'
             f'<span class="track"><span class="fill" style="width:{percent:.2f}%"></span></span>'
             f'<span class="value">{percent:.1f} %</span></div>'
         )
@@ -150,7 +150,7 @@ def verdict(kind, pose, degrees):
         pose: :class:`canon_seg.core.pose.Pose`.
         degrees: angle of the turned photograph.
     """
-    found = f"{pose.turn.degrees:g}° ({100 * pose.probability:.0f} %)"
+    found = f"{pose.turn.described()} ({100 * pose.probability:.0f} %)"
     words = {
         RIGHT: f"Pose found: {found}. It is right: the photo was turned by {degrees:g}°.",
         WRONG: f"Pose found: {found}. <b>It is wrong</b>: the photo was turned by {degrees:g}°, so "
