@@ -16,6 +16,7 @@ from pathlib import Path
 
 import canon_seg
 from canon_seg.config.assets import resolve_asset
+from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
 from canon_seg.io.files import check_output_dir, write_atomically, write_json, write_text
@@ -70,6 +71,7 @@ def main():
             "clouds, or --weights with what was trained on them"
         )
     cfg = load_config(args.config_file, args.options, points_config())
+    resolve_device(cfg, args.config_file, args.options)
     output = check_output_dir(args.output)
     weights = output / "points.pth" if args.train else Path(resolve_asset(args.weights or WEIGHTS))
     if args.train:
@@ -96,7 +98,8 @@ def main():
     write_json(output / "points.json", result)
     write_text(output / "points.md", table + "\n")
     with write_atomically(output / "points.png") as temporary:
-        plot_clouds(models["PointNet/prior/z"], clouds, cfg.DATA.SEED).savefig(temporary, dpi=120)
+        shown = models["PointNet/prior/z"].cpu()
+        plot_clouds(shown, clouds, cfg.DATA.SEED).savefig(temporary, dpi=120)
     print(table)
     for name, measured in result["equivariance"].items():
         print(f"{name}: {describe_equivariance(measured)}")

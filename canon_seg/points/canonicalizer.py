@@ -106,7 +106,7 @@ class IdentityCloudCanonicalizer(nn.Module):
     def forward(self, points: torch.Tensor) -> CloudPoses:
         """Return the identity for (B, N, 3) clouds."""
         rotations = torch.eye(3).to(points).expand(len(points), 1, 3, 3)
-        return CloudPoses(rotations, torch.ones(len(points), dtype=torch.bool))
+        return CloudPoses(rotations, points.new_ones(len(points), dtype=torch.bool))
 
 
 class CanonicalizedPointClassifier(nn.Module):
@@ -129,8 +129,8 @@ class CanonicalizedPointClassifier(nn.Module):
         """
         clouds = self.canonicalizer(points).canonical(normalised_clouds(points))
         if self.training and clouds.shape[1] > 1:
-            drawn = torch.randint(clouds.shape[1], (len(clouds),))
-            clouds = clouds[torch.arange(len(clouds)), drawn][:, None]
+            drawn = torch.randint(clouds.shape[1], (len(clouds),)).to(clouds.device)
+            clouds = clouds[torch.arange(len(clouds), device=clouds.device), drawn][:, None]
         logits: torch.Tensor = self.classifier(clouds.flatten(0, 1))
         found = logits.reshape(*clouds.shape[:2], -1).log_softmax(dim=2)
         return found.logsumexp(dim=1) - math.log(clouds.shape[1])

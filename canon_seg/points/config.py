@@ -26,6 +26,8 @@ def points_config() -> Any:
     cfg.DATA.UP = ""
 
     cfg.MODEL = CN()
+    # What runs the networks: "cuda", where there is a GPU, or "cpu".
+    cfg.MODEL.DEVICE = "cuda"
     cfg.MODEL.CANONICALIZER = CN()
     # Points of a cloud that it looks at.
     cfg.MODEL.CANONICALIZER.POINTS = 256

@@ -99,7 +99,7 @@ def num_points(cfg: Any, classifier: str) -> int:
 
 
 def build(model: Model, cfg: Any, num_classes: int) -> CanonicalizedPointClassifier:
-    """Build a model with random weights, in eval mode."""
+    """Build a model with random weights on the config's device, in eval mode."""
     canonicalizer: nn.Module
     if model.row in ("learned", "prior"):
         keys = cfg.MODEL.CANONICALIZER
@@ -117,7 +117,7 @@ def build(model: Model, cfg: Any, num_classes: int) -> CanonicalizedPointClassif
     else:
         keys = cfg.MODEL.DGCNN
         classifier = DGCNN(num_classes, keys.WIDTHS, keys.NEIGHBOURS, keys.JOINED, keys.HIDDEN)
-    return CanonicalizedPointClassifier(canonicalizer, classifier).eval()
+    return CanonicalizedPointClassifier(canonicalizer, classifier).to(cfg.MODEL.DEVICE).eval()
 
 
 Part = dict[str, torch.Tensor]
@@ -171,14 +171,26 @@ def train_all(
 
 
 def _weights(module: nn.Module) -> Part:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def _architecture(cfg: Any) -> str:
+    """Return the part of a config that weights belong to."""
+    keys = cfg.MODEL.clone()
+    del keys["DEVICE"]
+    return str(keys.dump())
 
 
 def save_parts(path: "str | os.PathLike[str]", parts: Mapping[str, Part], cfg: Any) -> None:
     """Write the weights of all parts to one file."""
     save_torch(
         path,
-        {"format": FORMAT, "version": VERSION, "config": cfg.MODEL.dump(), "parts": dict(parts)},
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "config": _architecture(cfg),
+            "parts": dict(parts),
+        },
     )
 
 
@@ -194,7 +206,7 @@ def load_parts(path: "str | os.PathLike[str]", cfg: Any) -> dict[str, Part]:
             f"{path} is no weights file of point clouds ({_WEIGHTS}); give one that "
             "tools/eval_points.py wrote with --train"
         )
-    if contents.get("version") != VERSION or contents.get("config") != cfg.MODEL.dump():
+    if contents.get("version") != VERSION or contents.get("config") != _architecture(cfg):
         raise InputError(
             f"{path} was trained with other values of MODEL than the config's; train anew with "
             "--train, or take the config that it was trained with"
@@ -260,7 +272,7 @@ def evaluate(
         shown = clouds.thinned(num_points(cfg, model.classifier))
         tested = {scenario: scenario.partition("/")[2] for scenario in model.scenarios}
         found = {
-            group: accuracy(models[model.name], shown, GROUPS[group], cfg.DATA.SEED)
+            group: accuracy(models[model.name], shown, GROUPS[group], cfg)
             for group in sorted(set(tested.values()))
         }
         for scenario, group in tested.items():
@@ -274,11 +286,11 @@ def evaluate(
         "num_clouds": len(clouds),
         "classifiers": table,
         "equivariance": {
-            name: measure_equivariance(canonicalizer, clouds, cfg.DATA.SEED)
+            name: measure_equivariance(canonicalizer, clouds, cfg)
             for name, canonicalizer in canonicalizers.items()
         },
         "prior": {
-            name: measure_prior(canonicalizer, clouds, GROUPS[name.rpartition("/")[2]])
+            name: measure_prior(canonicalizer, clouds, GROUPS[name.rpartition("/")[2]], cfg)
             for name, canonicalizer in canonicalizers.items()
         },
     }
@@ -290,16 +302,17 @@ def rotated(clouds: CloudSet, group: SpatialGroup, seed: int) -> torch.Tensor:
     return rotate_points(clouds.points, rotations)
 
 
-def accuracy(model: nn.Module, clouds: CloudSet, group: SpatialGroup, seed: int) -> float:
+def accuracy(model: nn.Module, clouds: CloudSet, group: SpatialGroup, cfg: Any) -> float:
     """Return the percentage of rotated clouds that are classified rightly, 0..100."""
-    points = rotated(clouds, group, seed)
-    found = torch.cat([model(batch).argmax(dim=1) for batch in torch.split(points, _BATCH)])
+    points = rotated(clouds, group, cfg.DATA.SEED)
+    batches = [batch.to(cfg.MODEL.DEVICE) for batch in torch.split(points, _BATCH)]
+    found = torch.cat([model(batch).argmax(dim=1).cpu() for batch in batches])
     return 100 * float((found == clouds.labels).double().mean())
 
 
 @torch.no_grad()
 def measure_equivariance(
-    canonicalizer: nn.Module, clouds: CloudSet, seed: int
+    canonicalizer: nn.Module, clouds: CloudSet, cfg: Any
 ) -> dict[str, "float | None"]:
     """Measure how far apart the canonical forms of rotated clouds are, in float32.
 
@@ -309,10 +322,12 @@ def measure_equivariance(
         radians; ``within_tolerance``, the fraction of sound clouds with at most
         :data:`TOLERANCE`. Both are None where no cloud is sound.
     """
-    rotations = SO3.sample(len(clouds), torch.Generator().manual_seed(seed))
+    rotations = SO3.sample(len(clouds), torch.Generator().manual_seed(cfg.DATA.SEED))
     angles, sound = [], []
     for points, rotation in zip(
-        torch.split(clouds.points, _BATCH), torch.split(rotations, _BATCH), strict=True
+        torch.split(clouds.points.to(cfg.MODEL.DEVICE), _BATCH),
+        torch.split(rotations.to(cfg.MODEL.DEVICE), _BATCH),
+        strict=True,
     ):
         given = canonicalizer(points)
         turned = canonicalizer(rotate_points(points, rotation))
@@ -329,9 +344,10 @@ def measure_equivariance(
 
 
 def measure_prior(
-    canonicalizer: nn.Module, clouds: CloudSet, group: SpatialGroup
+    canonicalizer: nn.Module, clouds: CloudSet, group: SpatialGroup, cfg: Any
 ) -> dict[str, float]:
     """Measure how far the poses of aligned clouds are from the prior, in degrees."""
-    poses = torch.cat([canonicalizer(p).mode() for p in torch.split(clouds.points, _BATCH)])
+    batches = torch.split(clouds.points.to(cfg.MODEL.DEVICE), _BATCH)
+    poses = torch.cat([canonicalizer(points).mode() for points in batches])
     angles = prior_angles(poses, group)
     return {"mean": float(angles.mean()), "median": float(angles.median())}

@@ -107,6 +107,7 @@ def _fit(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = parameters[0].device
     optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
     # The last batch is left out where it is not full: batch statistics of one cloud say nothing.
     batch_size = min(batch_size, len(clouds))
@@ -123,7 +124,7 @@ def _fit(
         points = rotate_points(points, group.sample(len(chosen), generator))
         for parameters_of in optimizer.param_groups:
             parameters_of["lr"] = learning_rate * _schedule(step, steps)
-        loss = loss_of(points, clouds.labels[chosen])
+        loss = loss_of(points.to(device), clouds.labels[chosen].to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
