@@ -151,7 +151,7 @@ def test_principal_axes_of_a_ball_are_not_sound():
 
 def test_vectors_turn_along_with_the_cloud():
     torch.manual_seed(0)
-    network = VectorNetwork(8, neighbours=6, points=48).double().eval()
+    network = VectorNetwork(8, points=48).double().eval()
     points, turn = clouds(4).double(), rotations(1)[0]
     expected = network(points) @ turn.T
     assert torch.allclose(network(points @ turn.T), expected, atol=1e-9)
@@ -159,7 +159,7 @@ def test_vectors_turn_along_with_the_cloud():
 
 def test_canonical_forms_of_rotated_clouds_are_equal_and_come_back():
     torch.manual_seed(0)
-    canonicalizer = VectorNeuronCanonicalizer(16, 8, 64).eval()
+    canonicalizer = VectorNeuronCanonicalizer(16, 64).eval()
     given, turn = clouds(4), rotations(1)[0].float()
     poses, turned = canonicalizer(given), canonicalizer(rotate_points(given, turn))
     assert poses.sound.all()
@@ -174,7 +174,7 @@ def test_canonical_forms_of_rotated_clouds_are_equal_and_come_back():
 
 
 def test_size_and_place_of_a_cloud_do_not_matter():
-    canonicalizer = VectorNeuronCanonicalizer(8, 8, 64).eval()
+    canonicalizer = VectorNeuronCanonicalizer(8, 64).eval()
     given = clouds(2)
     moved = canonicalizer(given * 7 + torch.tensor([3.0, -2.0, 5.0]))
     assert torch.allclose(moved.rotations, canonicalizer(given).rotations, atol=1e-3)
@@ -218,7 +218,7 @@ def test_edge_convolutions_are_those_of_the_paper():
 
 @pytest.mark.parametrize("points", [torch.zeros(1, 64, 3), torch.rand(1, 64, 1) * torch.ones(3)])
 def test_degenerate_clouds_get_a_rotation_and_are_marked(points):
-    for canonicalizer in (VectorNeuronCanonicalizer(8, 8, 64).eval(), PrincipalAxesCanonicalizer()):
+    for canonicalizer in (VectorNeuronCanonicalizer(8, 64).eval(), PrincipalAxesCanonicalizer()):
         poses = canonicalizer(points)
         assert torch.isfinite(poses.rotations).all() and not poses.sound.any()
         assert torch.allclose(torch.linalg.det(poses.rotations), torch.ones(()), atol=1e-4)
@@ -244,12 +244,13 @@ def test_prior_losses_are_cosines_of_angles():
 def test_the_prior_teaches_what_is_up():
     torch.manual_seed(0)
     shapes = make_shapes(24, 48, seed=0)
-    canonicalizer = VectorNeuronCanonicalizer(4, 4, 48, hidden=16)
+    canonicalizer = VectorNeuronCanonicalizer(4, 48, hidden=16)
     train_by_prior(
         canonicalizer,
         shapes,
         Z,
         epochs=40,
+        points=48,
         batch_size=24,
         learning_rate=0.01,
         weight_decay=0.0,
@@ -273,6 +274,7 @@ def test_a_classifier_learns_upright_shapes():
         shapes,
         SO3,
         epochs=40,
+        points=64,
         batch_size=48,
         learning_rate=0.02,
         weight_decay=0.01,
@@ -470,8 +472,8 @@ SMALL = [
     *("DATA.TRAIN_SHAPES", "12", "DATA.TEST_SHAPES", "12", "DATA.POINTS", "64"),
     *("MODEL.POINTNET.POINTS", "64", "MODEL.DGCNN.POINTS", "32"),
     *("MODEL.CANONICALIZER.POINTS", "32", "MODEL.CANONICALIZER.CHANNELS", "4"),
-    *("MODEL.CANONICALIZER.NEIGHBOURS", "4", "SOLVER.IMS_PER_BATCH", "12"),
-    *("SOLVER.EPOCHS", "1", "SOLVER.CANONICALIZER_EPOCHS", "1"),
+    *("SOLVER.IMS_PER_BATCH", "12"),
+    *("SOLVER.POINTS", "48", "SOLVER.EPOCHS", "1", "SOLVER.CANONICALIZER_EPOCHS", "1"),
 ]
 
 
@@ -498,7 +500,14 @@ def test_command_trains_evaluates_and_reads_its_weights_again(run, tmp_path, mon
     result = json.loads((first / "points.json").read_text())
     assert result["num_clouds"] == 12 and set(result["classifiers"]) == {"PointNet", "DGCNN"}
     rows = result["classifiers"]["PointNet"]
-    assert set(rows) == {"vanilla", "rotation augmentation", "learned", "prior", "principal axes"}
+    assert set(rows) == {
+        "vanilla",
+        "rotation augmentation",
+        "learned",
+        "prior",
+        "prior, frozen classifier",
+        "principal axes",
+    }
     assert rows["prior"]["SO3/SO3"] is None and 0 <= rows["vanilla"]["z/SO3"] <= 100
     assert rows["vanilla"]["SO3/SO3"] == rows["rotation augmentation"]["SO3/SO3"]
     assert (first / "points.png").stat().st_size > 10000
@@ -511,12 +520,12 @@ def test_command_trains_evaluates_and_reads_its_weights_again(run, tmp_path, mon
     lost, kept = contents["parts"].pop("DGCNN/vanilla/z"), contents["parts"]["PointNet/vanilla/z"]
     torch.save(contents, first / "points.pth")
     assert "--resume" in run("--output", again, "--weights", first / "points.pth", *SMALL)[1]
-    kept["classifier.head.0.weight"].fill_(0)
+    kept["head.0.weight"].fill_(0)
     torch.save(contents, first / "points.pth")
     assert run("--output", first, "--train", "--resume", *SMALL)[0] == 0
     parts = torch.load(first / "points.pth", weights_only=True)["parts"]
     assert all(torch.equal(value, lost[name]) for name, value in parts["DGCNN/vanilla/z"].items())
-    assert not parts["PointNet/vanilla/z"]["classifier.head.0.weight"].any()
+    assert not parts["PointNet/vanilla/z"]["head.0.weight"].any()
 
 
 @pytest.mark.parametrize(

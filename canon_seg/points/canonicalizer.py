@@ -67,17 +67,14 @@ class VectorNeuronCanonicalizer(nn.Module):
     """Find poses by a network of vector neurons, which rotate with the cloud.
 
     Args:
-        channels, neighbours, points, hidden: see
-            :class:`~canon_seg.points.vector_neurons.VectorNetwork`.
+        channels, points, hidden: see :class:`~canon_seg.points.vector_neurons.VectorNetwork`.
     """
 
     group = SO3
 
-    def __init__(
-        self, channels: int = 8, neighbours: int = 8, points: int = 256, hidden: int = 48
-    ) -> None:
+    def __init__(self, channels: int = 8, points: int = 256, hidden: int = 48) -> None:
         super().__init__()
-        self.network = VectorNetwork(channels, neighbours, points, hidden)
+        self.network = VectorNetwork(channels, points, hidden)
 
     def forward(self, points: torch.Tensor) -> CloudPoses:
         """Return the poses of (B, N, 3) clouds; differentiable."""

@@ -31,8 +31,6 @@ def points_config() -> Any:
     cfg.MODEL.CANONICALIZER = CN()
     # Points of a cloud that it looks at.
     cfg.MODEL.CANONICALIZER.POINTS = 256
-    # Nearest points that describe a point.
-    cfg.MODEL.CANONICALIZER.NEIGHBOURS = 8
     # Channels of vectors for each point.
     cfg.MODEL.CANONICALIZER.CHANNELS = 8
     # Channels of the part that reads what rotations leave alone.
@@ -50,7 +48,7 @@ def points_config() -> Any:
     # Nearest points that edges lead to.
     cfg.MODEL.DGCNN.NEIGHBOURS = 8
     # Channels of its edge convolutions.
-    cfg.MODEL.DGCNN.WIDTHS = [16, 32, 64]
+    cfg.MODEL.DGCNN.WIDTHS = [16, 32]
     # Channels that are pooled.
     cfg.MODEL.DGCNN.JOINED = 128
     # Channels of its layer after pooling.
@@ -58,13 +56,16 @@ def points_config() -> Any:
 
     cfg.SOLVER = CN()
     # Passes over the training clouds of a classifier.
-    cfg.SOLVER.EPOCHS = 10
+    cfg.SOLVER.EPOCHS = 8
     # Passes of a canonicalizer, alone by the prior or together with a classifier.
-    cfg.SOLVER.CANONICALIZER_EPOCHS = 30
+    cfg.SOLVER.CANONICALIZER_EPOCHS = 20
+    # Points of a cloud that a step sees, drawn at random. DGCNN, whose neighbours lie farther apart
+    # where there are fewer points, sees all that it looks at.
+    cfg.SOLVER.POINTS = 256
     # Clouds in a step.
     cfg.SOLVER.IMS_PER_BATCH = 32
     # Largest learning rate of AdamW, after which it falls along a cosine.
-    cfg.SOLVER.BASE_LR = 0.003
+    cfg.SOLVER.BASE_LR = 0.005
     # Weight decay of AdamW.
     cfg.SOLVER.WEIGHT_DECAY = 0.01
     return cfg

@@ -29,7 +29,14 @@ from canon_seg.points.training import train_by_prior, train_classifier
 
 GROUPS = {"I": TRIVIAL, "z": Z, "SO3": SO3}
 SCENARIOS = ("I/SO3", "z/z", "z/SO3", "SO3/SO3")
-ROWS = ("vanilla", "rotation augmentation", "learned", "prior", "principal axes")
+ROWS = (
+    "vanilla",
+    "rotation augmentation",
+    "learned",
+    "prior",
+    "prior, frozen classifier",
+    "principal axes",
+)
 CLASSIFIER_NAMES = ("PointNet", "DGCNN")
 TOLERANCE = 1e-4  # radians between canonical forms that are called equal, in float32
 FORMAT = "canon_seg.points"
@@ -60,34 +67,39 @@ class Model:
         return f"{self.classifier}/{self.row}/{self.trained_under}"
 
     @property
-    def part(self) -> str:
-        """Return the name of what is trained for it: one part may serve several models."""
+    def parts(self) -> dict[str, str]:
+        """Return the names of what is trained for it, by the modules of the model.
+
+        One part may serve several models.
+        """
         if self.row == "prior":
-            return f"prior/{self.trained_under}"
-        return _plain(self) if self.row == "rotation augmentation" else self.name
+            return {"canonicalizer": f"prior/{self.trained_under}", "classifier": self.name}
+        plain = f"{self.classifier}/vanilla/{self.trained_under}"
+        if self.row == "prior, frozen classifier":
+            return {"canonicalizer": f"prior/{self.trained_under}", "classifier": plain}
+        if self.row == "learned":
+            return {"": self.name}
+        return {"classifier": plain if self.row == "rotation augmentation" else self.name}
 
 
-def _plain(model: Model) -> str:
-    """Return the name of the plain classifier that was trained under the same rotations."""
-    return f"{model.classifier}/vanilla/{model.trained_under}"
-
-
-# A prior's canonicalizer is trained alone, and put before the plain classifier as it is. Canonical
-# forms do not depend on how a cloud was rotated, so that what is trained in learned poses or along
-# principal axes is trained once, on aligned clouds, and stands for every scenario.
+# A prior's canonicalizer is trained alone. Canonical forms do not depend on how a cloud was
+# rotated, so that what is trained in learned poses or along principal axes is trained once, on
+# aligned clouds, and stands for every scenario.
 MODELS = (
-    Model("PointNet", "prior", "z", ("z/z", "z/SO3")),
-    Model("PointNet", "prior", "I", ("I/SO3",)),
     Model("PointNet", "vanilla", "z", ("z/z", "z/SO3")),
+    Model("PointNet", "prior, frozen classifier", "z", ("z/z", "z/SO3")),
+    Model("PointNet", "prior", "z", ("z/z", "z/SO3")),
     Model("PointNet", "vanilla", "I", ("I/SO3",)),
     Model("PointNet", "vanilla", "SO3", ("SO3/SO3",)),
     Model("PointNet", "rotation augmentation", "SO3", SCENARIOS),
-    Model("PointNet", "learned", "I", SCENARIOS),
     Model("PointNet", "principal axes", "I", SCENARIOS),
-    Model("DGCNN", "prior", "z", ("z/z", "z/SO3")),
-    Model("DGCNN", "prior", "I", ("I/SO3",)),
+    Model("PointNet", "prior, frozen classifier", "I", ("I/SO3",)),
+    Model("PointNet", "prior", "I", ("I/SO3",)),
+    Model("PointNet", "learned", "I", SCENARIOS),
     Model("DGCNN", "vanilla", "z", ("z/z", "z/SO3")),
+    Model("DGCNN", "prior, frozen classifier", "z", ("z/z", "z/SO3")),
     Model("DGCNN", "vanilla", "I", ("I/SO3",)),
+    Model("DGCNN", "prior, frozen classifier", "I", ("I/SO3",)),
     Model("DGCNN", "vanilla", "SO3", ("SO3/SO3",)),
 )
 """In the order in which their parts are trained."""
@@ -101,11 +113,9 @@ def num_points(cfg: Any, classifier: str) -> int:
 def build(model: Model, cfg: Any, num_classes: int) -> CanonicalizedPointClassifier:
     """Build a model with random weights on the config's device, in eval mode."""
     canonicalizer: nn.Module
-    if model.row in ("learned", "prior"):
+    if model.row.startswith(("learned", "prior")):
         keys = cfg.MODEL.CANONICALIZER
-        canonicalizer = VectorNeuronCanonicalizer(
-            keys.CHANNELS, keys.NEIGHBOURS, keys.POINTS, keys.HIDDEN
-        )
+        canonicalizer = VectorNeuronCanonicalizer(keys.CHANNELS, keys.POINTS, keys.HIDDEN)
     elif model.row == "principal axes":
         canonicalizer = PrincipalAxesCanonicalizer()
     else:
@@ -143,31 +153,46 @@ def train_all(
     """
     trained = dict(parts or {})
     for model in MODELS:
-        if model.part in trained:
-            continue
-        # Each part starts from the seed, so that it does not depend on the parts before it.
-        torch.manual_seed(cfg.DATA.SEED)
-        built = build(model, cfg, len(clouds.classes))
-        group = GROUPS[model.trained_under]
-        shown = clouds.thinned(num_points(cfg, model.classifier))
-        alone = model.row in ("vanilla", "principal axes")
-        options = dict(
-            epochs=cfg.SOLVER.EPOCHS if alone else cfg.SOLVER.CANONICALIZER_EPOCHS,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            learning_rate=cfg.SOLVER.BASE_LR,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-            seed=cfg.DATA.SEED,
-            title=model.part,
-        )
-        if model.row == "prior":
-            train_by_prior(built.canonicalizer, shown, group, **options)
-            trained[model.part] = _weights(built.canonicalizer)
-        else:
-            train_classifier(built, shown, group, **options)
-            trained[model.part] = _weights(built)
-        if finished:
-            finished(trained)
+        for module, part in model.parts.items():
+            if part not in trained:
+                # Each part starts from the seed, so that it does not depend on those before it.
+                torch.manual_seed(cfg.DATA.SEED)
+                built = build(model, cfg, len(clouds.classes))
+                trained[part] = _train_part(built, module, part, model, cfg, clouds, trained)
+                if finished:
+                    finished(trained)
     return trained
+
+
+def _train_part(
+    built: CanonicalizedPointClassifier,
+    module: str,
+    part: str,
+    model: Model,
+    cfg: Any,
+    clouds: CloudSet,
+    trained: Mapping[str, Part],
+) -> Part:
+    alone = module == "classifier"
+    group = GROUPS[model.trained_under]
+    shown = clouds.thinned(num_points(cfg, model.classifier))
+    options = dict(
+        epochs=cfg.SOLVER.EPOCHS if alone else cfg.SOLVER.CANONICALIZER_EPOCHS,
+        points=shown.points.shape[1] if model.classifier == "DGCNN" else cfg.SOLVER.POINTS,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        learning_rate=cfg.SOLVER.BASE_LR,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        seed=cfg.DATA.SEED,
+        title=part,
+    )
+    if module == "canonicalizer":
+        train_by_prior(built.canonicalizer, shown, group, **options)
+    else:
+        if "canonicalizer" in model.parts:
+            built.canonicalizer.load_state_dict(trained[model.parts["canonicalizer"]])
+            built.canonicalizer.requires_grad_(False)
+        train_classifier(built, shown, group, **options)
+    return _weights(built.get_submodule(module))
 
 
 def _weights(module: nn.Module) -> Part:
@@ -231,17 +256,13 @@ def load_models(
     models = {}
     for model in MODELS:
         built = build(model, cfg, num_classes)
-        modules: dict[str, nn.Module] = {model.part: built}
-        if model.row == "prior":
-            plain = CanonicalizedPointClassifier(IdentityCloudCanonicalizer(), built.classifier)
-            modules = {model.part: built.canonicalizer, _plain(model): plain}
-        for name, module in modules.items():
+        for module, name in model.parts.items():
             if name not in parts:
                 raise InputError(
                     f"{path} holds no weights of {name}: training did not end; go on with --train "
                     "--resume"
                 )
-            load_state(module, parts[name], path, f"{_WEIGHTS}, {name}")
+            load_state(built.get_submodule(module), parts[name], path, f"{_WEIGHTS}, {name}")
         models[model.name] = built
     return models
 
@@ -278,9 +299,9 @@ def evaluate(
         for scenario, group in tested.items():
             table[model.classifier][model.row][scenario] = found[group]
     canonicalizers = {
-        model.name: models[model.name].canonicalizer
+        model.parts.get("canonicalizer", model.name): models[model.name].canonicalizer
         for model in MODELS
-        if model.classifier == "PointNet" and model.row in ("learned", "prior")
+        if model.row in ("learned", "prior")
     }
     return {
         "num_clouds": len(clouds),

@@ -245,12 +245,16 @@ def _plane(rng: np.random.Generator) -> list[Part]:
         box((at - chord, at), (-span / 2, span / 2), (-0.015, 0.015)),
         box((tail, tail + chord * 0.7), (-span / 6, span / 6), (-0.01, 0.01)),
         box((tail, tail + chord * 0.8), (-0.01, 0.01), (0, rng.uniform(0.15, 0.25))),
+        *(
+            wheel((x * length, y * 0.1, -thick - 0.06), 0.04, 0.03)
+            for x, y in ((0.3, 0), (-0.05, -1), (-0.05, 1))
+        ),
     ]
 
 
 def _stairs(rng: np.random.Generator) -> list[Part]:
     steps, width = int(rng.integers(3, 7)), rng.uniform(0.35, 0.7)
-    run, rise = rng.uniform(0.12, 0.2), rng.uniform(0.1, 0.18)
+    run, rise = rng.uniform(0.14, 0.2), rng.uniform(0.07, 0.1)
     return [
         box(
             (-step * run, (1 - step) * run),
@@ -309,9 +313,16 @@ def _shelf(rng: np.random.Generator) -> list[Part]:
         )
         for level in range(boards + 1)
     ]
+    # Below it is a cupboard.
+    doors = box(
+        (depth / 2 - thick, depth / 2),
+        (-width / 2, width / 2),
+        (0, height * rng.uniform(0.25, 0.4)),
+    )
     return [
         *sides,
         *levels,
+        doors,
         box((-depth / 2 - thick, -depth / 2), (-width / 2, width / 2), (0, height)),
     ]
 

@@ -25,6 +25,7 @@ def train_classifier(
     group: SpatialGroup,
     *,
     epochs: int,
+    points: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
@@ -38,6 +39,7 @@ def train_classifier(
         clouds: to train on.
         group: whose random elements the clouds are rotated by.
         epochs: passes over the clouds.
+        points: of each cloud that a step sees, drawn anew for each batch; at most its own.
         batch_size: clouds in a step.
         learning_rate: of AdamW, the largest.
         weight_decay: of AdamW.
@@ -45,10 +47,22 @@ def train_classifier(
         title: of the progress bar.
     """
 
-    def loss(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return classification_loss(model(points), labels)
+    def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return classification_loss(model(batch), labels)
 
-    _fit(model, clouds, group, loss, epochs, batch_size, learning_rate, weight_decay, seed, title)
+    _fit(
+        model,
+        clouds,
+        group,
+        loss,
+        epochs,
+        points,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        seed,
+        title,
+    )
 
 
 def train_by_prior(
@@ -57,6 +71,7 @@ def train_by_prior(
     group: SpatialGroup,
     *,
     epochs: int,
+    points: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
@@ -72,12 +87,12 @@ def train_by_prior(
         clouds: that stand in the prior's poses.
         group: the rotations that the prior leaves free, by which the clouds are rotated: "I" or
             "z".
-        epochs, batch_size, learning_rate, weight_decay, seed, title: see
+        epochs, points, batch_size, learning_rate, weight_decay, seed, title: see
             :func:`train_classifier`.
     """
 
-    def loss(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return cloud_prior_loss(canonicalizer(points).mode(), group)
+    def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cloud_prior_loss(canonicalizer(batch).mode(), group)
 
     _fit(
         canonicalizer,
@@ -85,6 +100,7 @@ def train_by_prior(
         group,
         loss,
         epochs,
+        points,
         batch_size,
         learning_rate,
         weight_decay,
@@ -99,6 +115,7 @@ def _fit(
     group: SpatialGroup,
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     epochs: int,
+    points: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
@@ -115,16 +132,21 @@ def _fit(
     steps = epochs * steps_per_epoch
     bar = tqdm(total=steps, desc=title, unit="step")
     model.train()
+    for module in model.modules():
+        learns = [parameter.requires_grad for parameter in module.parameters()]
+        if learns and not any(learns):
+            module.eval()  # what is frozen keeps its batch statistics
     for step in range(steps):
         if step % steps_per_epoch == 0:
             order = torch.randperm(len(clouds), generator=generator)
         start = step % steps_per_epoch * batch_size
         chosen = order[start : start + batch_size]
-        points = _augmented(clouds.points[chosen], generator)
-        points = rotate_points(points, group.sample(len(chosen), generator))
+        drawn = torch.randperm(clouds.points.shape[1], generator=generator)[:points]
+        batch = _augmented(clouds.points[chosen][:, drawn], generator)
+        batch = rotate_points(batch, group.sample(len(chosen), generator))
         for parameters_of in optimizer.param_groups:
             parameters_of["lr"] = learning_rate * _schedule(step, steps)
-        loss = loss_of(points.to(device), clouds.labels[chosen].to(device))
+        loss = loss_of(batch.to(device), clouds.labels[chosen].to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -102,53 +102,50 @@ class VectorBlock(nn.Sequential):
 class VectorNetwork(nn.Module):
     """Find two vectors in a cloud that rotate with it.
 
-    Each point is described by its neighbours, whose offsets, positions and cross products are
-    vectors (the graph features of the paper's VN-PointNet). Which way is up depends on what the
-    cloud is, which the lengths and inner products of these vectors tell: they do not change as the
-    cloud rotates, so that a plain PointNet may read them (the paper's invariant layer, section
+    Each point is described by vectors of :func:`moment_features`. Which way is up depends on what
+    the cloud is, which the lengths and inner products of these vectors tell: they do not change as
+    the cloud rotates, so that a plain PointNet may read them (the paper's invariant layer, section
     3.4). It weighs the vectors of each point before these are averaged.
 
     Args:
         channels: of the vectors of points.
-        neighbours: of each point that are looked at.
         points: that are looked at, the first of the cloud.
         hidden: channels of the PointNet.
     """
 
-    def __init__(
-        self, channels: int = 8, neighbours: int = 8, points: int = 256, hidden: int = 48
-    ) -> None:
+    def __init__(self, channels: int = 8, points: int = 256, hidden: int = 48) -> None:
         super().__init__()
-        self.neighbours, self.points = neighbours, points
-        self.local = VectorBlock(3, channels)
-        self.second = VectorBlock(channels, channels)
+        self.points = points
+        self.blocks = nn.Sequential(VectorBlock(MOMENTS, channels), VectorBlock(channels, channels))
         self.pool = VectorMaxPool(channels)
+        pairs = MOMENTS * (MOMENTS + 1) // 2
         self.encoder = nn.Sequential(
-            *_pointwise(3 * channels + 1, hidden), *_pointwise(hidden, 2 * hidden)
+            *_pointwise(3 * channels + pairs, hidden), *_pointwise(hidden, 2 * hidden)
         )
         self.weights = nn.Sequential(
-            *_pointwise(4 * hidden, hidden), nn.Conv1d(hidden, 2 * channels, 1)
+            *_pointwise(4 * hidden, hidden), nn.Conv1d(hidden, channels + MOMENTS, 1)
         )
-        self.vectors = VectorLinear(2 * channels, 2)
+        self.vectors = VectorLinear(channels + MOMENTS, 2)
 
     def forward(self, points: torch.Tensor) -> torch.Tensor:
         """Return (B, 2, 3) vectors of (B, N, 3) centred clouds."""
-        points = points[:, : self.points]
-        features = self.second(self.local(graph_features(points, self.neighbours)).mean(dim=4))
-        positions = points.transpose(1, 2)[:, None]  # (B, 1, 3, N)
+        moments = moment_features(points[:, : self.points])
+        features = self.blocks(moments)
+        pooled = unit(self.pool(features), dim=2)[..., None]
+        first, second = torch.triu_indices(MOMENTS, MOMENTS)
         invariants = torch.cat(
             [
                 (features * features).sum(dim=2),
-                (features * self.pool(features)[..., None]).sum(dim=2),
-                (features * positions).sum(dim=2),
-                torch.linalg.vector_norm(points, dim=2)[:, None],
+                (features * pooled).sum(dim=2),
+                (moments[:, :1] * pooled).sum(dim=2),
+                (moments[:, first] * moments[:, second]).sum(dim=2),
             ],
             dim=1,
         )
         encoded = self.encoder(invariants)
         whole = encoded.amax(dim=2, keepdim=True).expand_as(encoded)
         weights = self.weights(torch.cat([encoded, whole], dim=1))[:, :, None]
-        vectors = torch.cat([features, positions.expand_as(features)], dim=1)
+        vectors = torch.cat([features, moments], dim=1)
         mixed: torch.Tensor = self.vectors((vectors * weights).mean(dim=3))
         return mixed
 
@@ -157,26 +154,45 @@ def _pointwise(before: int, after: int) -> tuple[nn.Module, ...]:
     return nn.Conv1d(before, after, 1, bias=False), nn.BatchNorm1d(after), nn.ReLU()
 
 
-def graph_features(points: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """Describe the points of clouds by their nearest neighbours.
+MOMENTS = 6
+"""Vectors by which :func:`moment_features` describes a point."""
+
+
+def moment_features(points: torch.Tensor) -> torch.Tensor:
+    """Describe the points of clouds by vectors that rotate with the cloud.
+
+    In place of the offsets to its neighbours, which the paper's networks start from and which cost
+    a CPU most of its time, a point is seen against moments of the whole cloud. With p, C p and
+    C C p, where C is the covariance, the inner products tell how far out a point lies along each
+    principal axis; with the directions of the means of f p, where f is |p|, |p|^2 or p C p, on
+    which side.
 
     Args:
         points: (B, N, 3).
-        neighbours: of each point, itself among them; at most N are taken.
 
     Returns:
-        (B, 3, 3, N, k): for each of k neighbours its offset from the point, the point, and their
-        cross product.
+        (B, 6, 3, N): the six vectors, of lengths around 1.
     """
-    count = min(neighbours, points.shape[1])
-    index = nearest(points, count)
-    around = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3))
-    around = around.reshape(len(points), points.shape[1], count, 3)
-    centre = points[:, :, None].expand_as(around)
-    features = torch.stack(
-        [around - centre, centre, torch.linalg.cross(around, centre)], dim=1
-    )  # (B, 3, N, k, 3)
-    return features.permute(0, 1, 4, 2, 3)
+    points = points - points.mean(dim=1, keepdim=True)
+    squared = (points * points).sum(dim=2, keepdim=True)
+    spread = squared.mean(dim=1, keepdim=True).clamp(min=EPSILON**2)  # the trace of C
+    points, squared = points / spread.sqrt(), squared / spread
+    covariance = 3 * points.transpose(1, 2) @ points / points.shape[1]
+    once = points @ covariance
+    weights = torch.cat(
+        [squared.clamp(min=EPSILON**2).sqrt(), squared, (once * points).sum(dim=2, keepdim=True)],
+        dim=2,
+    )
+    sides = unit(weights.transpose(1, 2) @ points / points.shape[1], dim=2)
+    vectors = torch.stack([points, once, once @ covariance], dim=1)
+    repeated = sides[:, :, None].expand(-1, -1, points.shape[1], -1)
+    return torch.cat([vectors, repeated], dim=1).transpose(2, 3)
+
+
+def unit(vectors: torch.Tensor, dim: int) -> torch.Tensor:
+    """Scale vectors to length 1; the shortest, which say no direction, stay shorter."""
+    squared = (vectors * vectors).sum(dim=dim, keepdim=True)
+    return vectors / torch.sqrt(squared + EPSILON)
 
 
 def nearest(points: torch.Tensor, count: int) -> torch.Tensor:
