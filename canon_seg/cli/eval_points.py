@@ -30,7 +30,7 @@ from canon_seg.points.experiment import (
     train_all,
 )
 from canon_seg.points.modelnet import read_clouds
-from canon_seg.points.report import format_table, plot_clouds
+from canon_seg.points.report import format_result, plot_clouds
 from canon_seg.points.shapes import make_shapes
 
 CONFIG_FILE = "configs/points/so3.yaml"
@@ -94,27 +94,14 @@ def main():
             "versions": {"canon_seg": canon_seg.__version__},
         },
     }
-    table = format_table(result)
+    table = format_result(result)
     write_json(output / "points.json", result)
     write_text(output / "points.md", table + "\n")
     with write_atomically(output / "points.png") as temporary:
         shown = models["PointNet/prior/z"].cpu()
         plot_clouds(shown, clouds, cfg.DATA.SEED).savefig(temporary, dpi=120)
     print(table)
-    for name, measured in result["equivariance"].items():
-        print(f"{name}: {describe_equivariance(measured)}")
     print(f"written: {output}/points.json, points.md, points.png")
-
-
-def describe_equivariance(measured):
-    """Describe how equal the canonical forms of rotated clouds are."""
-    found = f"a frame found in {100 * measured['sound']:.1f} % of the clouds"
-    if measured["median"] is None:
-        return found
-    return (
-        f"{found}; canonical forms of rotated ones {measured['median']:.1e} rad apart in the "
-        f"median, {100 * measured['within_tolerance']:.1f} % within 1e-4 rad"
-    )
 
 
 def read_part(cfg, folder: "str | None", split: str) -> CloudSet:

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from canon_seg.core.registry import Registry
-from canon_seg.points.vector_neurons import nearest
 
 CLASSIFIERS: "Registry[type[nn.Module]]" = Registry("classifier of point clouds")
 """Classes by their names, called with the number of classes and their own options."""
@@ -113,6 +112,13 @@ class _EdgeConvolution(nn.Module):
         normalised = self.norm(edges.flatten(0, 1)).reshape(edges.shape)
         pooled: torch.Tensor = F.leaky_relu(normalised, 0.2).amax(dim=1)
         return pooled
+
+
+def nearest(points: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the indices (B, N, count) of the nearest points of each point, itself among them."""
+    with torch.no_grad():
+        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.topk(count, dim=2, largest=False).indices
 
 
 def _head(features: int, hidden: int, num_classes: int) -> nn.Sequential:

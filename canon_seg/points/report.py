@@ -7,27 +7,43 @@ import torch
 
 from canon_seg.points.canonicalizer import CanonicalizedPointClassifier
 from canon_seg.points.clouds import CloudSet
-from canon_seg.points.experiment import SCENARIOS, rotated
+from canon_seg.points.experiment import SCENARIOS, TOLERANCE, rotated
 from canon_seg.points.group import SO3
 
 SHOWN = 6  # clouds in the picture
 
 
-def format_table(result: Mapping[str, Any]) -> str:
-    """Format the accuracies as a Markdown table, in per cent.
+def format_result(result: Mapping[str, Any]) -> str:
+    """Format the accuracies as a Markdown table, with what was measured of the poses below it.
 
     Args:
         result: of :func:`canon_seg.points.experiment.evaluate`.
     """
     lines = [
-        f"| accuracy in % ({result['num_clouds']} clouds) | " + " | ".join(SCENARIOS) + " |",
+        f"| accuracy in %, {result['data']} ({result['num_clouds']} clouds) | "
+        + " | ".join(SCENARIOS)
+        + " |",
         "|---|" + "---:|" * len(SCENARIOS),
     ]
     for classifier, rows in result["classifiers"].items():
         for row, accuracies in rows.items():
             cells = ["n/a" if accuracies[s] is None else f"{accuracies[s]:.1f}" for s in SCENARIOS]
             lines.append(f"| {classifier}, {row} | " + " | ".join(cells) + " |")
+    lines += ["", "Canonical forms of a cloud and of the same cloud rotated, in float32:", ""]
+    lines += [f"- {name}: {_poses(result, name)}." for name in result["equivariance"]]
     return "\n".join(lines)
+
+
+def _poses(result: Mapping[str, Any], name: str) -> str:
+    """Describe the poses that one canonicalizer finds."""
+    measured, prior = result["equivariance"][name], result["prior"][name]
+    facts = [f"a frame is found in {100 * measured['sound']:.1f} % of the clouds"]
+    if measured["median"] is not None:
+        facts.append(f"{measured['median']:.1e} rad apart in the median")
+        facts.append(f"{100 * measured['within_tolerance']:.1f} % within {TOLERANCE:.0e} rad")
+    kind = "up axes" if name.endswith("z") else "poses"
+    facts.append(f"{kind} of upright clouds {prior['median']:.1f}° off in the median")
+    return "; ".join(facts)
 
 
 @torch.no_grad()

@@ -193,10 +193,3 @@ def unit(vectors: torch.Tensor, dim: int) -> torch.Tensor:
     """Scale vectors to length 1; the shortest, which say no direction, stay shorter."""
     squared = (vectors * vectors).sum(dim=dim, keepdim=True)
     return vectors / torch.sqrt(squared + EPSILON)
-
-
-def nearest(points: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the indices (B, N, count) of the nearest points of each point, itself among them."""
-    with torch.no_grad():
-        distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.topk(count, dim=2, largest=False).indices
