@@ -34,7 +34,7 @@ def points_config() -> Any:
     # Channels of vectors for each point.
     cfg.MODEL.CANONICALIZER.CHANNELS = 8
     # Channels of the part that reads what rotations leave alone.
-    cfg.MODEL.CANONICALIZER.HIDDEN = 48
+    cfg.MODEL.CANONICALIZER.HIDDEN = 64
     cfg.MODEL.POINTNET = CN()
     # Points of a cloud that PointNet looks at.
     cfg.MODEL.POINTNET.POINTS = 1024
@@ -58,7 +58,7 @@ def points_config() -> Any:
     # Passes over the training clouds of a classifier.
     cfg.SOLVER.EPOCHS = 8
     # Passes of a canonicalizer, alone by the prior or together with a classifier.
-    cfg.SOLVER.CANONICALIZER_EPOCHS = 20
+    cfg.SOLVER.CANONICALIZER_EPOCHS = 50
     # Points of a cloud that a step sees, drawn at random. DGCNN, whose neighbours lie farther apart
     # where there are fewer points, sees all that it looks at.
     cfg.SOLVER.POINTS = 256

@@ -154,7 +154,7 @@ def _pointwise(before: int, after: int) -> tuple[nn.Module, ...]:
     return nn.Conv1d(before, after, 1, bias=False), nn.BatchNorm1d(after), nn.ReLU()
 
 
-MOMENTS = 6
+MOMENTS = 5
 """Vectors by which :func:`moment_features` describes a point."""
 
 
@@ -162,31 +162,30 @@ def moment_features(points: torch.Tensor) -> torch.Tensor:
     """Describe the points of clouds by vectors that rotate with the cloud.
 
     In place of the offsets to its neighbours, which the paper's networks start from and which cost
-    a CPU most of its time, a point is seen against moments of the whole cloud. With p, C p and
-    C C p, where C is the covariance, the inner products tell how far out a point lies along each
-    principal axis; with the directions of the means of f p, where f is |p|, |p|^2 or p C p, on
-    which side.
+    a CPU most of its time, a point is seen against moments of the whole cloud: its covariance C,
+    and its principal axes, each in the direction in which the cloud reaches farther out. The inner
+    products of a point with these axes are its coordinates in a frame that rotates along. Where the
+    cloud is symmetric, an axis says little, and the network has to do without it.
 
     Args:
         points: (B, N, 3).
 
     Returns:
-        (B, 6, 3, N): the six vectors, of lengths around 1.
+        (B, 5, 3, N): p, C p and the three axes, of lengths around 1.
     """
-    points = points - points.mean(dim=1, keepdim=True)
-    squared = (points * points).sum(dim=2, keepdim=True)
-    spread = squared.mean(dim=1, keepdim=True).clamp(min=EPSILON**2)  # the trace of C
-    points, squared = points / spread.sqrt(), squared / spread
-    covariance = 3 * points.transpose(1, 2) @ points / points.shape[1]
-    once = points @ covariance
-    weights = torch.cat(
-        [squared.clamp(min=EPSILON**2).sqrt(), squared, (once * points).sum(dim=2, keepdim=True)],
-        dim=2,
-    )
-    sides = unit(weights.transpose(1, 2) @ points / points.shape[1], dim=2)
-    vectors = torch.stack([points, once, once @ covariance], dim=1)
-    repeated = sides[:, :, None].expand(-1, -1, points.shape[1], -1)
-    return torch.cat([vectors, repeated], dim=1).transpose(2, 3)
+    with torch.no_grad():
+        points = points - points.mean(dim=1, keepdim=True)
+        squared = (points * points).sum(dim=2, keepdim=True)
+        points = points / squared.mean(dim=1, keepdim=True).clamp(min=EPSILON**2).sqrt()
+        covariance = 3 * points.transpose(1, 2) @ points / points.shape[1]
+        axes = torch.linalg.eigh(covariance.double())[1].to(points)
+        along = points @ axes
+        # The third moment along each axis has the sign of the side that reaches farther out.
+        sides = torch.where((along**3).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+        axes = (axes * sides).transpose(1, 2)
+        each = axes[:, :, None].expand(-1, -1, points.shape[1], -1)
+        own = torch.stack([points, points @ covariance], dim=1)
+        return torch.cat([own, each], dim=1).transpose(2, 3)
 
 
 def unit(vectors: torch.Tensor, dim: int) -> torch.Tensor:
