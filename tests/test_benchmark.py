@@ -9,6 +9,7 @@ import torch
 from optional import missing
 
 from benchmarking import memory
+from benchmarking.classification import time_classification
 from benchmarking.parts import TRAINED_SIZE
 from benchmarking.peers import Equiadapt, find_equiadapt, find_steerable
 from benchmarking.points import EquiadaptPoints
@@ -202,9 +203,18 @@ def test_equiadapt_s_steerable_canonicalizer_runs_or_says_why_not():
     assert "| equiadapt_x | - | - |  |" in table
 
 
+def test_classification_beside_equiadapt():
+    found, _ = find_equiadapt()
+    facts, ratios = time_classification(TOY, found)
+    assert facts["images"] == 4 and facts["parameters"]["classifier"] > 0
+    assert ratios["canonical_over_vanilla_cifar10"]["value"] > 1
+    assert (ratios["equiadapt_over_ours_cifar10_canonicalize"] is not None) == found
+
+
 def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "equiadapt", None)  # as if it were not installed
     sections = ["ways", "canonicalize", "parts", "sweep", "scoring", "numerics", "points"]
+    sections.append("classification")
     words = ["--output", tmp_path, "--quick", "--segmenters", "sam_vit_b", "--sections", *sections]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, words)])
     benchmark.main()
@@ -235,6 +245,7 @@ def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
         "gain_bfloat16_sam_vit_b",
         "points_canonical_over_vanilla_pointnet",
         "points_canonical_over_vanilla_dgcnn",
+        "canonical_over_vanilla_cifar10",
     }
     assert all(values[key] > 0 for key in measured)
     assert set(values) >= set(TARGETS) - {"canonical_over_vanilla_sam_vit_h"}

@@ -326,9 +326,10 @@ def test_rows_beside_the_paper(tmp_path):
     models = {"vanilla": CanonicalizedClassifier(Mean()).eval()}
     (tmp_path / "a.json").write_text(json.dumps(evaluate(models, data, C8)))
     rows = [{"label": "as it is", "file": "a.json", "mode": "vanilla", "paper": "vanilla"}]
-    table = format_rows(rows, tmp_path)
+    table = format_rows({"note": "Here.", "rows": rows}, tmp_path)
     assert "96.97 / 57.77" in table
     assert "| as it is" in table
+    assert table.endswith("Here. Percent of 2 images, in brackets 95 % intervals.")
 
 
 def test_overhead_is_of_each_image_alone():

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 import canon_seg.d2  # noqa: F401 - before detectron2
+from benchmarking.classification import time_classification
 from benchmarking.memory import memory_of_ways
 from benchmarking.parts import time_canonicalizers, time_parts
 from benchmarking.peers import HYPERPARAMETERS, NETWORK, Equiadapt, find_equiadapt
@@ -41,6 +42,7 @@ SECTIONS = (
     "training",
     "memory",
     "points",
+    "classification",
 )
 
 
@@ -140,6 +142,7 @@ def run(settings, segmenters, sections):
         "training": lambda: time_training(settings, found),
         "memory": lambda: (memory_of_ways(settings, segmenters, found), {}),
         "points": lambda: time_points(settings, found),
+        "classification": lambda: time_classification(settings, found),
     }
     ratios = {}
     for section in SECTIONS:

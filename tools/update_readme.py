@@ -17,6 +17,9 @@ A table stands between two comments, the first of which names the file that it i
     <!-- realigned: docs/results/pedestrians/rows.json -->
     <!-- end of realigned -->
 
+    <!-- classification: docs/results/cifar10/rows.json -->
+    <!-- end of classification -->
+
     <!-- table: docs/results/studies/prior/study.md -->
     <!-- end of table -->
 
@@ -38,6 +41,7 @@ from pathlib import Path
 
 import choose_gate
 
+from canon_seg.classification.report import format_rows
 from canon_seg.errors import InputError, run_main
 from canon_seg.evaluation.intervals import wilson
 from canon_seg.evaluation.realigned import TITLES, realigned
@@ -45,8 +49,9 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
+KINDS = "sweep|comparison|poses|realigned|gate|classification|table"
 TABLE = re.compile(
-    r"(<!-- (sweep|comparison|poses|realigned|gate|table): (\S+) -->\n).*?(<!-- end of \2 -->)",
+    rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
 )
 QUARTERS = ("0", "90", "180", "270", "C4-avg")
@@ -211,6 +216,7 @@ MAKERS = {
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
     "comparison": comparison_table,
     "realigned": realigned_table,
+    "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
     "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }

@@ -55,16 +55,18 @@ def format_poses(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def format_rows(rows: Sequence[Mapping[str, Any]], folder: "str | Path") -> str:
-    """Format rows that come from several files beside the paper's, as a Markdown table.
+def format_rows(spec: Mapping[str, Any], folder: "str | Path") -> str:
+    """Format rows that come from several files beside the paper's, as Markdown.
 
     Args:
-        rows: each {"label", "file", "mode", "paper" (a key of :data:`PAPER`, or none)}.
+        spec: {"note": TEXT, "rows": [...]}; each row is {"label", "file", "mode", "paper" (a key
+            of :data:`PAPER`, or none)}.
         folder: which the files lie in.
     """
-    table = []
-    for row in rows:
+    table, counts = [], set()
+    for row in spec["rows"]:
         result = json.loads(Path(folder, row["file"]).read_text(encoding="utf-8"))
+        counts.add(result["num_images"])
         values = result["modes"][row["mode"]]
         pose = result["pose"].get(row["mode"])
         paper = PAPER.get(row.get("paper", ""))
@@ -77,7 +79,10 @@ def format_rows(rows: Sequence[Mapping[str, Any]], folder: "str | Path") -> str:
                 f"{paper[0]:.2f} / {paper[1]:.2f}" if paper else "",
             ]
         )
-    return _table(["", "upright", "C8 average", "poses found", "paper, ResNet50"], table)
+    names = ["accuracy", "upright", "C8 average", "poses found", "paper, ResNet50"]
+    images = " and ".join(map(str, sorted(counts)))
+    note = f"{spec['note']} Percent of {images} images, in brackets 95 % intervals."
+    return f"{_table(names, table)}\n\n{note}"
 
 
 def plot_modes(result: Mapping[str, Any]) -> Figure:

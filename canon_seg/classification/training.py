@@ -131,9 +131,10 @@ class Training:
 
         Returns:
             ``accuracy`` and ``turned_accuracy``, 0..1; with a canonicalizer that learns also, of
-            the turned images, ``pose_accuracy`` (0..1), ``entropy``, that of an image's poses in
-            the mean, and ``poses_entropy``, that of the poses found, in nats; and the alignment of
-            the upright ones, see :func:`canon_seg.core.prior.alignment`.
+            the turned images, ``pose_accuracy`` (0..1) and ``entropy``, that of an image's poses
+            in the mean, in nats; of the upright ones ``poses_entropy``, that of the poses found
+            (by how many poses the classifier's images are still augmented), in nats, and the
+            alignment, see :func:`canon_seg.core.prior.alignment`.
         """
         model = self.model
         model.eval()
@@ -246,8 +247,9 @@ def measure_held_out(
         probabilities = torch.tensor(turned_likely, dtype=torch.float64)
         found["pose_accuracy"] = sum(pose_right) / len(pose_right)
         found["entropy"] = float(torch.special.entr(probabilities).sum(dim=1).mean())
-        found["poses_entropy"] = entropy_of_poses(probabilities)
-        aligned = alignment(torch.tensor(likely, dtype=torch.float64), model.prior)
+        upright = torch.tensor(likely, dtype=torch.float64)
+        found["poses_entropy"] = entropy_of_poses(upright)
+        aligned = alignment(upright, model.prior)
         found.update({k: v for k, v in aligned.items() if math.isfinite(v)})
     return found
 

@@ -29,6 +29,9 @@ TARGETS = {
     "points_canonical_over_vanilla_pointnet": "",
     "points_canonical_over_vanilla_dgcnn": "",
     "equiadapt_over_ours_points": "",
+    "canonical_over_vanilla_cifar10": "",
+    "canonical_over_vanilla_vit_l": "",
+    "equiadapt_over_ours_cifar10_canonicalize": "",
 }
 """The ratios that are always reported, null where they were not measured, and what is wanted."""
 
