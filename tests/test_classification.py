@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -556,6 +557,25 @@ def test_joint_training_changes_both(tmp_path):
     assert all(not torch.equal(a, b) for a, b in zip(before, after) if a.ndim > 1)
     assert (tmp_path / "canonicalizer.pth").is_file()
     assert (tmp_path / "classifier.pth").is_file()
+
+
+@pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
+def test_an_equivariant_network_learns_from_upright_images(tmp_path):
+    cfg = config(
+        *("MODEL.CANONICALIZER.SCORER.NAME", "NetworkScorer", "SOLVER.MAX_ITER", "2"),
+        *("MODEL.CANONICALIZER.SCORER.BACKBONE", "", "MODEL.CANONICALIZER.INPUT_SIZE", "33"),
+        *("MODEL.CANONICALIZER.NETWORK.FIELDS", "[1, 1]", "MODEL.CANONICALIZER.NETWORK.DEPTH", "1"),
+    )
+    training = Training(cfg)
+    assert training.turns is None
+    training.run(tmp_path)
+    again = config(
+        *("MODEL.CANONICALIZER.SCORER.NAME", "NetworkScorer"),
+        *("MODEL.CANONICALIZER.SCORER.BACKBONE", ""),
+        *("MODEL.CANONICALIZER.WEIGHTS", str(tmp_path / "canonicalizer.pth")),
+    )
+    finder = build_pose_finder(again, Mean())
+    assert finder.group == C8
 
 
 @pytest.mark.parametrize(
