@@ -231,13 +231,13 @@ def measure_held_out(
         part = slice(start, start + EVAL_BATCH)
         images, labels = data.images[part], data.labels[part]
         poses = model.poses(images)
-        right.append(model.classify(images, poses).argmax(dim=1) == labels)
+        right.append(model.classify(images, poses).argmax(dim=1).cpu() == labels)
         if turns is None:
             continue
         likely += [pose.probabilities for pose in poses]
         turned = turn_squares(images, turns[part])
         poses = model.poses(turned)
-        turned_right.append(model.classify(turned, poses).argmax(dim=1) == labels)
+        turned_right.append(model.classify(turned, poses).argmax(dim=1).cpu() == labels)
         pose_right += [p.turn == t for p, t in zip(poses, turns[part], strict=True)]
         turned_likely += [pose.probabilities for pose in poses]
     found = {"accuracy": _share(torch.cat(right))}
