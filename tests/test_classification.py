@@ -545,6 +545,25 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert not (whole / "classifier.pth").exists()
 
 
+def test_frozen_stages_stay_as_they_are(tmp_path):
+    cfg = config(
+        *("MODEL.CLASSIFIER.FREEZE", "False", "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"),
+        *("MODEL.CLASSIFIER.BLOCKS", "2", "MODEL.CLASSIFIER.FREEZE_STAGES", "1"),
+    )
+    training = Training(cfg)
+    body = training.model.predictor.network
+    frozen = {n: v.clone() for n, v in body.state_dict().items() if n.startswith(("conv", "bn1"))}
+    frozen |= {n: v.clone() for n, v in body.state_dict().items() if n.startswith("blocks.0")}
+    rest = body.blocks[1][0].conv_dw.weight.detach().clone()
+    training.run(tmp_path)
+    after = body.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in frozen.items())
+    assert not torch.equal(body.blocks[1][0].conv_dw.weight, rest)
+    cfg.MODEL.CLASSIFIER.FREEZE_STAGES = 3
+    with pytest.raises(InputError, match=r"MODEL\.CLASSIFIER\.FREEZE_STAGES is 3, and 2 stages"):
+        Training(cfg)
+
+
 def test_joint_training_changes_both(tmp_path):
     cfg = config(
         *("MODEL.CLASSIFIER.FREEZE", "False", "MODEL.CANONICALIZER.TASK_WEIGHT", "1.0"),

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from canon_seg.classification.build import build_model
+from canon_seg.classification.build import KEY as CLASSIFIER_KEY
+from canon_seg.classification.build import SCORER_KEY, build_model
 from canon_seg.classification.classifier import CanonicalizedClassifier, random_turns
 from canon_seg.classification.data import LabelledImages, hold_out, read_images
 from canon_seg.classification.turning import turn_squares
@@ -22,7 +23,7 @@ from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.io.files import check_output_dir, save_torch, write_json
-from canon_seg.networks.square import SquareNetwork, save_square
+from canon_seg.networks.square import SquareNetwork, SquareScorer, freeze_stages, save_square
 
 CHECKPOINT = "last.pth"
 RESULTS = {"canonicalizer": "canonicalizer.pth", "classifier": "classifier.pth"}
@@ -72,6 +73,11 @@ class Training:
                 f"MODEL.CLASSIFIER.WEIGHTS are of {classes.outputs} classes, and DATASETS.CLASSES "
                 f"has {len(data.classes)}; make them one"
             )
+        predictor, scorer = self.model.predictor, getattr(self.model.canonicalizer, "scorer", None)
+        if not cfg.MODEL.CLASSIFIER.FREEZE and isinstance(predictor, SquareNetwork):
+            freeze_stages(predictor, cfg.MODEL.CLASSIFIER.FREEZE_STAGES, CLASSIFIER_KEY)
+        if isinstance(scorer, SquareScorer):
+            freeze_stages(scorer.network, cfg.MODEL.CANONICALIZER.SCORER.FREEZE_STAGES, SCORER_KEY)
         self.turns: PlanarGroup | None = None
         if cfg.INPUT.TURNS:
             with of_key("INPUT.TURNS"):

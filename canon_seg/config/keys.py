@@ -156,6 +156,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CLASSIFIER.PRETRAINED = ""
     # Side in pixels to which images are resized for it; 0 takes that of the weights file, or 64.
     cfg.MODEL.CLASSIFIER.INPUT_SIZE = 0
+    # Its first stages that keep these weights where it is trained: most of the time goes into them.
+    cfg.MODEL.CLASSIFIER.FREEZE_STAGES = 0
     # Keep it as it is while the canonicalizer is trained.
     cfg.MODEL.CLASSIFIER.FREEZE = True
 

@@ -98,6 +98,31 @@ class CutBackbone(nn.Module):
         outputs: torch.Tensor = self.classifier(features.mean(dim=(-2, -1)))
         return outputs
 
+    frozen: Sequence[nn.Module] = ()
+
+    def freeze_stages(self, count: int) -> None:
+        """Keep the first stages as they are, batch statistics included.
+
+        Args:
+            count: how many; the stem is frozen with the first one. 0 freezes nothing.
+
+        Raises:
+            ValueError: if there are no so many.
+        """
+        if not 0 <= count <= len(self.blocks):
+            raise ValueError(f"FREEZE_STAGES is {count}, and {len(self.blocks)} stages are kept")
+        self.frozen = [self.conv_stem, self.bn1, *self.blocks[:count]] if count else []
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "CutBackbone":
+        """Set the mode as nn.Module does; frozen stages stay in eval mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
     def load_pretrained(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """Take over the blocks of a pretrained backbone, all but its classifier.
 
@@ -258,6 +283,27 @@ def statistics_of(body: Any) -> dict[str, Any]:
     """Return mean and standard deviation that timm says of a model; nothing for ImageNet's."""
     known = getattr(body, "pretrained_cfg", None) or {}
     return {name: known[name] for name in ("mean", "std") if name in known}
+
+
+def freeze_stages(network: SquareNetwork, count: int, key: str) -> None:
+    """Freeze the first stages of a network that is to be trained.
+
+    Args:
+        network: with a body of :func:`build_body`.
+        count: see :meth:`CutBackbone.freeze_stages`.
+        key: config node that it came from, for messages.
+
+    Raises:
+        InputError: naming the key, if the network has no such stages.
+    """
+    if not count:
+        return
+    if not isinstance(network.network, CutBackbone):
+        raise InputError(f"{key}.FREEZE_STAGES is {count}, and a whole model has none; set 0")
+    try:
+        network.network.freeze_stages(count)
+    except ValueError as error:
+        raise InputError(f"{key}.{error}") from error
 
 
 def save_square(
