@@ -545,6 +545,29 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert not (whole / "classifier.pth").exists()
 
 
+def test_a_scorer_starts_from_the_first_blocks_of_a_classifier(tmp_path):
+    longer = SquareNetwork(
+        build_body(SquareSpec("tf_efficientnet_lite0", 2, 5), "KEY"), input_size=16
+    )
+    save_square(tmp_path / "classifier.pth", longer, {"classes": list(CLASSES)})
+    path = str(tmp_path / "classifier.pth")
+    model = build_model(
+        cfg_trainable(config("MODEL.CANONICALIZER.SCORER.PRETRAINED", path)), CLASSES
+    )
+    ours = model.canonicalizer.scorer.network.network.blocks[0][0].conv_dw.weight
+    assert torch.allclose(ours, longer.network.blocks[0][0].conv_dw.weight, atol=1e-2)
+    with pytest.raises(InputError, match="holds weights of another backbone"):
+        build_model(
+            cfg_trainable(
+                config(
+                    *("MODEL.CANONICALIZER.SCORER.PRETRAINED", path),
+                    *("MODEL.CANONICALIZER.SCORER.BLOCKS", "3"),
+                )
+            ),
+            CLASSES,
+        )
+
+
 def test_frozen_stages_stay_as_they_are(tmp_path):
     cfg = config(
         *("MODEL.CLASSIFIER.FREEZE", "False", "MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"),

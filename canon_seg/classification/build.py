@@ -15,7 +15,7 @@ from canon_seg.core.scorer import SCORERS, Scorer
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.canonicalizer import GroupCanonicalizer, group_of
 from canon_seg.io.checkpoint import load_state, load_torch_file, weights_in
-from canon_seg.io.imagenet import read_pretrained
+from canon_seg.io.imagenet import PREFIX, read_pretrained
 from canon_seg.networks.build import build_canonicalizer, prior_of
 from canon_seg.networks.square import (
     SquareNetwork,
@@ -107,13 +107,7 @@ def build_predictor(
     if state is not None:
         load_state(body, state, path, key)
     elif keys.PRETRAINED:
-        pretrained = read_pretrained(keys.PRETRAINED, f"{KEY}.PRETRAINED")
-        if not hasattr(body, "load_pretrained"):
-            raise InputError(
-                f"{KEY}.PRETRAINED is for a network that is cut (BLOCKS above 0); give the state "
-                f"dict of a whole one as {KEY}.WEIGHTS"
-            )
-        body.load_pretrained(pretrained, f"{keys.PRETRAINED} ({KEY}.PRETRAINED)")
+        _start_from(body, keys.PRETRAINED, f"{KEY}.PRETRAINED")
     with of_key(f"{KEY}.INPUT_SIZE"):
         network = SquareNetwork(
             body,
@@ -149,8 +143,7 @@ def build_square_scorer(cfg: Any) -> Scorer:
         spec = SquareSpec(keys.SCORER.BACKBONE, keys.SCORER.BLOCKS, len(elements_of(group)))
         body = build_body(spec, SCORER_KEY)
         if keys.SCORER.PRETRAINED:
-            pretrained = read_pretrained(keys.SCORER.PRETRAINED, f"{SCORER_KEY}.PRETRAINED")
-            body.load_pretrained(pretrained, f"{keys.SCORER.PRETRAINED} ({SCORER_KEY}.PRETRAINED)")
+            _start_from(body, keys.SCORER.PRETRAINED, f"{SCORER_KEY}.PRETRAINED")
         with of_key("MODEL.CANONICALIZER.INPUT_SIZE"):
             network = SquareNetwork(
                 body,
@@ -165,6 +158,19 @@ def build_square_scorer(cfg: Any) -> Scorer:
         )
     with of_key(f"{SCORER_KEY}.PASSES"):
         return SquareScorer(network, group=group, passes=keys.SCORER.PASSES)
+
+
+def _start_from(body: Any, source: str, key: str) -> None:
+    """Take over the blocks of a backbone from ImageNet, or of a network that was trained here."""
+    if not hasattr(body, "load_pretrained"):
+        raise InputError(
+            f"{key} is for a network that is cut (BLOCKS above 0); set it to '', and give the "
+            "state dict of a whole classifier as MODEL.CLASSIFIER.WEIGHTS"
+        )
+    path = resolve_asset(source)
+    contents = None if source.startswith(PREFIX) else load_torch_file(path, key)
+    state = contents["state"] if is_square(contents) else read_pretrained(path, key)
+    body.load_pretrained(state, f"{source} ({key})")
 
 
 def _body(keys: Any, outputs: int) -> Any:

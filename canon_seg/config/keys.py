@@ -152,7 +152,8 @@ def add_canon_seg_config(cfg):
     # state dict of the model that is named; "" leaves random weights.
     cfg.MODEL.CLASSIFIER.WEIGHTS = ""
     # Its weights from ImageNet, to train from: a file, or package://NAME/PATH for a file of an
-    # installed Python package; "" starts from random weights.
+    # installed Python package; or a file of a longer network that tools/train_net.py wrote; ""
+    # starts from random weights.
     cfg.MODEL.CLASSIFIER.PRETRAINED = ""
     # Side in pixels to which images are resized for it; 0 takes that of the weights file, or 64.
     cfg.MODEL.CLASSIFIER.INPUT_SIZE = 0
