@@ -8,7 +8,7 @@ of its parameters.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -390,7 +390,7 @@ def load_square(
     return network.eval(), about
 
 
-def is_square(contents: Any) -> bool:
+def is_square(contents: Any) -> TypeGuard[dict[str, Any]]:
     """Tell whether the contents of a weights file are those of :func:`save_square`."""
     return isinstance(contents, dict) and contents.get("format") == FORMAT
 
