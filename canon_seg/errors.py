@@ -1,5 +1,6 @@
 """Report bad input to the user: one exception, one way for scripts to end on it."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -91,11 +92,15 @@ def run_main(main):
 
 
 def prepare_terminal() -> None:
-    """Print warnings as lines, and what the terminal cannot show as escape codes, from now on."""
+    """Print warnings as lines, and what the terminal cannot show as escape codes, from now on.
+
+    A log file that cannot be written, as on a full disk, costs the log, and prints no traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not in notebooks and tests
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    logging.raiseExceptions = False
 
 
 def _show_warning(

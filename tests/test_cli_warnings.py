@@ -41,3 +41,19 @@ def test_processes_that_are_started_keep_quiet_too():
 def test_what_the_user_asks_for_is_shown():
     assert "TypedStorage" in run("-W", "default", "-c", CODE)
     assert "TypedStorage" in run("-c", CODE, PYTHONWARNINGS="default")
+
+
+def test_a_log_on_a_full_disk_prints_no_traceback():
+    code = """
+import logging
+from canon_seg.errors import prepare_terminal
+prepare_terminal()
+handler = logging.StreamHandler(open("/dev/full", "w"))
+logging.getLogger().addHandler(handler)
+logging.getLogger().warning("lost")
+print("going on", flush=True)
+import os, sys
+sys.stderr.flush()
+os._exit(0)  # what the stream still holds is not flushed
+"""
+    assert "Traceback" not in run("-c", code)

@@ -176,6 +176,8 @@ class Sweep:
             raise LostWorkError(
                 f"a sweep ended with status {status}: {self.log.read_text()[-2000:]}"
             )
+        if not (self.folder / "sweep.json").exists():
+            raise LostWorkError("a sweep ended with status 0 and wrote no sweep.json")
         self.finished += 1
         result = self.result()
         if self.expected is not None and result != self.expected:
@@ -334,11 +336,14 @@ def full_disk(subject, rng):
         if status is None:
             run.end()
             raise LostWorkError(f"has not ended on a full disk after {LONGEST} s: {run.said()}")
-        # A sweep whose last image was written before has nothing left to write but its results.
-        _check_message(subject, run, status)
+        if status != 0:
+            _check_message(subject, run, status)
     finally:
         filler.unlink(missing_ok=True)
-    subject.check_kill()
+    if status == 0:  # it came to its end before the disk was full
+        subject.check_end(status)
+    else:
+        subject.check_kill()
 
 
 def read_only(subject, rng):
