@@ -520,6 +520,28 @@ def test_a_folder_of_photographs_and_videos(run):
     assert (second - first) % 360 == 180 and ", 2 frames, poses: " in "".join(done.lines)
 
 
+def test_smooth_poses_of_a_video(run):
+    """A pose that is off for one frame is mended; the segmenter sees each frame in its own."""
+    frames = [photo(40, 62)] * 6
+    frames[3] = np.ascontiguousarray(np.rot90(frames[3], 2))
+    clip("in/clip.avi", frames)
+    words = "--box", 3, 4, 30, 28, "--input", "in/clip.avi", "--output", "out", "--save-json"
+    assert run(*words, "--pose-per-frame").status == 0
+    before = [image["pose"] for image in json.loads(Path("out/results.json").read_text())["images"]]
+    done = run(*words, "--pose-per-frame", "--smooth")
+    assert done.status == 0, done.err
+    poses = [image["pose"] for image in json.loads(Path("out/results.json").read_text())["images"]]
+    assert len({pose["degrees"] for pose in poses}) == 1
+    assert [pose["probabilities"] for pose in poses] == [pose["probabilities"] for pose in before]
+    assert before[3]["degrees"] != poses[3]["degrees"]
+
+
+@pytest.mark.parametrize("words", [["--smooth"], ["--smooth", "--pose-per-frame", "--webcam", "0"]])
+def test_smooth_needs_a_pose_for_each_frame_of_a_video(run, words):
+    done = run("--output", "out", *words)
+    assert done.status == 2 and "--smooth is for the poses of the frames" in done.err
+
+
 def test_broken_videos_are_errors_and_leave_nothing(run):
     whole = clip("in/whole.avi", [photo(40, 62)] * 20).read_bytes()
     Path("in/cut.avi").write_bytes(whole[: len(whole) // 2])

@@ -1,6 +1,7 @@
 """canon-seg-upright on files, with a scorer that takes the bright side for the top."""
 
 import csv
+import math
 import os
 import shutil
 import sys
@@ -14,11 +15,12 @@ from PIL import Image
 from canon_seg.apps.files import upright as app
 from canon_seg.apps.files.upright import JOURNAL, find_photos
 from canon_seg.cli import upright as command
-from canon_seg.core.group import C4, D4
-from canon_seg.core.scorer import SCORERS, GridDistribution
+from canon_seg.core.group import C4, D4, SO2
+from canon_seg.core.scorer import SCORERS, CircularDistribution, GridDistribution
 from canon_seg.errors import InputError, run_main
 from canon_seg.images.canonicalizer import GroupCanonicalizer
-from canon_seg.predictors.upright import upright
+from canon_seg.images.tilt import rotate_image, rotated_size
+from canon_seg.predictors.upright import quarter_probabilities, upright
 
 SIZE = 64, 32
 
@@ -76,12 +78,9 @@ def run(monkeypatch, capsys):
     """Call the command: its exit status, stdout and stderr."""
 
     def call(*words):
-        options = [
-            "MODEL.DEVICE",
-            "cpu",
-            "MODEL.CANONICALIZER.SCORER.NAME",
-            "BrightTop of the photographs",
-        ]
+        scorer = "MODEL.CANONICALIZER.SCORER.NAME"
+        options = ["MODEL.DEVICE", "cpu"]
+        options += [] if scorer in words else [scorer, "BrightTop of the photographs"]
         monkeypatch.setattr(sys, "argv", ["canon-seg-upright", *map(str, words), *options])
         with pytest.raises(SystemExit) as end:
             run_main(command.main)
@@ -288,3 +287,129 @@ def test_unclear_poses_are_kept_in_python(image):
 def test_the_embedded_canonicalizer_is_the_default():
     _, pose = upright(np.ascontiguousarray(scene(0)), min_probability=0)
     assert pose.policy == "argmax" and abs(sum(pose.probabilities) - 1) < 1e-6
+
+
+# --- tilts ------------------------------------------------------------------------------------
+
+
+class BrightSide:
+    """Take the direction in which it gets brighter for up, the surer the more colours differ."""
+
+    group, image_format = SO2, "RGB"
+
+    def __call__(self, images):
+        rows = []
+        for image in images:
+            grey = image.double().mean(0)
+            up, left = (grey - grey.roll(1, axis) for axis in (0, 1))
+            x, y = -left[2:-2, 2:-2].mean(), -up[2:-2, 2:-2].mean()
+            angle = math.degrees(math.atan2(x, y))  # of up, counterclockwise
+            away = torch.arange(72) * 5.0 - angle
+            kappa = 100 if grey.amax() > 150 else 6 if grey.amax() > 70 else 0.1
+            rows.append(kappa * torch.cos(torch.deg2rad(away)))
+        return CircularDistribution(torch.stack(rows))
+
+
+@SCORERS.register("BrightSide of the photographs")
+def build_for_angles(cfg):
+    return BrightSide()
+
+
+ANGLES = "MODEL.CANONICALIZER.SCORER.NAME", "BrightSide of the photographs"
+
+
+def ramp(degrees=0.0, most=250, size=(72, 96)):
+    """A sky that gets brighter upwards, turned by an angle and cut to what is inside."""
+    rows = np.linspace(most, 0, 160).astype(np.uint8)
+    pixels = np.repeat(np.repeat(rows[:, None, None], 160, axis=1), 3, axis=2)
+    turned = rotate_image(pixels, degrees, "inscribed")
+    top, left = ((have - want) // 2 for have, want in zip(turned.shape, size, strict=False))
+    return np.ascontiguousarray(turned[top : top + size[0], left : left + size[1]])
+
+
+def up(pixels):
+    """The direction of up in degrees, as BrightSide sees it."""
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    return (BrightSide()([image]).mode()[0].degrees + 180) % 360 - 180
+
+
+def test_level_straightens_what_is_tilted(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name, degrees, most in (
+        ("a_level", 0, 250),
+        ("b_tilted", 8, 250),
+        ("c_turned", 90, 250),
+        ("d_both", 263, 250),
+        ("e_hardly", 1, 250),
+        ("f_far", 25, 250),
+        ("g_unsure", 8, 120),
+        ("h_unclear", 8, 60),
+    ):
+        Image.fromarray(ramp(degrees, most)).save(f"photos/{name}.png")
+    words = "photos", "--level", "--csv", "t.csv", "--min-probability", "0.9", *ANGLES
+    code, said, message = run(*words, "--output", "out")
+    assert code == 0, message
+    with Path("t.csv").open() as file:
+        rows = {row["file"][0]: row for row in csv.DictReader(file)}
+    results = {key: (row["result"], row["degrees"], row["way"]) for key, row in rows.items()}
+    assert results == {
+        "a": ("upright", "0", ""),
+        "b": ("turned", "0", "levelled"),
+        "c": ("turned", "270", "pixels"),
+        "d": ("turned", "90", "levelled"),
+        "e": ("upright", "0", ""),
+        "f": ("upright", "0", ""),
+        "g": ("upright", "0", ""),
+        "h": ("uncertain", "0", ""),
+    }
+    tilts = {key: float(row["tilt"]) for key, row in rows.items()}
+    assert tilts.pop("b") == pytest.approx(-8, abs=1) and tilts.pop("d") == pytest.approx(7, abs=1)
+    assert set(tilts.values()) == {0}
+    assert "tilt, °" in said and "levelled" in said and "2 levelled" in said
+    for name in ("b_tilted", "d_both"):
+        assert abs(up(Image.open(f"out/{name}.png"))) < 1.5
+    assert Image.open("out/d_both.png").size == rotated_size(72, 96, -263, "inscribed")[::-1]
+    again = run(*words, "--output", "out")
+    assert again[0] == 0 and again[1] == said
+    code, _, message = run("photos", "--output", "out", "MODEL.CANONICALIZER.GROUP", "C4")
+    assert code == 2 and "begun with another" in message and "--level" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-tilt", "5"], "--max-tilt is for --level"),
+        (["--canvas", "expand"], "--canvas is for --level"),
+        (["--level", "--max-tilt", "46"], "0 to 45"),
+        (["--level", "--min-tilt-probability", "2"], "0 to 1"),
+        (["--level"], "SO2"),  # by the scorer of quarter turns
+        (["MODEL.CANONICALIZER.GROUP", "SO2", *ANGLES], "--level"),
+    ],
+)
+def test_options_of_level(photos, run, words, said):
+    code, table, message = run("photos", "--dry-run", *words)
+    assert code == 2 and said in message + table and "Traceback" not in message
+
+
+def test_level_in_python():
+    finder = GroupCanonicalizer(BrightSide()).eval()
+    image, pose = upright(ramp(98), finder, level=True)
+    assert abs(up(image)) < 1.5 and pose.turn.degrees == pytest.approx(98, abs=1)
+    assert image.shape[:2] == rotated_size(72, 96, -pose.turn.degrees, "inscribed")
+    picture, same = upright(Image.fromarray(ramp(98)), finder, level=True, canvas="expand")
+    assert same == pose and picture.size == rotated_size(72, 96, -pose.turn.degrees)[::-1]
+    image, pose = upright(ramp(90), finder, level=True)
+    assert np.array_equal(image, np.rot90(ramp(90), -1)) and pose.turns == 1
+    image, pose = upright(ramp(8, 60), finder, level=True)
+    assert pose.policy == "keep" and np.array_equal(image, ramp(8, 60))
+    assert sum(quarter_probabilities(pose)) == pytest.approx(1)
+
+
+def test_tilts_without_level_are_an_error_with_its_remedy():
+    with pytest.raises(InputError, match="level=True"):
+        upright(ramp(8), GroupCanonicalizer(BrightSide()).eval())
+    with pytest.raises(InputError, match="SO2"):
+        upright(ramp(8), GroupCanonicalizer(BrightTop()).eval(), level=True)
+    with pytest.raises(InputError, match="canvas is 'crop'"):
+        upright(ramp(8), GroupCanonicalizer(BrightSide()).eval(), level=True, canvas="crop")

@@ -40,14 +40,18 @@ from canon_seg.apps.web.pictures import (
     chips,
     draw_answers,
     draw_everything,
+    draw_level,
     draw_stage,
     pose_bars,
+    pose_chart,
     score,
     table,
     verdict,
 )
 from canon_seg.apps.web.samples import Limits, load_samples, read_upload
 from canon_seg.apps.web.turning import (
+    ANY_ANGLE,
+    QUARTERS,
     RIGHT,
     UNCERTAIN,
     UNKNOWN,
@@ -59,9 +63,15 @@ from canon_seg.apps.web.turning import (
 )
 from canon_seg.cli import app
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
+from canon_seg.core.group import SO2
 from canon_seg.core.pose import Pose
+from canon_seg.core.scorer import CircularDistribution, pointwise
+from canon_seg.core.turn import Turn
 from canon_seg.errors import InputError
+from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.images.tilt import rotate_image
+from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
+from canon_seg.networks.circle_scorer import CircleScorer
 from canon_seg.predictors.defaults import load_default_sam
 from canon_seg.sam import loading
 from canon_seg.sam.models import build_tiny_sam
@@ -83,6 +93,98 @@ def tiny_sam():
 @pytest.fixture(scope="module")
 def turner():
     return Turner(tiny_sam(), random_canonicalizer().eval())
+
+
+class BrightSide:
+    """Take the direction in which it gets brighter for up."""
+
+    group, image_format = SO2, "RGB"
+
+    def __call__(self, images):
+        rows = []
+        for image in images:
+            grey = image.double().mean(0)
+            height, width = grey.shape
+            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            y, x = y - (height - 1) / 2, x - (width - 1) / 2
+            grey = torch.where(x**2 + y**2 < (min(height, width) / 2) ** 2, grey - grey.mean(), 0)
+            angle = torch.atan2(-(grey * x).sum(), -(grey * y).sum())
+            rows.append(50 * torch.cos(torch.deg2rad(torch.arange(72) * 5.0) - angle))
+        return CircularDistribution(torch.stack(rows))
+
+
+def sky(height=72, width=96):
+    """A photograph whose light comes from above, with something dark in it."""
+    pixels = np.repeat(np.linspace(250, 60, height)[:, None, None], width, 1).repeat(3, 2)
+    pixels[40:60, 30:50] *= 0.6
+    return pixels.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def switchable():
+    return Turner(
+        tiny_sam(), random_canonicalizer().eval(), any_angle=GroupCanonicalizer(BrightSide()).eval()
+    )
+
+
+def test_the_switch_to_any_angle(switchable):
+    assert list(switchable.canonicalizers) == [QUARTERS, ANY_ANGLE]
+    prompt = ObjectPrompt(points=((40, 50, 1),))
+    session = switchable.open(sky(), 37, prompt, is_upright=True)
+    session, *_ = switchable.compare(session)
+    assert pose_of(session).turn.exact and session.visited
+    other = switchable.switch(session, ANY_ANGLE)
+    assert other.visited == {} and other.objects == session.objects
+    assert pose_of(other).turn.degrees == pytest.approx(37, abs=4)
+    assert switchable.judge(other) == RIGHT
+    assert (other.turned.image == session.turned.image).all()
+    # At quarter turns it is the same in every pixel, behind either.
+    for degrees in (90, 180):
+        other = switchable.turn(other, degrees)
+        other, _, (answer,) = switchable.compare(other)
+        assert answer.agreement == 1
+    assert switchable.switch(other, ANY_ANGLE) is other
+    back = switchable.switch(other, QUARTERS)
+    assert back.way == QUARTERS and len(pose_of(back).probabilities) == 4
+    with pytest.raises(InputError, match="'C8' is not there; take one of Quarter turns"):
+        switchable.switch(other, "C8")
+
+
+def test_the_canonical_photo_is_level(switchable):
+    session = switchable.open(sky(), 37, way=ANY_ANGLE)
+    photo = canonical_photo(session).astype(int)
+    middle = photo[photo.shape[0] // 2 - 20 : photo.shape[0] // 2 + 20, photo.shape[1] // 2]
+    across = photo[photo.shape[0] // 2 - 20, photo.shape[1] // 2 - 12 : photo.shape[1] // 2 + 12]
+    assert middle[0].mean() > middle[-1].mean() + 50 and np.ptp(across.mean(axis=1)) < 12
+
+
+def test_lines_of_python_name_the_canonicalizer(switchable):
+    source = python_lines(switchable, switchable.open(sky(), 37, way=ANY_ANGLE))
+    assert 'weights="canon_seg://canonicalizer_so2.pth", group="SO2"' in source
+    assert "load_default_sam(), canonicalizer)" in source
+    assert "canonicalizer)" not in python_lines(switchable, switchable.open(sky(), 37))
+
+
+def circle_file(folder):
+    """Weights of a canonicalizer of any angle, at random."""
+    torch.manual_seed(0)
+    network = PoseNetwork(BackboneSpec("mobilenetv3_small_050", 72)).eval()
+    path = folder / "circle.pth"
+    CircleScorer(network, input_size=96, image_format="RGB").save(path)
+    return path
+
+
+def test_the_switch_offers_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "load_sam", tiny_sam)
+    monkeypatch.setattr(app, "ANY_ANGLE", str(tmp_path / "none.pth"))
+    turner = app.build_turner(app.parse_arguments(["--device", "cpu"]))
+    assert list(turner.canonicalizers) == [QUARTERS]
+    path = circle_file(tmp_path)
+    monkeypatch.setattr(app, "ANY_ANGLE", str(path))
+    turner = app.build_turner(app.parse_arguments(["--device", "cpu"]))
+    assert turner.canonicalizers[ANY_ANGLE].group == SO2
+    with pytest.raises(InputError, match="lost.pth"):
+        app.build_turner(app.parse_arguments(["--any-angle", "lost.pth", "--device", "cpu"]))
 
 
 @pytest.mark.parametrize(
@@ -451,6 +553,22 @@ def test_pictures(turner):
         assert changed[25 * 8, 25 * 8] and not changed[: 18 * 8].any()
 
 
+@pytest.mark.parametrize("degrees", [0, 90, 30])
+def test_the_level_line_lies_as_the_horizon(degrees):
+    """Level in the photograph, it turns along with it."""
+    pose = Pose(Turn.by(degrees), pointwise(SO2, Turn.by(degrees)), probability=1.0)
+    black = np.zeros((201, 201, 3), np.uint8)
+    drawn = draw_level(black, pose)
+    assert not black.any()
+    level = draw_level(black, Pose(Turn(), pointwise(SO2, Turn()), probability=1.0))
+    y, x = np.nonzero(level.any(axis=2))
+    assert (np.median(y), np.ptp(x) > 150, y.min() < 90, y.max() < 105) == (100, True, True, True)
+    y, x = np.indices(black.shape[:2]) - 100
+    inside = x**2 + y**2 < 98**2  # what stays in the picture
+    turned = rotate_image(level, degrees, "crop").astype(int)
+    assert np.abs(turned - drawn)[inside].mean() < 3 < np.abs(level * 1.0 - 0)[inside].mean()
+
+
 def answer(agreement=1.0, is_empty=False):
     mask = np.full((2, 3), not is_empty)
     return Answer(0, mask, mask, agreement, 0.756, mask)
@@ -460,6 +578,11 @@ def test_figures():
     bars = pose_bars(Pose(1, (0.05, 0.9, 0.03, 0.02)))
     assert bars.count('class="bar') == 4 and bars.count("chosen") == 1
     assert 'chosen"><span class="name">90°' in bars and "90.0 %" in bars
+    assert pose_chart(Pose(1, (0.05, 0.9, 0.03, 0.02))) == bars
+    pose = Pose(Turn.by(30), pointwise(SO2, Turn.by(30)), probability=0.9)
+    ring = pose_chart(pose)
+    assert ring.count('class="arc') == 72 and ring.count("arc chosen") == 5  # within 10 degrees
+    assert ">30.0°<" in ring and "90.0 % within 10°" in ring
     assert "nothing is asked" in table({})
     html = table({90.0: (0.9999, 1.0), 15.0: (0.5, 0.25)})
     assert html.index("15°") < html.index("90°")
@@ -580,6 +703,8 @@ def server(tmp_path_factory):
                 "1",
                 "--device",
                 "cpu",
+                "--any-angle",
+                str(circle_file(folder)),
             ],
             stdout=log,
             stderr=log,
@@ -779,6 +904,19 @@ def test_page_in_the_browser(server, browser, tmp_path):
     assert "predicted IoU" in page.text("#canonical-score")
     save_screenshot(browser, tmp_path)
 
+    # The other canonicalizer: a ring for its angles, and quarter turns are exact behind it too.
+    assert page.find("#poses .bar") and not page.find("#poses .ring")
+    page.press("#switch label:nth-of-type(2)")
+    wait(lambda: page.find("#poses .ring"), "a ring")
+    assert page.read("document.querySelectorAll('#poses .arc').length") == 72
+    assert page.await_angles("90°")["90°"][1] == "1.000"
+    page.press("#turn-180")
+    assert page.await_angles("90°", "180°")["180°"][1] == "1.000"
+    page.press("#switch label:nth-of-type(1)")
+    wait(lambda: page.find("#poses .bar"), "bars")
+    page.press("#turn-90")
+    page.await_angles("90°", "180°")
+
     # Another visitor at the same time.
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
@@ -909,6 +1047,13 @@ def test_page_on_a_telephone(server, browser):
     page.after(lambda: page.click_photo(0.5, -0.3))
     page.after(lambda: page.drag_photo((-0.5, -0.5), (0.5, 0.5)))
     wait(lambda: page.agreement()[0] == "agreement 1.000", "a mask")
+    page.press("#switch label:nth-of-type(2)")
+    wait(lambda: page.find("#poses .ring"), "a ring")
+    left, right = page.read(
+        "(box => [box.left, box.right])"
+        "(document.querySelector('#poses .ring').getBoundingClientRect())"
+    )
+    assert 0 <= left < right <= 380 and right - left > 150 and page.read(widths) == [380, 380]
     # Zoomed in, the photo scrolls in its frame, and the page is no wider.
     page.press("#photo .zoom")
     frame = "(f => f.scrollWidth / f.clientWidth)(document.querySelector('#photo .frame'))"

@@ -103,3 +103,9 @@ def test_registries_name_what_they_know():
     with pytest.raises(ValueError, match="'two' is not a registered thing; known: one"):
         things.get("two")
     assert "one" in things and list(things) == ["one"]
+
+
+def test_modes_where_all_mass_is_on_one_arc():
+    found = CircularDistribution(torch.eye(72)[3:4] * 10_000)
+    (modes,) = found.modes(2)
+    assert modes[0].degrees == 15 and len(modes) == 2

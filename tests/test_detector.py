@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -112,6 +113,90 @@ def test_what_is_found_is_what_is_seen_in_the_image_given(sv, turns):
     assert found.data["pose"].tolist() == [pose.turn.degrees] * 3
     assert found.data["pose_probability"].tolist() == [pose.probability] * 3
     assert np.array_equal(detect(Image.fromarray(image)).xyxy, found.xyxy)
+
+
+# Results as the documentation of these libraries describes them, which are not installed here.
+
+
+def ultralytics_results(image, kind="segment"):
+    """An `ultralytics.engine.results.Results` of what is in a BGR image, on a letterboxed grid."""
+    found = detect_blocks(image[..., ::-1])
+    names = {0: "red", 1: "green", 2: "blue"}
+    scores = {"conf": torch.from_numpy(found.confidence), "cls": torch.arange(3.0), "id": None}
+    boxes = SimpleNamespace(xyxy=torch.from_numpy(found.xyxy), **scores)
+    results = SimpleNamespace(names=names, orig_shape=image.shape[:2], boxes=boxes, masks=None)
+    if kind == "segment":
+        side = max(image.shape[:2])
+        top, left = ((side - have) // 2 for have in image.shape[:2])
+        data = torch.zeros(3, side, side)
+        data[:, top : top + image.shape[0], left : left + image.shape[1]] = torch.from_numpy(
+            found.mask
+        ).float()
+        results.masks = SimpleNamespace(data=data, __len__=lambda: 3)
+    if kind == "obb":
+        corners = torch.from_numpy(found.data["xyxyxyxy"])
+        results.boxes = None
+        results.obb = SimpleNamespace(xyxyxyxy=corners, xyxy=boxes.xyxy, **scores)
+    if kind == "pose":
+        xy = torch.from_numpy(found.data["middle"])[:, None]
+        results.keypoints = SimpleNamespace(xy=xy, conf=torch.full((3, 1), 0.5))
+    return results
+
+
+@pytest.mark.parametrize("turns", TURNS)
+@pytest.mark.parametrize("kind", ["detect", "segment", "obb", "pose"])
+def test_results_as_ultralytics_gives_them(sv, kind, turns):
+    image = np.ascontiguousarray(np.rot90(picture(), turns)[..., ::-1])  # BGR, as cv2 reads
+    speak = sv.KeyPoints if kind == "pose" else sv.Detections
+    detect = CanonicalDetector(
+        lambda given: speak.from_ultralytics(ultralytics_results(given, kind)),
+        random_canonicalizer(),
+        image_format="BGR",
+    )
+    found, expected = detect(image), speak.from_ultralytics(ultralytics_results(image, kind))
+    assert found.data["class_name"].tolist() == ["red", "green", "blue"]
+    if kind == "pose":
+        assert np.array_equal(found.xy, expected.xy)
+        assert np.array_equal(found.keypoint_confidence, expected.keypoint_confidence)
+        assert np.array_equal(found.detection_confidence, expected.detection_confidence)
+        return
+    assert np.array_equal(found.xyxy, expected.xyxy)
+    assert np.array_equal(found.confidence, expected.confidence)
+    assert (found.mask is None) == (kind != "segment")
+    if kind == "segment":
+        assert np.array_equal(found.mask, expected.mask) and found.mask.any(axis=(1, 2)).all()
+    if kind == "obb":
+        for one, other in zip(found.data["xyxyxyxy"], expected.data["xyxyxyxy"], strict=True):
+            assert sorted(map(tuple, one)) == sorted(map(tuple, other))
+
+
+def test_nothing_found_by_ultralytics(sv):
+    nothing = SimpleNamespace(
+        xyxy=torch.zeros(0, 4), conf=torch.zeros(0), cls=torch.zeros(0), id=None
+    )
+    results = SimpleNamespace(names={}, boxes=nothing, masks=None, orig_shape=(HEIGHT, WIDTH))
+    detect = CanonicalDetector(
+        lambda image: sv.Detections.from_ultralytics(results), random_canonicalizer()
+    )
+    assert len(detect(picture())) == 0
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_results_as_rf_detr_gives_them(sv, turns):
+    def predict(image):
+        """Like RFDETRSeg.predict of an RGB array: it says which image it has seen, and its size."""
+        found = detect_blocks(image)
+        shape = np.tile(np.array(image.shape[:2], np.int64), (3, 1))
+        found.data = {"class_name": found.data["class_name"], "source_shape": shape}
+        found.metadata = {"source_image": image}
+        return found
+
+    image = np.ascontiguousarray(np.rot90(picture(), turns))
+    found, expected = CanonicalDetector(predict, random_canonicalizer())(image), predict(image)
+    assert np.array_equal(found.xyxy, expected.xyxy) and np.array_equal(found.mask, expected.mask)
+    assert np.array_equal(found.data["source_shape"], expected.data["source_shape"])
+    assert found.data["source_shape"].dtype == np.int64
+    assert np.array_equal(found.metadata["source_image"], image)
 
 
 def test_the_image_that_is_detected_in_is_the_canonical_one(sv):

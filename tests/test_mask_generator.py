@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.tilting import Tilting
 from canon_seg.geometry.group import C4
 from canon_seg.images.arrays import turn_image, turn_maps
+from canon_seg.predictors import mask_generator
 from canon_seg.predictors.mask_generator import (
     CanonicalSamAutomaticMaskGenerator,
     tilt_record,
@@ -266,3 +269,25 @@ def test_a_record_of_which_a_tilt_leaves_nothing_says_so():
     assert "vanished" not in tilt_record({**record, "area": 201}, canvas.inverse())
     mask[:] = False
     assert "vanished" not in tilt_record({**record, "area": 0}, canvas.inverse())
+
+
+@pytest.mark.parametrize("crops", [0, 1])
+def test_the_bar_counts_the_batches(sam, crops, monkeypatch):
+    bars = []
+
+    class Bar(mask_generator.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})
+            bars.append((self, options["disable"]))
+
+    monkeypatch.setattr(mask_generator, "tqdm", Bar)
+    generator = CanonicalSamAutomaticMaskGenerator(
+        sam, random_canonicalizer(), points_per_batch=5, crop_n_layers=crops, **KEEP_ALL
+    )
+    generator.generate_with_pose(picture(40, 61), progress=True)
+    generator.generate(picture(40, 61))
+    # 16 clicks in batches of 5, and again in each of four crops; a bar on terminals if asked for.
+    assert [(bar.n, bar.total, disable) for bar, disable in bars] == [
+        (4 + 16 * crops, 4 + 16 * crops, None),
+        (4 + 16 * crops, 4 + 16 * crops, True),
+    ]

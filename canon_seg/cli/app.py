@@ -9,14 +9,17 @@ cut-out, COCO's JSON, the upright photo, or the same as Python.
 
 import argparse
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
 from canon_seg.apps.web.samples import Limits, load_samples
 from canon_seg.apps.web.turning import Turner
+from canon_seg.cli.waiting import said
+from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
-from canon_seg.predictors.defaults import CANONICALIZER, load_default_canonicalizer
+from canon_seg.predictors.defaults import ANY_ANGLE, CANONICALIZER, load_default_canonicalizer
 from canon_seg.sam.loading import load_sam
 from canon_seg.sam.models import OFFICIAL_SIZES
 
@@ -37,6 +40,12 @@ def parse_arguments(arguments=None):
         metavar="FILE",
         help="a canonicalizer.pth that tools/train_net.py wrote, or the embedded fast one, "
         "canon_seg://canonicalizer_gcnn.pth; default: the embedded one that finds most poses",
+    )
+    parser.add_argument(
+        "--any-angle",
+        metavar="FILE",
+        help="weights of a canonicalizer of any angle, which a switch on the page takes; default: "
+        "the embedded one, where it is there",
     )
     parser.add_argument(
         "--device",
@@ -79,12 +88,14 @@ def main():
     check_arguments(args)
     if find_spec("gradio") is None:
         raise InputError("Gradio is not installed, which serves the page: pip install gradio")
-    turner = build_turner(args)
+    with said("loading the models ..."):
+        turner = build_turner(args)
     limits = Limits(args.max_megapixels, args.max_side)
 
-    from canon_seg.apps.web.page import build_page, launch
+    with said("building the page ..."):
+        from canon_seg.apps.web.page import build_page, launch
 
-    page = build_page(turner, load_samples(args.max_side), limits)
+        page = build_page(turner, load_samples(args.max_side), limits)
     try:
         launch(page, args.host, args.port, args.max_upload)
     except OSError as error:
@@ -119,8 +130,13 @@ def build_turner(args):
         else load_sam()
     )
     canonicalizer = load_default_canonicalizer(weights=args.canonicalizer or CANONICALIZER)
+    any_angle = None
+    if args.any_angle or Path(resolve_asset(ANY_ANGLE)).is_file():
+        any_angle = load_default_canonicalizer(weights=args.any_angle or ANY_ANGLE, group="SO2")
+        any_angle = any_angle.to(args.device)
     return Turner(
         sam.to(args.device),
         canonicalizer.to(args.device),
         multimask=bool(args.sam_checkpoint),
+        any_angle=any_angle,
     )

@@ -35,6 +35,7 @@ from canon_seg.apps.files.segment import (
     same_when_turned,
 )
 from canon_seg.apps.files.video import (
+    count_frames,
     equals_a_turn,
     frame_rate,
     is_video,
@@ -50,9 +51,10 @@ from canon_seg.cli.options import (
     may_name_files,
     parse_with_options,
 )
+from canon_seg.cli.waiting import said
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
-from canon_seg.core.clip import clip_pose
+from canon_seg.core.clip import SMOOTH_SECONDS, clip_pose, smooth_poses
 from canon_seg.errors import InputError, warn, without_detectron2
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
@@ -63,6 +65,7 @@ from canon_seg.sam.loading import OFFICIAL_FILES, SEGMENTER, is_sam
 CONFIG_FILE = "sam_tiny_c4.yaml"
 SAM_CONFIG_FILE = "sam_c4.yaml"
 DEFAULT_OUTPUT = "segmented"
+LOADING = "loading the models ..."
 WEBCAM_FPS = 10  # of the video that is written
 
 
@@ -169,6 +172,13 @@ def parse_arguments():
         "frames all over it. Frames of a webcam always have their own",
     )
     parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help="with --pose-per-frame: smooth the angle from frame to frame, for cameras that roll, "
+        f"by a Gaussian of {SMOOTH_SECONDS:g} s; best with a canonicalizer of any angle. Jumps, as "
+        "by a quarter turn, stay",
+    )
+    parser.add_argument(
         "--frames", type=int, metavar="N", help="only the first N frames of each video or webcam"
     )
     parser.add_argument(
@@ -220,6 +230,11 @@ def settle(args):
     """Bring what can be said in two ways into one: photographs, options, config, what to save."""
     if args.webcam is not None and args.photos:
         raise InputError("--webcam and photographs are two inputs; give one")
+    if args.smooth and (args.webcam is not None or not args.pose_per_frame):
+        raise InputError(
+            "--smooth is for the poses of the frames of a video, before and after each: give "
+            "--pose-per-frame with it, and no --webcam"
+        )
     args.input = [*args.photos, *args.input]
     if args.save_json:
         args.save.append("json")
@@ -258,14 +273,19 @@ def main():
         if results is not None:
             at_end.callback(write_results, results, output / "results.json")
         if args.webcam is not None:
-            print(process_webcam(args, output, load_segment(), prompts, results))
+            with said(LOADING):
+                segment = load_segment()
+            print(process_webcam(args, output, segment, prompts, results))
             return 0
         # All inputs are looked at before the first is worked on: mistakes show at once.
-        paths, errors = find_inputs(args.input, prompts, reading, args.recursive, output)
+        with said("looking at the files ..."):
+            paths, errors = find_inputs(args.input, prompts, reading, args.recursive, output)
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
         if paths:
-            errors += process_all(args, paths, output, load_segment(), prompts, results, reading)
+            with said(LOADING):
+                segment = load_segment()
+            errors += process_all(args, paths, output, segment, prompts, results, reading)
     return 2 if errors else 0
 
 
@@ -431,7 +451,7 @@ def process_video(args, path, target, segment, prompts, results):
     prompts = fit_prompts(prompts, path, *video_size(path))
     if not args.pose_per_frame:
         uncertain = segment.canonicalizer.uncertain
-        frames = islice(read_frames(path), args.frames)
+        frames = (frame for _, frame in frames_of(args, path, "pose of "))
 
         def find_pose(frame):
             return None if equals_a_turn(frame) else segment.pose(frame)
@@ -439,11 +459,11 @@ def process_video(args, path, target, segment, prompts, results):
         segment = segment.with_pose(
             clip_pose(find_pose, frames, uncertain, segment.canonicalizer.group)
         )
+    smoothed = find_smooth_poses(args, path, segment) if args.smooth else None
     with write_video(target, frame_rate(path), sound_of=path) as write:
-        frames = islice(read_timed_frames(path), args.frames)
-        for number, (seconds, frame) in enumerate(
-            tqdm(frames, printable(path.name), unit="frame", leave=False, disable=None)
-        ):
+        for number, (seconds, frame) in enumerate(frames_of(args, path)):
+            if smoothed is not None:
+                segment = segment.with_pose(smoothed[number])
             found = segment(frame, prompts)
             write(captioned(found), seconds)
             summary.add(found)
@@ -461,6 +481,25 @@ def warn_of_vanished(path, count):
             "they are of was found in the image set upright, at an edge that the image as given "
             "does not have"
         )
+
+
+def frames_of(args, path, label=""):
+    """Yield (seconds since the start, frame) of a video, with a progress bar."""
+    frames = islice(read_timed_frames(path), args.frames)
+    total = count_frames(path)
+    if total is not None and args.frames is not None:
+        total = min(total, args.frames)
+    name = f"{label}{printable(path.name)}"
+    yield from tqdm(frames, name, total, unit="frame", leave=False, disable=None)
+
+
+def find_smooth_poses(args, path, segment):
+    """Find the pose of each frame of a video, smoothed by those around it."""
+    poses, times = [], []
+    for seconds, frame in frames_of(args, path, "poses of "):
+        poses.append(None if equals_a_turn(frame) else segment.pose(frame))
+        times.append(seconds)
+    return smooth_poses(poses, times, segment.canonicalizer.group)
 
 
 def process_webcam(args, output, segment, prompts, results):

@@ -220,7 +220,8 @@ class CircularDistribution:
         around = torch.arange(-MODE_REACH, MODE_REACH + 1)
         side, place = divmod(arc, self.arcs)
         masses = row[side * self.arcs + (place + around) % self.arcs]
-        shift = float((masses * around).sum() / masses.sum())
+        total = float(masses.sum())  # 0 where the logits say so of all but one arc
+        shift = float((masses * around).sum()) / total if total else 0.0
         return self._turn(arc, shift)
 
 

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -66,7 +67,8 @@ class TurnedFile:
     Attributes:
         contents: of the file.
         way: "pixels": they were turned, without loss; "tag": only the orientation tag is another;
-            "re-encoded": pixels were turned, and encoded again in a format with loss.
+            "re-encoded": pixels were turned, and encoded again in a format with loss; "levelled":
+            they were tilted by one interpolation, and encoded again.
     """
 
     contents: bytes
@@ -88,18 +90,32 @@ def turn_file(data: bytes, turn: Turn, max_pixels: "int | None" = None) -> Turne
     Raises:
         InputError: the file is broken, of another format, or of several images.
     """
+    with opened_to_turn(data, max_pixels) as (image, form):
+        return _FORMATS[form](data, image, turn)
+
+
+@contextmanager
+def opened_to_turn(data: bytes, max_pixels: "int | None") -> "Iterator[tuple[Image.Image, str]]":
+    """Open and decode an image file for a block that turns it: Pillow's image, and the format.
+
+    Args:
+        data, max_pixels: see :func:`turn_file`.
+
+    Raises:
+        InputError: as :func:`turn_file`, also for whatever goes wrong in the block.
+    """
     try:
         with open_within(io.BytesIO(data), max_pixels) as image:
             load_within(image, max_pixels)
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise InputError("holds several images, of which none is turned")
-            form = {"MPO": "JPEG"}.get(image.format or "", image.format)
+            form = {"MPO": "JPEG"}.get(image.format or "", image.format) or "unknown"
             if form not in _FORMATS:
                 raise InputError(
                     f"is of the format {form}, which is not turned; known are "
                     + ", ".join(_FORMATS)
                 )
-            return _FORMATS[form](data, image, turn)
+            yield image, form
     except InputError:
         raise
     # Pillow's readers raise nearly anything on broken files.
@@ -117,7 +133,7 @@ def _seen(image: Image.Image, turn: Turn) -> Turn:
 
 def _turn_jpeg(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     pixels = _seen(image, turn)
-    segments, end = _segments(data)
+    segments, end = jpeg_segments(data)
     # jpegtran drops what follows the image: further ones, depth maps, clips.
     is_alone = not data[end:].strip(b"\0") and not any(
         kind == _APP2 and payload.startswith(b"MPF\0") for kind, payload in segments
@@ -134,14 +150,14 @@ def _turn_jpeg(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     value = orientation_for(pixels)
     if not any(kind == _APP1 and part.startswith(EXIF) for kind, part in segments):
         after = 2 + (4 + len(segments[0][1]) if segments and segments[0][0] == _APP0 else 0)
-        data = data[:after] + _segment(_APP1, EXIF + set_orientation(b"", value)) + data[after:]
+        data = data[:after] + jpeg_segment(_APP1, EXIF + set_orientation(b"", value)) + data[after:]
     contents = _rewrite(data, lambda kind, part: _tagged(kind, part, turn, value))
     if contents is None:
         raise InputError("has no room for an orientation tag beside its other metadata")
     return TurnedFile(contents, "tag")
 
 
-def _segments(data: bytes) -> "tuple[list[tuple[int, bytes]], int]":
+def jpeg_segments(data: bytes) -> "tuple[list[tuple[int, bytes]], int]":
     """Return marker and payload of the segments before the pixels, and where the image ends."""
     segments = []
     place = 2
@@ -158,18 +174,19 @@ def _segments(data: bytes) -> "tuple[list[tuple[int, bytes]], int]":
     return segments, len(data)
 
 
-def _segment(kind: int, payload: bytes) -> bytes:
+def jpeg_segment(kind: int, payload: bytes) -> bytes:
+    """Make a segment of a JPEG file."""
     return struct.pack(">BBH", 0xFF, kind, 2 + len(payload)) + payload
 
 
 def _rewrite(data: bytes, change: Callable[[int, bytes], bytes]) -> "bytes | None":
     """Change the segments before the pixels; return None where one grows too long."""
-    segments, _ = _segments(data)
+    segments, _ = jpeg_segments(data)
     changed = [(kind, change(kind, payload)) for kind, payload in segments]
     if any(len(payload) > _MAX_SEGMENT for _, payload in changed):
         return None
     length = 2 + sum(4 + len(payload) for _, payload in segments)
-    return data[:2] + b"".join(_segment(*part) for part in changed) + data[length:]
+    return data[:2] + b"".join(jpeg_segment(*part) for part in changed) + data[length:]
 
 
 def _jpegtran(data: bytes, pixels: Turn) -> "bytes | None":
@@ -177,7 +194,7 @@ def _jpegtran(data: bytes, pixels: Turn) -> "bytes | None":
     program = shutil.which("jpegtran")
     if program is None:
         return None
-    segments, _ = _segments(data)
+    segments, _ = jpeg_segments(data)
     options = ["-copy", "all", "-perfect", "-optimize", *_OF_JPEGTRAN[pixels]]
     if any(kind == _PROGRESSIVE for kind, _ in segments):
         options.append("-progressive")
@@ -242,7 +259,7 @@ def _turned_thumbnail(thumbnail: bytes, pixels: Turn, room: int) -> "bytes | Non
         with Image.open(io.BytesIO(thumbnail)) as image:
             turned = image.transpose(_OF_PILLOW[pixels])
             for quality in _THUMBNAIL_QUALITIES:
-                encoded = _encoded(turned, "JPEG", quality=quality)
+                encoded = encode(turned, "JPEG", quality=quality)
                 if len(encoded) - len(thumbnail) <= room:
                     return encoded
     # Pillow's readers raise nearly anything on broken files.
@@ -257,16 +274,34 @@ def _turned_thumbnail(thumbnail: bytes, pixels: Turn, room: int) -> "bytes | Non
 def _turn_png(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     """Encode the pixels anew, and take all other chunks from the file."""
     pixels = _seen(image, turn)
-    old = list(_chunks(data))
-    depth, colours = old[0][1][8], old[0][1][9]
-    if depth == 16 and colours != 0:  # Pillow keeps 8 bits of such colours
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        has_alpha = colours in (4, 6)
-        if array is None or array.dtype != np.uint16 or array.shape[2] != (4 if has_alpha else 3):
-            raise InputError("has 16-bit colours of a kind that cannot be kept")
-        encoded = cv2.imencode(".png", np.ascontiguousarray(turn_image(array, pixels)))[1].tobytes()
+    array = deep_colours(data)
+    if array is not None:
+        encoded = encode_deep(turn_image(array, pixels))
     else:
-        encoded = _encoded(transposed(image, pixels), "PNG")
+        encoded = encode(transposed(image, pixels), "PNG")
+
+    def change(block: bytes, size: "tuple[int, int]") -> bytes:
+        return _upright_exif(block, pixels, turn, size)
+
+    contents = png_with_chunks(encoded, data, change, swaps=pixels.quarters % 2 == 1)
+    return TurnedFile(contents, "pixels")
+
+
+def png_with_chunks(
+    encoded: bytes,
+    source: bytes,
+    change_exif: "Callable[[bytes, tuple[int, int]], bytes]",
+    swaps: bool,
+) -> bytes:
+    """Give a PNG file of new pixels all other chunks of the file that it was made of.
+
+    Args:
+        encoded: the new file.
+        source: the old one.
+        change_exif: function of EXIF data and (width, height) in pixels to the new EXIF data.
+        swaps: whether width and height were exchanged.
+    """
+    old = list(_chunks(source))
     new: dict[bytes, list[bytes]] = {}
     for kind, payload in _chunks(encoded):
         new.setdefault(kind, []).append(payload)
@@ -277,12 +312,37 @@ def _turn_png(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             chunks += [(kind, part) for part in new.pop(kind, [])]  # all of a kind at the first
         elif kind == b"eXIf":
-            chunks.append((kind, _upright_exif(payload, pixels, turn, (width, height))))
-        elif kind == b"pHYs" and pixels.quarters % 2:
+            chunks.append((kind, change_exif(payload, (width, height))))
+        elif kind == b"pHYs" and swaps:
             chunks.append((kind, payload[4:8] + payload[:4] + payload[8:]))
         elif kind not in (b"bKGD", b"sBIT", b"hIST") or is_same_form:
             chunks.append((kind, set_xmp_orientation(payload, 1) if kind == b"iTXt" else payload))
-    return TurnedFile(_PNG + b"".join(_chunk(*chunk) for chunk in chunks), "pixels")
+    return _PNG + b"".join(_chunk(*chunk) for chunk in chunks)
+
+
+def deep_colours(data: bytes) -> "np.ndarray | None":
+    """Read a PNG file of 16-bit colours, of which Pillow keeps 8 bits; None where it has others.
+
+    Returns:
+        (H, W, 3 or 4) uint16 array, BGR or BGRA.
+
+    Raises:
+        InputError: for colours of another kind.
+    """
+    _, header = next(_chunks(data))
+    depth, colours = header[8], header[9]
+    if depth != 16 or colours == 0:
+        return None
+    array: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    channels = 4 if colours in (4, 6) else 3
+    if array is None or array.dtype != np.uint16 or array.shape[2] != channels:
+        raise InputError("has 16-bit colours of a kind that cannot be kept")
+    return array
+
+
+def encode_deep(array: np.ndarray) -> bytes:
+    """Make a PNG file of an array as :func:`deep_colours` gives it."""
+    return bytes(cv2.imencode(".png", np.ascontiguousarray(array))[1].tobytes())
 
 
 def _chunks(data: bytes) -> "Iterator[tuple[bytes, bytes]]":
@@ -305,11 +365,31 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def _turn_webp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
-    is_lossless = b"VP8L" in [data[place : place + 4] for place in _riff_chunks(data)]
     pixels = _seen(image, turn)
     turned = transposed(image, pixels)
+    contents = encode_webp(
+        turned, data, image, lambda block: _upright_exif(block, pixels, turn, turned.size)
+    )
+    return TurnedFile(contents, "pixels" if is_lossless_webp(data) else "re-encoded")
+
+
+def is_lossless_webp(data: bytes) -> bool:
+    """Return whether a WebP file keeps every value of its pixels."""
+    return b"VP8L" in [data[place : place + 4] for place in _riff_chunks(data)]
+
+
+def encode_webp(
+    turned: Image.Image, data: bytes, image: Image.Image, change_exif: "Callable[[bytes], bytes]"
+) -> bytes:
+    """Make a WebP file of new pixels, with loss or without as the one that it was made of was.
+
+    Args:
+        turned: the new pixels.
+        data, image: the old file, and as Pillow opened it: its metadata are kept.
+        change_exif: function of its EXIF data to the new ones.
+    """
     options: dict[str, object] = (
-        {"lossless": True, "exact": True} if is_lossless else {"quality": _WEBP_QUALITY}
+        {"lossless": True, "exact": True} if is_lossless_webp(data) else {"quality": _WEBP_QUALITY}
     )
     for name in ("icc_profile", "xmp", "exif"):
         if image.info.get(name):
@@ -318,10 +398,8 @@ def _turn_webp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
         options["xmp"] = set_xmp_orientation(image.info["xmp"], 1)
     if "exif" in options:
         block = image.info["exif"].removeprefix(EXIF)
-        options["exif"] = EXIF + _upright_exif(block, pixels, turn, turned.size)
-    return TurnedFile(
-        _encoded(turned, "WEBP", **options), "pixels" if is_lossless else "re-encoded"
-    )
+        options["exif"] = EXIF + change_exif(block)
+    return encode(turned, "WEBP", **options)
 
 
 def _riff_chunks(data: bytes) -> Iterator[int]:
@@ -337,7 +415,7 @@ def _turn_bmp(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
     options = {}
     if dpi := image.info.get("dpi"):
         options["dpi"] = dpi[:: -1 if pixels.quarters % 2 else 1]
-    return TurnedFile(_encoded(transposed(image, pixels), "BMP", **options), "pixels")
+    return TurnedFile(encode(transposed(image, pixels), "BMP", **options), "pixels")
 
 
 def _turn_tiff(data: bytes, image: Image.Image, turn: Turn) -> TurnedFile:
@@ -350,7 +428,8 @@ def transposed(image: Image.Image, pixels: Turn) -> Image.Image:
     return image.copy() if pixels == Turn() else image.transpose(_OF_PILLOW[pixels])
 
 
-def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
+    """Make a file of a Pillow image, in a format and with options of Pillow's."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()

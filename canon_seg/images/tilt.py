@@ -208,9 +208,20 @@ def tilt_points(
 
 
 def warp(
-    image: np.ndarray, tilt: float, canvas: str, interpolation: int, fill: float
+    image: np.ndarray,
+    tilt: float,
+    canvas: str,
+    interpolation: int,
+    fill: "float | Sequence[float]",
 ) -> np.ndarray:
-    """Tilt an H x W (x C) array; each pixel of the canvas asks what is at its centre."""
+    """Tilt an H x W (x C) array; each pixel of the canvas asks what is at its centre.
+
+    Args:
+        image: the array, of up to four channels.
+        tilt, canvas: see the module.
+        interpolation: OpenCV's, such as ``cv2.INTER_LINEAR``.
+        fill: value of the canvas around the image, or one for each channel.
+    """
     if tilt == 0:
         return image
     height, width = image.shape[:2]
@@ -222,7 +233,8 @@ def warp(
         (width / 2, height / 2),
         (tilted_width / 2, tilted_height / 2),
     )
-    return warp_to(image, tilting, interpolation, (fill,) * 4)
+    fills = tuple(fill) if isinstance(fill, Sequence) else (fill,) * 4
+    return warp_to(image, tilting, interpolation, fills)
 
 
 def warp_to(

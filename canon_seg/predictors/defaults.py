@@ -7,6 +7,8 @@ from canon_seg.networks.build import load_scorer
 from canon_seg.sam.loading import load_sam
 
 CANONICALIZER = "canon_seg://canonicalizer_pretrained.pth"
+ANY_ANGLE = "canon_seg://canonicalizer_so2.pth"
+"""The embedded canonicalizer of any angle."""
 
 
 def load_default_canonicalizer(image_format="RGB", weights=CANONICALIZER, passes=0, group=None):

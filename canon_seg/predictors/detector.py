@@ -38,6 +38,9 @@ class CanonicalDetector:
     poses. Calls keep no state, so that threads may share an object whose ``predict`` they may
     share.
 
+    What rf-detr says of the image that it has seen, ``data["source_shape"]`` (height, width) and
+    ``metadata["source_image"]``, becomes that of the image that was given.
+
     Attributes:
         predict, canonicalizer, image_format, data_kinds: as given.
 
@@ -104,7 +107,13 @@ class CanonicalDetector:
             votes=False,
         )
         found = self.predict(contiguous(frame.there(image, "image")))
-        return frame.pose, self._back(frame, found)
+        found = self._back(frame, found)
+        if _SHAPE in found.data:
+            shapes = np.asarray(found.data[_SHAPE])
+            found.data[_SHAPE] = np.broadcast_to(frame.size, shapes.shape).astype(shapes.dtype)
+        if _IMAGE in (getattr(found, "metadata", None) or {}):
+            found.metadata = {**found.metadata, _IMAGE: image}
+        return frame.pose, found
 
     def _back(self, frame: CanonicalFrame, found: Any) -> Any:
         supervision = import_supervision("CanonicalDetector")
@@ -157,5 +166,6 @@ class CanonicalDetector:
         return np.ascontiguousarray(frame.back(array, _FIELDS[kind]))
 
 
+_SHAPE, _IMAGE = "source_shape", "source_image"  # rf-detr's names
 _FIELDS = {"points": "corners", "boxes": "boxes", "masks": "masks"}
 """Fields of :mod:`canon_seg.images.actions` by the kinds of ``data_kinds``."""

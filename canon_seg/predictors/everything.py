@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 from segment_anything.utils.amg import batched_mask_to_box, box_xyxy_to_xywh
+from tqdm import tqdm
 
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.images.arrays import contiguous
@@ -20,7 +21,7 @@ from canon_seg.sam.regions import choose_masks, find_regions
 MOST_REGIONS = 20  # masks of a small SAM: the best, after which there is little but noise
 
 
-def segment_everything(image, sam=None, canonicalizer=None, **options):
+def segment_everything(image, sam=None, canonicalizer=None, *, progress=False, **options):
     """Find all masks in an image, in its canonical pose.
 
     Models are not kept between calls: for many images give your own, or keep a
@@ -36,6 +37,7 @@ def segment_everything(image, sam=None, canonicalizer=None, **options):
             regions of like colour (:mod:`canon_seg.sam.regions`, which needs scikit-image), unless
             there are ``options``.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`; None for the embedded one.
+        progress: whether to show a bar with the time that is left, on a terminal.
         **options: those of segment_anything's `SamAutomaticMaskGenerator`, such as
             ``points_per_side``, with its defaults.
 
@@ -50,13 +52,18 @@ def segment_everything(image, sam=None, canonicalizer=None, **options):
     image = as_image(image)
     if sam is None and not options:
         prompted = PromptedSam(load_default_sam(), multimask=False)
-        _, found = segment_regions(prompted, canonicalizer_or_default(canonicalizer, "cpu"), image)
+        _, found = segment_regions(
+            prompted, canonicalizer_or_default(canonicalizer, "cpu"), image, progress=progress
+        )
         return _records(found)
     sam = load_default_sam() if sam is None else sam
-    return CanonicalSamAutomaticMaskGenerator(sam, canonicalizer, **options).generate(image)
+    generator = CanonicalSamAutomaticMaskGenerator(sam, canonicalizer, **options)
+    return generator.generate_with_pose(image, progress)[1]
 
 
-def segment_regions(prompted, canonicalizer, image, count=MOST_REGIONS, min_iou=0.0):
+def segment_regions(
+    prompted, canonicalizer, image, count=MOST_REGIONS, min_iou=0.0, progress=False
+):
     """Find everything by a SAM that is better at boxes than at clicks.
 
     It is asked for the boxes of regions of like colour in the canonical image: once for all of
@@ -68,6 +75,7 @@ def segment_regions(prompted, canonicalizer, image, count=MOST_REGIONS, min_iou=
         image: (H, W, 3) uint8 array, RGB.
         count: how many masks at most.
         min_iou: least predicted IoU of a mask, 0..1.
+        progress: whether to show a bar of the three steps, on a terminal.
 
     Returns:
         (pose, found): the image's :class:`canon_seg.core.pose.Pose`, and
@@ -84,17 +92,23 @@ def segment_regions(prompted, canonicalizer, image, count=MOST_REGIONS, min_iou=
     side = min(prompted.sam.image_encoder.img_size, max(height, width))
     size = LongestSide.get_preprocess_shape(height, width, side)
     small = cv2.resize(canonical, size[::-1], interpolation=cv2.INTER_AREA)
-    regions, boxes = find_regions(small)
 
     def ask(pixels, wanted, soft=False):
         pixels = pixels if prompted.image_format == "RGB" else pixels[..., ::-1]
         return prompted(to_chw(pixels), Prompts(boxes=wanted), soft=soft).to("cpu")
 
-    found = ask(small, boxes)
-    fits = found.ious >= min_iou
-    chosen = choose_masks(found.masks[fits], regions[fits], found.ious[fits], count)
-    enlarged = boxes.new_tensor([width / size[1], height / size[0]] * 2)
-    found = ask(canonical, boxes[fits][chosen] * enlarged, soft=frame.tilts)
+    with tqdm(
+        total=3, desc="everything", unit="step", leave=False, disable=None if progress else True
+    ) as bar:
+        regions, boxes = find_regions(small)
+        bar.update()
+        found = ask(small, boxes)
+        fits = found.ious >= min_iou
+        chosen = choose_masks(found.masks[fits], regions[fits], found.ious[fits], count)
+        bar.update()
+        enlarged = boxes.new_tensor([width / size[1], height / size[0]] * 2)
+        found = ask(canonical, boxes[fits][chosen] * enlarged, soft=frame.tilts)
+        bar.update()
     found = found[filled(found.masks) & (found.ious >= min_iou)]
     return frame.pose, frame.back(found)
 

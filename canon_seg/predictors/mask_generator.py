@@ -1,11 +1,13 @@
 """Find everything in an image: segment_anything's mask generator on the canonical image."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from segment_anything import SamAutomaticMaskGenerator
-from segment_anything.utils.amg import mask_to_rle_pytorch
+from segment_anything.utils.amg import generate_crop_boxes, mask_to_rle_pytorch
+from tqdm import tqdm
 
 from canon_seg.coco.masks import decode_rle, encode_mask, turn_rle, with_str_counts
 from canon_seg.core import action
@@ -67,12 +69,13 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         """Generate as the official generator does: :meth:`generate_with_pose`, without the pose."""
         return self.generate_with_pose(image)[1]
 
-    def generate_with_pose(self, image):
+    def generate_with_pose(self, image, progress=False):
         """Find the pose of an image and all masks in it.
 
         Args:
             image: (H, W, 3) uint8 array, RGB, as read, before any resizing; or a Pillow image, or
                 the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
+            progress: whether to show a bar of the batches of clicks, with the time that is left.
 
         Returns:
             (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
@@ -84,10 +87,32 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         frame = CanonicalFrame(
             self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
         )
-        records = super().generate(contiguous(frame.there(image, "image")))
+        canonical = contiguous(frame.there(image, "image"))
+        with tqdm(
+            total=self._count_batches(*canonical.shape[:2]),
+            desc="everything",
+            unit="batch",
+            leave=False,
+            disable=None if progress else True,
+        ) as self._bar:
+            records = super().generate(canonical)
         if self.canonicalizer.snaps:
             records = [_snapped(record) for record in records]
         return frame.pose, [frame.back(record, "mask_record") for record in records]
+
+    def _count_batches(self, height, width):
+        """Count the batches of clicks for an image of a size in pixels, in all its crops."""
+        _, layers = generate_crop_boxes(
+            (height, width), self.crop_n_layers, self.crop_overlap_ratio
+        )
+        return sum(
+            math.ceil(len(self.point_grids[layer]) / self.points_per_batch) for layer in layers
+        )
+
+    def _process_batch(self, *args, **kwargs):
+        found = super()._process_batch(*args, **kwargs)
+        self._bar.update()
+        return found
 
 
 # What segment_anything's generator looks at in a model before its predictor is replaced.

@@ -8,6 +8,7 @@ import numpy as np
 from canon_seg.apps.drawing import save_picture
 from canon_seg.apps.files.segment import Segmentation
 from canon_seg.images.arrays import turn_image
+from canon_seg.images.file_levelling import level_array
 
 KINDS = ("mask", "cutout", "upright", "json")
 """What --save takes: a mask for each object, white on black; each object on a transparent ground,
@@ -35,7 +36,8 @@ def save_parts(
     written = []
     if "upright" in kinds:
         written.append(target.with_name(f"{target.stem}_upright.png"))
-        upright = turn_image(image, found.pose.to_canonical)
+        turn = found.pose.to_canonical
+        upright = turn_image(image, turn) if turn.exact else level_array(image, turn, "expand")
         save_picture(written[-1], np.ascontiguousarray(upright))
     if found.objects.masks is None:
         return written

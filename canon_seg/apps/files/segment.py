@@ -196,7 +196,7 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
     generator = CanonicalSamAutomaticMaskGenerator(
         sam, canonicalizer, points_per_batch=points_per_batch, **options
     )
-    pose, records = generator.generate_with_pose(image)
+    pose, records = generator.generate_with_pose(image, progress=True)
     records = sorted(
         (record for record in records if record["area"] or "vanished" in record),
         key=lambda record: -record["predicted_iou"] * record["stability_score"],
@@ -222,7 +222,7 @@ def segment_by_regions(prompted, count, min_iou, canonicalizer, image, prompts=(
         canonicalizer, image: see :class:`Segment`.
         prompts: none.
     """
-    pose, found = segment_regions(prompted, canonicalizer, image, count, min_iou)
+    pose, found = segment_regions(prompted, canonicalizer, image, count, min_iou, progress=True)
     return _segmentation(pose, found, image)
 
 

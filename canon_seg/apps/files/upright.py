@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 from canon_seg.core.pose import Pose
 from canon_seg.core.turn import Turn, inverse
 from canon_seg.errors import InputError
+from canon_seg.images.file_levelling import level_file
 from canon_seg.images.file_turning import turn_file
 from canon_seg.images.folders import list_photos
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import write_atomically, write_text
 from canon_seg.io.names import printable
+from canon_seg.predictors.upright import quarter_probabilities
 
 JOURNAL = ".canon-seg-upright.jsonl"
 """In the output folder: a line for the settings, then one for each photograph that is finished."""
@@ -53,9 +55,12 @@ class Row:
             cannot be read or turned.
         degrees: counterclockwise turn that sets it upright, 0, 90, 180 or 270; of an uncertain one
             the likeliest; None for one that failed before its pose was found.
-        probability: of that turn, 0 to 1, or None likewise.
-        way: how it was turned: "pixels" without loss, "tag", or "re-encoded"; else "".
+        probability: of that turn, 0 to 1, or None likewise; with tilts that of all angles within
+            45 degrees of it.
+        way: how it was turned: "pixels" without loss, "tag", "re-encoded", or "levelled"; else "".
         reason: why it failed, else "".
+        tilt: degrees counterclockwise by which it was levelled besides, 0 where it was not; None
+            where tilts were not looked for.
     """
 
     file: str
@@ -64,6 +69,7 @@ class Row:
     probability: "float | None" = None
     way: str = ""
     reason: str = ""
+    tilt: "float | None" = None
 
 
 def find_photos(patterns: Iterable[str], leave_out: Iterable[Path] = ()) -> list[Photo]:
@@ -108,7 +114,10 @@ def find_photos(patterns: Iterable[str], leave_out: Iterable[Path] = ()) -> list
 
 
 def decide(
-    photo: Photo, find_pose: FindPose, reading: ReadingOptions = ReadingOptions()
+    photo: Photo,
+    find_pose: FindPose,
+    reading: ReadingOptions = ReadingOptions(),
+    canvas: str = "inscribed",
 ) -> "tuple[Row, bytes | None]":
     """Find the pose of a photograph, and what its file is to be.
 
@@ -116,6 +125,8 @@ def decide(
         photo: the photograph.
         find_pose: see :data:`FindPose`.
         reading: how files are read, with their EXIF orientation.
+        canvas: of photographs that are levelled, see
+            :func:`canon_seg.images.file_levelling.level_file`.
 
     Returns:
         (row, contents): None where the file stays as it is.
@@ -125,18 +136,27 @@ def decide(
         pose = find_pose(read_image(photo.source, "RGB", reading))
     except InputError as error:
         return Row(name, FAILED, reason=str(error)), None
-    likeliest = int(np.argmax(pose.probabilities))
-    turn = inverse(Turn(likeliest))
-    row = Row(name, UPRIGHT, int(turn.degrees), round(float(pose.probabilities[likeliest]), 6))
+    quarters = quarter_probabilities(pose)
+    likeliest = int(np.argmax(quarters))
+    # A pose of all angles has a tilt, though it be 0.
+    tilt = None if len(pose.probabilities) == 4 else pose.to_canonical.tilt
+    turn = inverse(replace(Turn(likeliest), tilt=pose.turn.tilt))
+    degrees = int(Turn(turn.quarters).degrees)
+    row = Row(name, UPRIGHT, degrees, round(float(quarters[likeliest]), 6), tilt=tilt)
     if pose.policy == "keep":
-        return _replaced(row, result=UNCERTAIN), None
+        return replace(row, result=UNCERTAIN), None
     if turn == Turn():
         return row, None
     try:
-        turned = turn_file(photo.source.read_bytes(), turn, reading.max_pixels)
+        data = photo.source.read_bytes()
+        if turn.exact:
+            turned = turn_file(data, turn, reading.max_pixels)
+        else:
+            turned = level_file(data, turn, canvas, reading.max_pixels)
     except (InputError, OSError) as error:
-        return _replaced(row, result=FAILED, reason=f"{photo.source}: {error}"), None
-    return _replaced(row, result=TURNED, way=turned.way), turned.contents
+        failed = replace(row, result=FAILED, reason=f"{photo.source}: {error}")
+        return replace(failed, tilt=tilt and 0.0), None
+    return replace(row, result=TURNED, way=turned.way), turned.contents
 
 
 def set_upright(
@@ -145,6 +165,7 @@ def set_upright(
     output: Path,
     uncertain: "Path | None" = None,
     reading: ReadingOptions = ReadingOptions(),
+    canvas: str = "inscribed",
 ) -> Row:
     """Write a photograph to the output folder: turned upright, or a copy of the same bytes.
 
@@ -153,12 +174,12 @@ def set_upright(
         find_pose: see :data:`FindPose`.
         output: folder to write to.
         uncertain: a further folder for copies of those whose pose is not clear.
-        reading: see :func:`decide`.
+        reading, canvas: see :func:`decide`.
 
     Returns:
         what became of it; "failed" too where another file is in its place.
     """
-    row, contents = decide(photo, find_pose, reading)
+    row, contents = decide(photo, find_pose, reading, canvas)
     targets = [output / photo.name]
     if uncertain is not None and row.result == UNCERTAIN:
         targets.append(uncertain / photo.name)
@@ -166,9 +187,9 @@ def set_upright(
         try:
             _write(target, photo.source, contents)
         except InputError as error:
-            return _replaced(row, result=FAILED, way="", reason=str(error))
+            return replace(row, result=FAILED, way="", reason=str(error))
         except OSError as error:
-            return _replaced(row, result=FAILED, way="", reason=f"{photo.source}: {error}")
+            return replace(row, result=FAILED, way="", reason=f"{photo.source}: {error}")
     return row
 
 
@@ -207,7 +228,8 @@ class Journal:
             except ValueError:  # the last one, cut short
                 continue
         if entries and entries[0] != settings:
-            changed = [key for key in settings if settings[key] != entries[0].get(key)]
+            both = {**entries[0], **settings}
+            changed = [key for key in both if settings.get(key) != entries[0].get(key)]
             raise InputError(
                 f"{folder} was begun with another {', '.join(changed)}; give another folder, or "
                 "the same again"
@@ -239,22 +261,19 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _replaced(row: Row, **changes: str) -> Row:
-    return Row(**{**asdict(row), **changes})
-
-
 def format_row(row: Row) -> str:
-    """Format a row of the table of :data:`HEADER`."""
-    said = {TURNED: f"{turn_in_words(row.degrees)}", UPRIGHT: "upright", FAILED: "FAILED"}
-    said[UNCERTAIN] = (
-        "uncertain" if not row.degrees else f"uncertain ({turn_in_words(row.degrees)}?)"
-    )
+    """Format a row of the table of :data:`HEADER`, or, with tilts, of :data:`LEVEL_HEADER`."""
+    words = turn_in_words(row.degrees)
+    said = {TURNED: words if row.degrees else "levelled", UPRIGHT: "upright", FAILED: "FAILED"}
+    said[UNCERTAIN] = "uncertain" if not row.degrees else f"uncertain ({words}?)"
     probability = "" if row.probability is None else f"{row.probability:.3f}"
     last = row.reason or printable(row.file)
-    return f"{said[row.result]:32}  {row.way:10}  {probability:>11}  {last}"
+    tilt = "" if row.tilt is None else f"{f'{row.tilt:+.1f}' if row.tilt else '':>7}  "
+    return f"{said[row.result]:32}  {tilt}{row.way:10}  {probability:>11}  {last}"
 
 
 HEADER = f"{'turn':32}  {'by':10}  {'probability':>11}  file"
+LEVEL_HEADER = f"{'turn':32}  {'tilt, °':>7}  {'by':10}  {'probability':>11}  file"
 
 
 def turn_in_words(degrees: "int | None") -> str:
@@ -268,12 +287,13 @@ def summarize(rows: Iterable[Row]) -> str:
     """Count what became of photographs, in one line."""
     rows = list(rows)
     counts = {result: sum(row.result == result for row in rows) for result in RESULTS}
-    ways = {way: sum(row.way == way for row in rows) for way in ("pixels", "tag", "re-encoded")}
     said = {
         "pixels": "in their pixels, without loss",
         "tag": "by their tag",
         "re-encoded": "re-encoded",
+        "levelled": "levelled",
     }
+    ways = {way: sum(row.way == way for row in rows) for way in said}
     turned = ", ".join(f"{count} {said[way]}" for way, count in ways.items() if count)
     parts = [f"{counts[TURNED]} turned" + (f" ({turned})" if turned else "")]
     parts.append(f"{counts[UPRIGHT]} upright")
@@ -283,7 +303,7 @@ def summarize(rows: Iterable[Row]) -> str:
     return f"{len(rows)} photographs: " + ", ".join(parts)
 
 
-FIELDS = ("file", "result", "degrees", "probability", "way", "reason")
+FIELDS = ("file", "result", "degrees", "probability", "way", "reason", "tilt")
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -301,7 +321,8 @@ def check_csv(path: Path) -> None:
         raise InputError(f"--csv: {path} is a folder; give the name of a file")
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
-            if file.readline().strip() != ",".join(FIELDS):
+            # Tables of earlier versions have no tilt.
+            if file.readline().strip() not in (",".join(FIELDS), ",".join(FIELDS[:-1])):
                 raise InputError(
                     f"--csv: {path} is there already, and is another file; give another name"
                 )

@@ -54,6 +54,13 @@ def frame_rate(path: AnyPath) -> float:
     return fps if 1 <= fps <= 240 else DEFAULT_FPS
 
 
+def count_frames(path: AnyPath) -> "int | None":
+    """Return how many frames a video file has by its header; None where it does not say."""
+    with open_video(path) as (_, stream):
+        length = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        return stream.frames or round(length * float(stream.average_rate or 0)) or None
+
+
 def read_frames(source: "AnyPath | int") -> Iterator[np.ndarray]:
     """Yield the frames of a video file from the first to the last, or of a webcam without end.
 

@@ -12,9 +12,15 @@ from PIL import Image
 
 from canon_seg.apps.drawing import colors
 from canon_seg.apps.web.objects import CHOICES
-from canon_seg.apps.web.turning import canonical_photo
+from canon_seg.apps.web.turning import ANY_ANGLE, canonical_photo
 from canon_seg.coco.masks import encode_mask, with_str_counts
 from canon_seg.errors import InputError
+from canon_seg.predictors import defaults
+
+ANY_ANGLE_LINE = (
+    f'canonicalizer = canon_seg.load_default_canonicalizer(weights="{defaults.ANY_ANGLE}", '
+    'group="SO2")'
+)
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,11 @@ def python_lines(turner, session):
         "",
         f'image = read_image("photo.png", "RGB")  # here it has {width} x {height} pixels',
         *([f"image = rotate_image(image, {degrees:g}).copy()"] if degrees else []),
+        *([ANY_ANGLE_LINE] if session.way == ANY_ANGLE else []),
         "predictor = canon_seg.CanonicalSamPredictor("
-        + ("sam)  # segment_anything's" if turner.multimask else "canon_seg.load_default_sam())"),
+        + ("sam" if turner.multimask else "canon_seg.load_default_sam()")
+        + (", canonicalizer)" if session.way == ANY_ANGLE else ")")
+        + ("  # segment_anything's" if turner.multimask else ""),
         "predictor.set_image(image)",
     ]
     for index in session.objects.asked:

@@ -26,8 +26,9 @@ from canon_seg.apps.web.pictures import (
     chips,
     draw_answers,
     draw_everything,
+    draw_level,
     draw_stage,
-    pose_bars,
+    pose_chart,
     score,
     table,
     verdict,
@@ -50,9 +51,11 @@ _NOTES = """**Filled**: the mask found in the turned photo. **Dashed**: the mask
 as it was given, turned along. **Agreement with the unturned photo**: the overlap of these two;
 1.000 means the same in every pixel. It does not say that the mask is right: look at it, and at the
 model's own estimate beside it (*predicted IoU*). Quarter turns move pixels and do nothing else to
-them. At other angles the photo is resampled, a box grows to the upright box around the turned one,
-and the tilt is left as it is: the canonicalizer knows quarter turns only. Downloads and Python
-lines are of the turned photo (3). Uploads are kept for an hour at most."""
+them. At other angles the photo is resampled, and a box grows to the upright box around the turned
+one. A canonicalizer of quarter turns leaves the tilt as it is; one of any angle, where the switch
+offers it, undoes it too, by one interpolation there and one back. **Yellow line**: level, by the
+angle found, with a tick upwards. Downloads and Python lines are of the turned photo (3). Uploads
+are kept for an hour at most."""
 
 _CSS = """
 .gradio-container { max-width: 1360px !important; margin: 0 auto !important; }
@@ -82,6 +85,15 @@ COLORED
 .bar .value { width: 4.2rem; text-align: right; }
 .bar.chosen { font-weight: 700; }
 .bar.chosen .fill { background: #475569; }
+.ring { display: block; width: 100%; max-width: 260px; margin: 0 auto; }
+.ring circle { fill: none; stroke: var(--border-color-primary); }
+.ring .arc { fill: #94a3b8; }
+.ring .arc.chosen { fill: #475569; }
+.ring line { stroke: currentColor; stroke-width: 3; }
+.ring text { fill: currentColor; text-anchor: middle; dominant-baseline: middle; font-size: 13px;
+  font-variant-numeric: tabular-nums; }
+.ring .found { font-weight: 700; font-size: 16px; }
+.near { text-align: center; margin: 0 !important; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 .wide table { width: auto !important; border: 0 !important; font-variant-numeric: tabular-nums; }
 .wide tr { border: 0 !important; }
@@ -217,6 +229,13 @@ def build_page(turner, samples, limits):
             with gr.Column(min_width=300, elem_id="way-3"):
                 canonical_score = gr.HTML(elem_id="canonical-score")
                 canonical = _picture("canonical")
+                switch = gr.Radio(
+                    list(turner.canonicalizers),
+                    value=next(iter(turner.canonicalizers)),
+                    label="The canonicalizer finds",
+                    visible=len(turner.canonicalizers) > 1,
+                    elem_id="switch",
+                )
                 gr.Markdown("#### Pose that the canonicalizer finds")
                 said = gr.HTML(elem_id="verdict")
                 poses = gr.HTML(elem_id="poses")
@@ -257,11 +276,11 @@ def build_page(turner, samples, limits):
                 session,
                 stage.address(draw_stage(session.upright.image, objects, masks)),
                 draw_answers(turned.image, session, by_plain),
-                canonical_picture,
+                draw_level(canonical_picture, pose_of(session)),
                 score("2. Plain SAM", "plain", by_plain),
                 score(title, kind, answers),
                 verdict(kind, pose_of(session), turned.degrees),
-                pose_bars(pose_of(session)),
+                pose_chart(pose_of(session)),
                 canonical_photo(session),
                 table(session.visited),
                 chips(objects),
@@ -278,19 +297,23 @@ def build_page(turner, samples, limits):
             return show(session.with_objects(step(session.objects)))
 
         @_warn(shown)
-        def on_load(degrees):
-            return show(open_sample(samples[0], degrees))
+        def on_load(degrees, way):
+            return show(open_sample(samples[0], degrees, way))
 
         @_warn(shown)
-        def on_sample(degrees, event: gr.SelectData):
-            return show(open_sample(samples[event.index], degrees))
+        def on_sample(degrees, way, event: gr.SelectData):
+            return show(open_sample(samples[event.index], degrees, way))
 
-        def open_sample(sample, degrees):
-            return turner.open(sample.image, degrees, sample.prompt, sample.is_upright)
+        def open_sample(sample, degrees, way):
+            return turner.open(sample.image, degrees, sample.prompt, sample.is_upright, way)
 
         @_warn(shown)
-        def on_upload(path, degrees):
-            return show(turner.open(read_upload(path, limits), degrees))
+        def on_upload(path, degrees, way):
+            return show(turner.open(read_upload(path, limits), degrees, way=way))
+
+        @_warn(shown)
+        def on_switch(session, way):
+            return show(turner.switch(_present(session), way))
 
         @_warn(shown)
         def on_turn(session, degrees):
@@ -359,13 +382,14 @@ def build_page(turner, samples, limits):
                 **{"show_progress": "minimal", "api_visibility": "private", **options},
             )
 
-        listen(page.load, on_load, [angle])
-        listen(gallery.select, on_sample, [angle])
+        listen(page.load, on_load, [angle, switch])
+        listen(gallery.select, on_sample, [angle, switch])
         # Emptied in the browser, to take the next file.
-        listen(upload.upload, on_upload, [upload, angle]).then(
+        listen(upload.upload, on_upload, [upload, angle, switch]).then(
             None, None, upload, js="() => null", api_visibility="private"
         )
         listen(angle.input, on_turn, [state, angle], trigger_mode="always_last")
+        listen(switch.input, on_switch, [state, switch])
         listen(typed.submit, on_turn, [state, typed])
         listen(photo.submit, on_stage, [state, tool], trigger_mode="multiple")
         listen(things.select, on_chip, [state])

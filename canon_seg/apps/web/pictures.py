@@ -1,6 +1,7 @@
 """Draw what the web page shows: pictures as (H, W, 3) uint8 RGB arrays, figures as HTML."""
 
 import html
+import math
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from canon_seg.apps.drawing import WHITE, colors, draw_masks, zoom_factor
 from canon_seg.apps.web.turning import RIGHT, UNCERTAIN, UNKNOWN, WRONG, agreement
 from canon_seg.core.group import C4
+from canon_seg.core.scorer import NEAR
 
 # Green says right, and nothing else on the page does.
 COLORS = {
@@ -70,6 +72,30 @@ def draw_answers(image, session, answers):
     return picture
 
 
+def draw_level(picture, pose):
+    """Draw the angle that was found: a line that is level in the canonical photo, a tick for up.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB of the turned photograph, of any size.
+        pose: :class:`canon_seg.core.pose.Pose` of it.
+
+    Returns:
+        new array.
+    """
+    picture = np.array(picture, order="C")
+    height, width = picture.shape[:2]
+    cos, sin = (f(math.radians(pose.turn.degrees)) for f in (math.cos, math.sin))
+    centre, half = np.array([width / 2, height / 2]), 0.4 * min(height, width)
+    along, up = np.array([cos, -sin]), np.array([-sin, -cos])  # y downwards
+    ends = (centre - half * along, centre + half * along), (centre, centre + half / 4 * up)
+    line = max(2, round(max(height, width) / 250))
+    for color, thick in ((_BLACK, line + 2), (_BOX, line)):
+        for start, end in ends:
+            points = (tuple(map(int, np.round(point))) for point in (start, end))
+            cv2.line(picture, *points, color, thick, cv2.LINE_AA)
+    return picture
+
+
 def draw_everything(image, masks):
     """Draw a photograph with masks (H, W) bool, each in a colour of its own."""
     factor = zoom_factor(*image.shape[:2])
@@ -91,11 +117,16 @@ def chips(objects):
     return f'<div class="chips">{"".join(parts)}</div>'
 
 
+def pose_chart(pose):
+    """Format the probabilities of a :class:`canon_seg.core.pose.Pose`: bars, or a ring of arcs."""
+    is_of_quarters = len(pose.probabilities) == len(C4.elements)
+    return pose_bars(pose) if is_of_quarters else pose_ring(pose)
+
+
 def pose_bars(pose):
-    """Format the probabilities of a :class:`canon_seg.core.pose.Pose` as bars."""
+    """Format the probabilities of the quarter turns as bars."""
     rows = []
-    turns, probabilities = _listed(pose)
-    for turn, probability in zip(turns, probabilities, strict=True):
+    for turn, probability in zip(C4.elements, pose.probabilities, strict=True):
         percent = 100 * probability
         chosen = " chosen" if turn == pose.turn else ""
         rows.append(
@@ -106,11 +137,45 @@ def pose_bars(pose):
     return "".join(rows)
 
 
-def _listed(pose):
-    """Return turns and their probabilities: all of C4, or the chosen one and what is left."""
-    if len(pose.probabilities) == len(C4.elements):
-        return C4.elements, pose.probabilities
-    return [pose.turn], [pose.probability]
+def pose_ring(pose):
+    """Format the probabilities of all angles as a ring, 0° at the top, counterclockwise.
+
+    Each arc is as long, outwards, as it is likely, and the likeliest reaches the edge.
+    """
+    count, most = len(pose.probabilities), max(pose.probabilities)
+    arcs = []
+    for arc, probability in enumerate(pose.probabilities):
+        middle, half = 360 * arc / count, 180 / count
+        inner, outer = _RING, _RING + (_EDGE - _RING) * probability / most
+        corners = [
+            _on_ring(middle + side * half, radius)
+            for side, radius in ((-1, inner), (-1, outer), (1, outer), (1, inner))
+        ]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+        near = abs((middle - pose.turn.degrees + 180) % 360 - 180) <= NEAR
+        arcs.append(f'<polygon class="arc{" chosen" if near else ""}" points="{points}"/>')
+    labels = "".join(
+        '<text x="{:.0f}" y="{:.0f}">{}°</text>'.format(*_on_ring(degrees, _EDGE + 14), degrees)
+        for degrees in (0, 90, 180, 270)
+    )
+    x, y = _on_ring(pose.turn.degrees, _RING)
+    words = f"{pose.turn.degrees:.1f}°"
+    return (
+        '<svg class="ring" viewBox="-130 -130 260 260" role="img" aria-label="Angle found: '
+        f'{words}, probability {100 * pose.probability:.0f} %"><circle r="{_RING}"/>'
+        f"{''.join(arcs)}{labels}"
+        f'<line x1="0" y1="0" x2="{x:.1f}" y2="{y:.1f}"/>'
+        f'<text class="found" y="26">{words}</text></svg>'
+        f'<p class="near">{100 * pose.probability:.1f} % within {NEAR:.0f}°</p>'
+    )
+
+
+_RING, _EDGE = 55, 105  # radii of the ring, in the units of its picture
+
+
+def _on_ring(degrees, radius):
+    """Return x, y, downwards, of a point: 0 degrees at the top, counterclockwise."""
+    return -radius * math.sin(math.radians(degrees)), -radius * math.cos(math.radians(degrees))
 
 
 def score(title, kind, answers):

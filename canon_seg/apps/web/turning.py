@@ -12,9 +12,11 @@ from canon_seg.apps.web.objects import CHOICES, ObjectPrompt, Objects
 from canon_seg.coco.masks import decode_rle, encode_mask
 from canon_seg.coco.rotation import rotate_rle
 from canon_seg.core.canonicalizer import IdentityCanonicalizer, KnownPoseCanonicalizer
+from canon_seg.core.scorer import NEAR
 from canon_seg.core.turn import normalise_angle
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_image
+from canon_seg.images.file_levelling import level_array
 from canon_seg.images.tilt import rotate_image
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.everything import MOST_REGIONS, segment_regions
@@ -23,6 +25,8 @@ from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
 from canon_seg.sam.prompted import PromptedSam
 
 POINTS_PER_SIDE = 16  # of everything, by an official SAM
+QUARTERS, ANY_ANGLE = "Quarter turns", "Any angle"
+"""What the switch of canonicalizers offers."""
 RIGHT, WRONG, UNCERTAIN, UNKNOWN = "right", "wrong", "uncertain", "unknown"
 
 
@@ -61,6 +65,7 @@ class Session:
         visited: for these prompts, angle -> (agreement of the plain way, of the canonical way),
             means over the objects.
         everything: :class:`Found` where everything was asked for, else None.
+        way: which canonicalizer is behind the canonical way, one of ``Turner.canonicalizers``.
     """
 
     upright: EncodedPhoto
@@ -69,6 +74,7 @@ class Session:
     objects: Objects = field(default_factory=Objects)
     visited: dict = field(default_factory=dict)
     everything: tuple[Found, ...] | None = None
+    way: str = QUARTERS
 
     def with_objects(self, objects):
         """Return the session with other objects; what was measured for others is forgotten."""
@@ -111,30 +117,61 @@ class Turner:
         canonicalizer: in eval mode, on the same device; None for the embedded one.
         multimask: whether a single click is answered by the likeliest of SAM's three masks, as
             official checkpoints want it. The embedded SAM has one mask.
+        any_angle: another canonicalizer likewise, for any angle, or None where there is none.
+
+    Attributes:
+        canonicalizers: by the names that the page's switch has for them; the first is taken first.
     """
 
-    def __init__(self, sam, canonicalizer=None, multimask=False):
+    def __init__(self, sam, canonicalizer=None, multimask=False, any_angle=None):
         self.sam = sam
-        self.canonicalizer = canonicalizer_or_default(canonicalizer, sam.device)
+        self.canonicalizers = {QUARTERS: canonicalizer_or_default(canonicalizer, sam.device)}
+        if any_angle is not None:
+            self.canonicalizers[ANY_ANGLE] = any_angle
         self.multimask = multimask
 
-    def encode(self, image, degrees=0.0):
+    def encode(self, image, degrees=0.0, way=QUARTERS):
         """Turn an (H, W, 3) uint8 RGB image and encode it: an :class:`EncodedPhoto`."""
         turned = np.ascontiguousarray(rotate_image(image, degrees))
-        predictors = (
-            CanonicalSamPredictor(self.sam, canonicalizer)
-            for canonicalizer in (IdentityCanonicalizer(), self.canonicalizer)
-        )
-        photo = EncodedPhoto(degrees, turned, *predictors)
-        photo.plain.set_image(turned)
-        photo.canonical.set_image(turned)
-        return photo
+        plain = CanonicalSamPredictor(self.sam, IdentityCanonicalizer())
+        plain.set_image(turned)
+        return EncodedPhoto(degrees, turned, plain, self._canonical(turned, way))
 
-    def open(self, image, degrees, prompt=None, is_upright=None):
+    def _canonical(self, turned, way):
+        predictor = CanonicalSamPredictor(self.sam, self.canonicalizers[way])
+        predictor.set_image(turned)
+        return predictor
+
+    def switch(self, session, way):
+        """Return the session behind another canonicalizer; what was measured is forgotten.
+
+        Args:
+            session: :class:`Session`.
+            way: one of ``canonicalizers``.
+
+        Raises:
+            InputError: if there is none of that name.
+        """
+        if way not in self.canonicalizers:
+            known = ", ".join(self.canonicalizers)
+            raise InputError(f"canonicalizer {way!r} is not there; take one of {known}")
+        if way == session.way:
+            return session
+        upright, turned = (
+            replace(photo, canonical=self._canonical(photo.image, way))
+            for photo in (session.upright, session.turned)
+        )
+        if session.turned is session.upright:
+            turned = upright
+        return replace(
+            session, upright=upright, turned=turned, way=way, visited={}, everything=None
+        )
+
+    def open(self, image, degrees, prompt=None, is_upright=None, way=QUARTERS):
         """Return the :class:`Session` of a new (H, W, 3) uint8 RGB photograph."""
-        upright = self.encode(image)
+        upright = self.encode(image, way=way)
         first = replace(Objects().current, prompt=prompt or ObjectPrompt())
-        session = Session(upright, upright, is_upright, Objects((first,)))
+        session = Session(upright, upright, is_upright, Objects((first,)), way=way)
         return self.turn(session, degrees)
 
     def turn(self, session, degrees):
@@ -155,7 +192,7 @@ class Turner:
         if degrees == session.turned.degrees:
             return session
         upright = session.upright
-        turned = upright if degrees == 0 else self.encode(upright.image, degrees)
+        turned = upright if degrees == 0 else self.encode(upright.image, degrees, session.way)
         return replace(session, turned=turned, everything=None)
 
     def compare(self, session):
@@ -182,7 +219,7 @@ class Turner:
             InputError: if the embedded SAM is asked and scikit-image is not installed.
         """
         image, pose = session.turned.image, session.turned.canonical.pose
-        known = KnownPoseCanonicalizer(pose, self.canonicalizer)
+        known = KnownPoseCanonicalizer(pose, self.canonicalizers[session.way])
         if self.multimask:
             generator = CanonicalSamAutomaticMaskGenerator(
                 self.sam, known, points_per_side=POINTS_PER_SIDE
@@ -202,17 +239,19 @@ class Turner:
         """Say what is known of the pose that was found in the turned photograph.
 
         Returns:
-            RIGHT or WRONG where the photograph is known to be upright as given (at an angle between
-            quarter turns, the nearest ones are right); UNCERTAIN where its probability is below the
-            canonicalizer's bound; else UNKNOWN.
+            RIGHT or WRONG where the photograph is known to be upright as given (of quarter turns
+            the nearest are right at an angle between them, of all angles those within 10 degrees);
+            UNCERTAIN where its probability is below the canonicalizer's bound; else UNKNOWN.
         """
         pose = pose_of(session)
-        if pose.probability < self.canonicalizer.uncertain.below:
+        canonicalizer = self.canonicalizers[session.way]
+        if pose.probability < canonicalizer.uncertain.below:
             return UNCERTAIN
         if session.is_upright is None:
             return UNKNOWN
         off = abs((pose.turn.degrees - session.turned.degrees + 180) % 360 - 180)
-        return RIGHT if (off <= 45) == session.is_upright else WRONG
+        reach = NEAR if canonicalizer.group.elements is None else 45
+        return RIGHT if (off <= reach) == session.is_upright else WRONG
 
     def _answer(self, session, way, index):
         upright, turned = session.upright, session.turned
@@ -245,7 +284,10 @@ def pose_of(session):
 
 def canonical_photo(session):
     """Return the turned photograph in the pose that was found for it, (H, W, 3) uint8 RGB."""
-    return np.ascontiguousarray(turn_image(session.turned.image, pose_of(session).to_canonical))
+    image, turn = session.turned.image, pose_of(session).to_canonical
+    if turn.exact:
+        return np.ascontiguousarray(turn_image(image, turn))
+    return level_array(image, turn, "expand")
 
 
 def agreement(answers):
