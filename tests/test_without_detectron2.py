@@ -56,10 +56,6 @@ def everything():
     assert demo("--everything", "--points-per-side", "2", "--min-iou", "0") == 0
 
 
-def regions():
-    assert demo() == 0
-
-
 def detector():
     from canon_seg.errors import InputError
 
@@ -134,7 +130,6 @@ PARTS = [
     "point",
     "vote",
     "everything",
-    "regions",
     "detector",
     "eval_pose",
     "classification",
@@ -161,8 +156,6 @@ def done(tmp_path_factory):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_it_works_without_detectron2(done, part):
-    if part == "regions":
-        pytest.importorskip("skimage", reason="regions need scikit-image")
     assert f"works: {part} in " in done.stdout, done.stderr
 
 

@@ -66,7 +66,7 @@ def tiny_segmenter(kind, seed=3):
     torch.manual_seed(seed)
     if kind == "sam":
         return SamSegmenter(
-            sam=build_tiny_sam(*TINY_SAM["TINY"].values()),
+            sam=build_tiny_sam(*(value for value in TINY_SAM["TINY"].values() if value != "")),
             image_format="RGB",
         ).eval()
     return build_model(tiny_config(kind)).eval()

@@ -60,6 +60,7 @@ from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.io.files import check_output_dir
 from canon_seg.io.names import printable
+from canon_seg.predictors.everything import SMALL_SAM
 from canon_seg.sam.loading import OFFICIAL_FILES, SEGMENTER, is_sam
 
 CONFIG_FILE = "sam_tiny_c4.yaml"
@@ -186,7 +187,7 @@ def parse_arguments():
         type=int,
         metavar="N",
         help="without prompts, SAM is asked at N x N points; default: "
-        f"{POINTS_PER_SIDE}, tiny SAM: for the boxes of regions of like colour",
+        f"{POINTS_PER_SIDE}, tiny SAM {SMALL_SAM['points_per_side']}",
     )
     parser.add_argument(
         "--min-iou",
@@ -199,15 +200,15 @@ def parse_arguments():
         "--min-stability",
         type=float,
         metavar="P",
-        help=f"without prompts: least stability of a mask; default: {KEEP[1]:g}; a tiny SAM, whose "
-        "default is none, is then asked at points",
+        help="without prompts: least stability of a mask; default: "
+        f"{KEEP[1]:g}, tiny SAM {KEEP_TINY[1]:g}",
     )
     parser.add_argument(
         "--max-masks",
         type=int,
         metavar="N",
-        help="without prompts: only the N best masks, by predicted IoU times stability, or, of "
-        f"regions, times the IoU with the region; default: {KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
+        help="without prompts: only the N best masks, by predicted IoU times stability; default: "
+        f"{KEEP[2]}, tiny SAM {KEEP_TINY[2]}",
     )
     parser.add_argument(
         "--score-threshold",

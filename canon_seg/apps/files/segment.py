@@ -17,7 +17,7 @@ from canon_seg.images.coordinates import turn_boxes, turn_keypoints
 from canon_seg.images.tensors import to_chw
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.networks.numerics import speed_up, used_numerics
-from canon_seg.predictors.everything import segment_regions
+from canon_seg.predictors.everything import SMALL_SAM
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.prompts import as_canonicalizer_takes_it
 from canon_seg.sam.canonical import CanonicalSam
@@ -30,9 +30,9 @@ from canon_seg.sam.prompted import (
 )
 
 # Which masks of everything are kept: least predicted IoU, least stability, and how many of the
-# best. segment_anything's thresholds are made for its large models; those of a small one, which is
-# less sure of itself, are chosen by their order instead.
-KEEP, KEEP_TINY = (0.88, 0.95, 1000), (0.0, 0.0, 20)
+# best. segment_anything's thresholds are made for its large models; a small one is less sure.
+KEEP = (0.88, 0.95, 1000)
+KEEP_TINY = (SMALL_SAM["pred_iou_thresh"], SMALL_SAM["stability_score_thresh"], 50)
 POINTS_PER_SIDE = 16
 # Values in the three mask logits of all points that are decoded at once: bounds the memory.
 VALUES_PER_BATCH = 2**27
@@ -212,20 +212,6 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
     return Segmentation(pose, objects, OBJECTS, picture, image.shape[:2])
 
 
-def segment_by_regions(prompted, count, min_iou, canonicalizer, image, prompts=()):
-    """Do as :func:`segment_everything`, by a SAM that is better at boxes than at clicks.
-
-    Args:
-        prompted: :class:`PromptedSam`.
-        count: how many at most.
-        min_iou: least predicted IoU.
-        canonicalizer, image: see :class:`Segment`.
-        prompts: none.
-    """
-    pose, found = segment_regions(prompted, canonicalizer, image, count, min_iou, progress=True)
-    return _segmentation(pose, found, image)
-
-
 def _segmentation(pose, found, image, **marks):
     objects = Objects(
         found.boxes, found.classes, found.scores, found.masks, vanished=int(found.vanished.sum())
@@ -261,7 +247,7 @@ def build_sam_segment(
         cfg: config of :func:`canon_seg.config.load.load_config`; not changed.
         prompted: prompts will be given.
         points_per_side, min_iou, min_stability, max_masks: of everything; None for what suits SAM's
-            size. A tiny SAM is asked for regions where the first and the third are None.
+            size.
 
     Raises:
         InputError: naming the config key or the file that cannot be used.
@@ -287,13 +273,8 @@ def build_sam_segment(
     iou, stability, count = (
         default if value is None else value for value, default in zip(given, defaults, strict=True)
     )
-    if is_tiny and points_per_side is None and min_stability is None:
-        return Segment(partial(segment_by_regions, ask, count, iou), canonicalizer)
-    options = {
-        "points_per_side": points_per_side or POINTS_PER_SIDE,
-        "pred_iou_thresh": iou,
-        "stability_score_thresh": stability,
-        # A small model finds one thing many times, with boxes that differ.
-        "box_nms_thresh": 0.3 if is_tiny else 0.7,
-    }
+    options = dict(SMALL_SAM) if is_tiny else {"points_per_side": POINTS_PER_SIDE}
+    options.update(pred_iou_thresh=iou, stability_score_thresh=stability)
+    if points_per_side is not None:
+        options["points_per_side"] = points_per_side
     return Segment(partial(segment_everything, sam, count, options), canonicalizer)

@@ -19,10 +19,9 @@ from canon_seg.images.arrays import turn_image
 from canon_seg.images.file_levelling import level_array
 from canon_seg.images.tilt import rotate_image
 from canon_seg.predictors.defaults import canonicalizer_or_default
-from canon_seg.predictors.everything import MOST_REGIONS, segment_regions
+from canon_seg.predictors.everything import SMALL_SAM
 from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerator
 from canon_seg.predictors.sam_predictor import CanonicalSamPredictor
-from canon_seg.sam.prompted import PromptedSam
 
 POINTS_PER_SIDE = 16  # of everything, by an official SAM
 QUARTERS, ANY_ANGLE = "Quarter turns", "Any angle"
@@ -213,26 +212,15 @@ class Turner:
         return replace(session, visited=visited), plain, canonical
 
     def find_everything(self, session):
-        """Return the session with everything that is found in the turned photograph.
-
-        Raises:
-            InputError: if the embedded SAM is asked and scikit-image is not installed.
-        """
+        """Return the session with everything that is found in the turned photograph."""
         image, pose = session.turned.image, session.turned.canonical.pose
         known = KnownPoseCanonicalizer(pose, self.canonicalizers[session.way])
-        if self.multimask:
-            generator = CanonicalSamAutomaticMaskGenerator(
-                self.sam, known, points_per_side=POINTS_PER_SIDE
-            )
-            found = [
-                Found(record["segmentation"], record["predicted_iou"])
-                for record in generator.generate(image)
-            ]
-        else:
-            prompted = PromptedSam(self.sam, multimask=False)
-            _, masks = segment_regions(prompted, known, image, MOST_REGIONS)
-            pairs = zip(masks.masks.numpy(), masks.ious.tolist(), strict=True)
-            found = [Found(mask, iou) for mask, iou in pairs]
+        options = {"points_per_side": POINTS_PER_SIDE} if self.multimask else SMALL_SAM
+        generator = CanonicalSamAutomaticMaskGenerator(self.sam, known, **options)
+        found = [
+            Found(record["segmentation"], record["predicted_iou"])
+            for record in generator.generate(image)
+        ]
         return replace(session, everything=tuple(found))
 
     def judge(self, session):
