@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Every evaluation behind the documents' tables, from the embedded weights: two hours on two cores. One
-# part (turned) trains the small SAM on for a quarter of it.
+# Every evaluation behind the documents' tables, from the embedded weights: some hours on two cores.
 #
 #     make results                    all parts, then the tables of the documents
 #     make results PARTS="coco poses" some of them
@@ -11,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco turned pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points"
+PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -47,16 +46,6 @@ coco() {
     sweep coco_val182 $SAM "$COCO --modes vanilla canonical oracle tta"
 }
 
-turned() {  # the repository has no room for these weights beside the others
-    local folder=output/sam_tiny_turned
-    if [ ! -f $folder/model_final.pth ]; then
-        $PYTHON tools/train_net.py --config-file configs/train/sam_tiny_turned.yaml \
-            --num-processes "$PROCESSES" --resume
-    fi
-    sweep coco_val182_turned $SAM "$COCO --modes vanilla" \
-        MODEL.SEGMENTER.WEIGHTS $folder/segmenter.pth
-}
-
 pedestrians() {
     split
     sweep pedestrians $DETECTOR "$PEDESTRIANS --modes vanilla canonical oracle tta"
@@ -74,7 +63,6 @@ gwrn() {
 
 judge() {
     local judge="MODEL.CANONICALIZER.SCORER.NAME SegmenterScorer"
-    sweep coco_val182_judge $SAM "$COCO --modes canonical" $judge $CACHE
     split
     sweep pedestrians_judge $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $judge
 }
@@ -130,6 +118,7 @@ uncertain() {
 
 numerics() {
     split
+    sweep numerics/sam_float32 $SAM "$COCO --modes canonical" $FAST $CACHE
     for key in BFLOAT16 CHANNELS_LAST COMPILE; do
         sweep "numerics/pedestrians_${key,,}" $DETECTOR "$PEDESTRIANS --modes canonical" $FAST $CACHE \
             MODEL.SEGMENTER.$key True
