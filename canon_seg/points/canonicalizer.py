@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from canon_seg.core.registry import Registry
 from canon_seg.points.clouds import normalised_clouds
-from canon_seg.points.frames import orthonormal_frames, principal_frames
+from canon_seg.points.frames import have_shape, orthonormal_frames, principal_frames
 from canon_seg.points.group import SO3, SpatialGroup, rotate_points, rotation_angle
 from canon_seg.points.vector_neurons import VectorNetwork
 
@@ -78,8 +78,9 @@ class VectorNeuronCanonicalizer(nn.Module):
 
     def forward(self, points: torch.Tensor) -> CloudPoses:
         """Return the poses of (B, N, 3) clouds; differentiable."""
-        frames, sound = orthonormal_frames(self.network(normalised_clouds(points)))
-        return CloudPoses(frames[:, None], sound)
+        points = normalised_clouds(points)
+        frames, sound = orthonormal_frames(self.network(points))
+        return CloudPoses(frames[:, None], sound & have_shape(points.detach()))
 
 
 @CLOUD_CANONICALIZERS.register()

@@ -55,6 +55,17 @@ def principal_frames(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return axes[:, None] * signs[None, :, None, :], gaps > 10 * DEGENERATE
 
 
+def have_shape(points: torch.Tensor) -> torch.Tensor:
+    """Say of each cloud (B, N, 3), centred, whether its points are neither all equal nor on a line.
+
+    Returns:
+        (B,) bool.
+    """
+    covariance = points.double().transpose(1, 2) @ points.double()
+    variances = torch.linalg.eigvalsh(covariance)
+    return variances[:, 1] > DEGENERATE**2 * variances[:, 2]
+
+
 def _normalised(vectors: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
     lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     # Where there is no direction, the division is made harmless for its gradient as well.
