@@ -49,7 +49,7 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = "sweep|comparison|poses|realigned|gate|classification|table"
+KINDS = "sweep|comparison|poses|realigned|gate|angles|classification|table"
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
@@ -120,6 +120,37 @@ def comparison_table(path):
                 f"{spec['note']} AP, 0 to 100; {sweep['num_images']} images; poses found with "
                 "their 95 % interval; time of running the model, relative to vanilla in the same "
                 "run.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def angles_table(path):
+    """Format mask AP over all angles of several sweeps, the mean and the least, as Markdown.
+
+    Args:
+        path: of the file that names the sweeps, whose folders are beside it.
+    """
+    spec = json.loads(path.read_text())
+    lines = []
+    for label, folder in spec["rows"].items():
+        sweep = json.loads((path.parent / folder / "sweep.json").read_text())
+        found = [sweep["over_angles"].get(mode) for mode in spec["modes"]]
+        cells = [
+            f"{of['mean']['segm']['AP']:.2f} ({of['min']['segm']['AP']:.2f})" if of else "–"
+            for of in found
+        ]
+        lines.append("| " + " | ".join([label, *cells]) + " |")
+    head = ["mask AP, mean (least)", *spec["modes"].values()]
+    return (
+        "\n".join(
+            [
+                "| " + " | ".join(head) + " |",
+                "|---|" + "---:|" * len(spec["modes"]),
+                *lines,
+                "",
+                f"{spec['note']} AP, 0 to 100.",
             ]
         )
         + "\n"
@@ -217,6 +248,7 @@ MAKERS = {
     "comparison": comparison_table,
     "realigned": realigned_table,
     "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
+    "angles": angles_table,
     "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
