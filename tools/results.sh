@@ -102,10 +102,6 @@ any_angle() {  # the star and the circle
         sweep any_angle/pedestrians_$canvas configs/mask_rcnn_pedestrian_so2.yaml \
             "$PEDESTRIANS $all $modes --canvas $canvas" $CACHE
     done
-    for boxes in tight hull refined; do
-        sweep any_angle/sam_$boxes configs/sam_tiny_so2.yaml \
-            "$COCO $all $modes --box-prompts $boxes --limit 20" $CACHE
-    done
 }
 
 uncertain() {
