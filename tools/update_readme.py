@@ -49,7 +49,7 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = "sweep|comparison|poses|realigned|gate|angles|classification|table"
+KINDS = "sweep|comparison|poses|realigned|gate|angles|prompts|classification|table"
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
@@ -157,6 +157,42 @@ def angles_table(path):
     )
 
 
+PROMPTS = {
+    "clicks_1": "1 click",
+    "clicks_3": "3 clicks",
+    "clicks_5": "5 clicks",
+    "clicks_10": "10 clicks",
+    "box": "box",
+    "box_click": "box and a click",
+}
+PROMPTED = {
+    "vanilla": "vanilla, upright",
+    "vanilla_turned": "vanilla, four turns",
+    "canonical": "canonical, any turn",
+}
+
+
+def prompts_table(path):
+    """Format the mean IoU by prompt of a file of ``eval_prompts``, as Markdown."""
+    measured = json.loads(path.read_text())
+    lines = []
+    for prompt, title in PROMPTS.items():
+        found = [measured["modes"][mode][prompt] for mode in PROMPTED]
+        cells = [f"{of['iou_best_scored']:.3f} ({of['iou_best']:.3f})" for of in found]
+        lines.append("| " + " | ".join([title, *cells]) + " |")
+    head = ["mean IoU", *PROMPTED.values()]
+    images = f" of the first {measured['config']['limit']} images" * bool(
+        measured["config"]["limit"]
+    )
+    note = (
+        f"{measured['num_objects']} objects{images} larger than "
+        f"{measured['config']['min_area']} pixels; the best-scored of three masks, in brackets the "
+        "best."
+    )
+    rule = "|---|" + "---:|" * len(PROMPTED)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *lines, "", note]) + "\n"
+
+
 def poses_table(path):
     """Format the share of poses found by several canonicalizers in several folders.
 
@@ -249,6 +285,7 @@ MAKERS = {
     "realigned": realigned_table,
     "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
     "angles": angles_table,
+    "prompts": prompts_table,
     "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
