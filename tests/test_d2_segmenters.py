@@ -62,7 +62,7 @@ def toy_sam_config(weights):
     cfg = load_config("", ["MODEL.SAM.SIZE", "tiny", "MODEL.SEGMENTER.WEIGHTS", str(weights)])
     tiny = cfg.MODEL.SAM.TINY
     tiny.IMAGE_SIZE, tiny.CHANNELS, tiny.BLOCKS = 64, [8, 8, 16, 64], [1, 1, 1, 1]
-    tiny.EMBED_DIM = 32
+    tiny.BACKBONE, tiny.EMBED_DIM = "", 32
     return cfg
 
 
@@ -160,7 +160,7 @@ def test_embedded_weights_are_known_by_their_address():
     model = build_model(load_config("train/sam_tiny_turned.yaml", []))
     SafeCheckpointer(model).load("canon_seg://sam_tiny.pth")
     expected = torch.load(resolve_asset("canon_seg://sam_tiny.pth"), weights_only=True)
-    name = "mask_decoder.iou_token.weight"
+    name = "mask_decoder.proposing.tokens.weight"
     assert torch.equal(model.sam.get_parameter(name), expected[name].float())
 
 

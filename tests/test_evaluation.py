@@ -550,7 +550,7 @@ def test_modes_share_the_segmenter(toy):
         (
             {},
             ["upright"],
-            "--modes: 'upright' is not a mode; known: vanilla, canonical, C4, C8, SO2, oracle",
+            "--modes: 'upright' is not a mode; known: vanilla, canonical, C4, C8, SO2, D4, O2,",
         ),
         ({}, ["canonical"], "MODEL.CANONICALIZER.WEIGHTS is empty"),
         ({"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, ["vanilla"], "MODEL.META_ARCHITECTURE is"),

@@ -17,7 +17,7 @@ from canon_seg.d2.config import load_config
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import turn_maps
 from canon_seg.images.shapes import shape_of_area, to_area
-from canon_seg.networks import angle_views
+from canon_seg.networks import angle_views, pose_views
 from canon_seg.networks.angle_views import AngleStream, draw_angle_view, view_shapes
 from canon_seg.networks.backbone import BackboneSpec, PoseNetwork
 from canon_seg.networks.backbone_weights import load_pose_network, save_pose_network
@@ -74,6 +74,13 @@ def direction_of_light(view):
     return math.degrees(math.atan2(-x, -y)) % 360  # up is 0, left, counterclockwise, is 90
 
 
+def no_disturbance(monkeypatch):
+    for name in ("BORDERED", "FEW_PIXELS"):
+        monkeypatch.setattr(angle_views, name, 0.0)
+    for name in ("DARK", "COMPRESSED", "DISTURBED"):
+        monkeypatch.setattr(pose_views, name, 0.0)
+
+
 # ---- views
 
 
@@ -83,8 +90,7 @@ def test_the_label_of_a_view_is_its_angle(kind, monkeypatch):
     monkeypatch.setattr(angle_views, "CANVAS", float(kind == "canvas"))
     monkeypatch.setattr(angle_views, "_draw_fill", lambda rng: (110.0,) * 3)
     monkeypatch.setattr(angle_views, "crop", lambda image, rng, min_scale: image)
-    for name in ("BORDERED", "DARK", "FEW_PIXELS", "COMPRESSED", "DISTURBED"):
-        monkeypatch.setattr(angle_views, name, 0.0)
+    no_disturbance(monkeypatch)
     rng = np.random.default_rng(3)
     seen = set()
     for shape in [(64, 64), (48, 80), (80, 48)] * 10:
@@ -99,8 +105,7 @@ def test_the_label_of_a_view_is_its_angle(kind, monkeypatch):
 def test_no_fill_inside_a_turned_photograph(monkeypatch):
     monkeypatch.setattr(angle_views, "QUARTER", 0.0)
     monkeypatch.setattr(angle_views, "CANVAS", 0.0)
-    for name in ("BORDERED", "DARK", "FEW_PIXELS", "COMPRESSED", "DISTURBED"):
-        monkeypatch.setattr(angle_views, name, 0.0)
+    no_disturbance(monkeypatch)
     called = []
     monkeypatch.setattr(angle_views, "_draw_fill", lambda rng: called.append(1) or (0.0,) * 3)
     rng = np.random.default_rng(4)

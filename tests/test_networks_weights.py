@@ -237,6 +237,12 @@ def test_missing_file():
         load_canonicalizer("nowhere.pth")
 
 
+def network_keys(fields):
+    return SimpleNamespace(
+        NAME="GCNN", FIELDS=fields, DEPTH=1, KERNEL=3, ORIENTATIONS=8, BLUR=False, DISC=True
+    )
+
+
 def config(**changes):
     keys = dict(
         NAME="GroupCanonicalizer",
@@ -246,7 +252,7 @@ def config(**changes):
         GROUP_ORDER=4,
         MIN_TILT=0.0,
         INPUT_SIZE=97,
-        NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2, 2], DEPTH=1),
+        NETWORK=network_keys([2, 2]),
         UNCERTAIN="argmax",
         UNCERTAIN_BELOW=0.5,
         VOTE_POSES=2,
@@ -288,7 +294,7 @@ def test_build_the_identity():
         (dict(TRAINABLE=True, GROUP_ORDER=0), "GROUP_ORDER"),
         (dict(TRAINABLE=True, INPUT_SIZE=96), "INPUT_SIZE"),
         (dict(TRAINABLE=True, INPUT_SIZE=1), "INPUT_SIZE"),
-        (dict(TRAINABLE=True, NETWORK=SimpleNamespace(NAME="GCNN", FIELDS=[2], DEPTH=1)), "FIELDS"),
+        (dict(TRAINABLE=True, NETWORK=network_keys([2])), "FIELDS"),
     ],
 )
 def test_bad_keys_are_named(changes, named):

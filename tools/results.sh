@@ -89,19 +89,11 @@ angles() {
     sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $FAST $CACHE
 }
 
-any_angle() {  # the star and the circle
-    local so2="${WEIGHTS}_so2.pth MODEL.CANONICALIZER.GROUP SO2" all="--angles 0:360:15"
-    local modes="--modes vanilla C4 C8 SO2 oracle_any"
-    for folder in coco_val182 pennfudan_train; do
-        pose "${folder}_any_angle" $folder $all --canvas inscribed $so2
-    done
+any_angle() {
+    pose coco_val182_any_angle coco_val182 --angles 0:360:15 --canvas inscribed \
+        ${WEIGHTS}_so2.pth MODEL.CANONICALIZER.GROUP SO2
     pose coco_val182_so2_as_c4 coco_val182 ${WEIGHTS}_so2.pth
     pose pennfudan_so2_as_c4 pennfudan_train ${WEIGHTS}_so2.pth
-    split
-    for canvas in expand inscribed; do
-        sweep any_angle/pedestrians_$canvas configs/mask_rcnn_pedestrian_so2.yaml \
-            "$PEDESTRIANS $all $modes --canvas $canvas" $CACHE
-    done
 }
 
 uncertain() {

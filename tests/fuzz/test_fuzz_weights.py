@@ -10,6 +10,7 @@ from fuzzing import attempt, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canon_seg.core.group import C4
 from canon_seg.io.checkpoint import load_pickle_file, load_torch_file
 from canon_seg.networks.equivariant import NetworkSpec, build_plain_network
 from canon_seg.networks.filters import first_orientations
@@ -53,7 +54,7 @@ def contents():
         "network": spec.to_dict(),
         "input_size": 33,
         "exported": {
-            name: (first_orientations(value, 4) if name.endswith("conv.weight") else value).half()
+            name: (first_orientations(value, C4) if name.endswith("conv.weight") else value).half()
             for name, value in state.items()
         },
         "trainable": {},
