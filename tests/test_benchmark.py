@@ -245,6 +245,7 @@ def test_a_run_without_peers(tmp_path, monkeypatch, capsys):
         "gain_bfloat16_sam_vit_b",
         "points_canonical_over_vanilla_pointnet",
         "points_canonical_over_vanilla_dgcnn",
+        "canonical_over_vanilla_cifar10",
     }
     assert all(values[key] > 0 for key in measured)
     assert set(values) >= set(TARGETS) - {"canonical_over_vanilla_sam_vit_h"}

@@ -46,7 +46,7 @@ def test_files_do_what_torch_does(photos, tmp_path, monkeypatch, capsys):
         monkeypatch,
         *["--config-file", "sam_tiny_c4.yaml", "--images", photos, "--output", output],
         *["MODEL.CANONICALIZER.WEIGHTS", weights, "MODEL.SEGMENTER.WEIGHTS", ""],
-        *[*tiny_sam_options(), "MODEL.SAM.TINY.BACKBONE", "test_efficientnet"],
+        *[*tiny_sam_options(), "MODEL.SAM.TINY.BACKBONE", "tf_efficientnet_lite0"],
     )
     found = json.loads((output / "onnx.json").read_text())
     assert found["photographs"] == found["same_pose"] == 1
@@ -65,7 +65,10 @@ def test_what_is_not_exported_is_said(photos, tmp_path, monkeypatch):
         run(monkeypatch, *given, *gcnn)
     pretrained = ["MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_pretrained.pth"]
     with pytest.raises(InputError, match="a SAM is exported if it decodes in two stages"):
-        run(monkeypatch, *given, *pretrained, "MODEL.SAM.TINY.BACKBONE", "")
+        run(
+            monkeypatch,
+            *[*given, *pretrained, "MODEL.SAM.TINY.BACKBONE", "", "MODEL.SEGMENTER.WEIGHTS", ""],
+        )
     monkeypatch.setattr(export_onnx, "find_spec", lambda name: None if name == "onnx" else 1)
     with pytest.raises(InputError, match="install: pip install onnx$"):
         run(monkeypatch, *given)

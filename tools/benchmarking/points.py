@@ -34,6 +34,7 @@ def time_points(settings, with_equiadapt):
     """
     torch.manual_seed(0)
     cfg = points_config()
+    cfg.MODEL.DEVICE = str(settings.device)
     count, batch = (64, 2) if settings.quick else (cfg.DATA.POINTS, 32)
     clouds = make_shapes(batch, count, seed=0).points
     clouds = rotate_points(clouds, SO3.sample(batch)).to(settings.device)
