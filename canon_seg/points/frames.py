@@ -63,7 +63,8 @@ def have_shape(points: torch.Tensor) -> torch.Tensor:
     """
     covariance = points.double().transpose(1, 2) @ points.double()
     variances = torch.linalg.eigvalsh(covariance)
-    return variances[:, 1] > DEGENERATE**2 * variances[:, 2]
+    found: torch.Tensor = variances[:, 1] > DEGENERATE**2 * variances[:, 2]
+    return found
 
 
 def _normalised(vectors: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
