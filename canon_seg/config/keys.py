@@ -26,7 +26,7 @@ def add_canon_seg_config(cfg):
     # Order of the group of rotations, the older way to name one: 4, or that of GROUP.
     cfg.MODEL.CANONICALIZER.GROUP_ORDER = 4
     # Degrees: with the group SO2 or O2 a smaller tilt is left alone, so that photographs which are
-    # level but for that keep their bytes: 95 % of those held out of the embedded one's training.
+    # level but for that keep their bytes.
     cfg.MODEL.CANONICALIZER.MIN_TILT = 3.0
     # Shorter side in pixels at which an equivariant network sees an image, of the form 32 k + 1, or
     # the side of the square that a SCORER.BACKBONE sees (the root of its pixels, for SO2). A
