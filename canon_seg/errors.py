@@ -1,11 +1,15 @@
 """Report bad input to the user: one exception, one way for scripts to end on it."""
 
+import errno
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class InputError(ValueError):
@@ -45,6 +49,11 @@ def of_key(name: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise InputError(f"{name}{'' if name.endswith('.') else ': '}{error}") from error
+
+
+def is_no_room(error: BaseException | None) -> bool:
+    """Return whether an exception is of a disk that is full or cannot be written."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @contextmanager
@@ -95,12 +104,22 @@ def prepare_terminal() -> None:
     """Print warnings as lines, and what the terminal cannot show as escape codes, from now on.
 
     A log file that cannot be written, as on a full disk, costs the log, and prints no traceback.
+    A thread that ends for want of room on the disk, as TensorBoard's does, prints one line.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not in notebooks and tests
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
     logging.raiseExceptions = False
+    threading.excepthook = _show_thread_error
+
+
+def _show_thread_error(of_thread: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread as Python does, a full disk as one line without a traceback."""
+    if is_no_room(of_thread.exc_value):
+        print(f"warning: a file cannot be written: {of_thread.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(of_thread)
 
 
 def _show_warning(

@@ -57,3 +57,24 @@ sys.stderr.flush()
 os._exit(0)  # what the stream still holds is not flushed
 """
     assert "Traceback" not in run("-c", code)
+
+
+def test_a_thread_on_a_full_disk_prints_one_line_and_others_their_traceback():
+    code = """
+import threading
+from canon_seg.errors import prepare_terminal
+prepare_terminal()
+def fill():
+    with open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"events")
+def fail():
+    raise KeyError("a defect")
+for target in (fill, fail)[:{count}]:
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+"""
+    said = run("-c", code.format(count=1))
+    assert said == "warning: a file cannot be written: [Errno 28] No space left on device\n"
+    said = run("-c", code.format(count=2))
+    assert "Traceback" in said and "a defect" in said

@@ -1,6 +1,5 @@
 """Train with detectron2's trainer on this project's data, checkpoints and results."""
 
-import errno
 import logging
 import os
 import weakref
@@ -27,7 +26,7 @@ from canon_seg.d2.loaders import (
 )
 from canon_seg.d2.test_loader import build_test_loader
 from canon_seg.d2.training_images import check_before_training
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, is_no_room
 from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
@@ -55,8 +54,6 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 
 BODY = "body"
 """The module, in a backbone's wrapper, that starts from PRETRAINED weights."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Trainer(DefaultTrainer):
@@ -366,7 +363,7 @@ def slow_down_pretrained(groups, model, factor):
 def _is_no_bad_input(record):
     """Return whether a log record is of no error that ends in a message which says it all."""
     error = record.exc_info and record.exc_info[1]
-    return not (isinstance(error, InputError) or _is_no_room(error))
+    return not (isinstance(error, InputError) or is_no_room(error))
 
 
 @contextmanager
@@ -380,16 +377,12 @@ def _said_where_full(folder):
             if isinstance(reason, InputError):
                 raise reason from None
         for reason in chain:
-            if _is_no_room(reason):
+            if is_no_room(reason):
                 raise InputError(
                     f"{folder}: cannot be written ({reason.strerror}); make room, then go on with "
                     "--resume"
                 ) from reason
         raise
-
-
-def _is_no_room(error):
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 def _with_contexts(error):
