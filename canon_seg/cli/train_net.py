@@ -39,7 +39,7 @@ from canon_seg.d2.loaders import trains_on_photos
 from canon_seg.d2.trainer import Trainer
 from canon_seg.errors import InputError, interrupted_with
 from canon_seg.images.folders import list_photos
-from canon_seg.io.files import check_output_dir
+from canon_seg.io.files import check_output_dir, said_where_full
 from canon_seg.networks.numerics import used_numerics
 
 from detectron2.engine import default_argument_parser, default_setup
@@ -74,7 +74,8 @@ def setup(args):
     check_output_dir(cfg.OUTPUT_DIR)
     if not args.eval_only:
         check_photos(cfg)  # before the whole config is printed
-    default_setup(cfg, args)
+    with said_where_full(cfg.OUTPUT_DIR):  # the log, and the config as a file
+        default_setup(cfg, args)
     if args.resume and cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))
     return cfg
@@ -107,7 +108,8 @@ def train(args):
     """Train, or evaluate alone, in this process as the arguments ask."""
     cfg = setup(args)
     if args.eval_only:
-        return evaluate(cfg, args.resume)
+        with said_where_full(cfg.OUTPUT_DIR):
+            return evaluate(cfg, args.resume)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()

@@ -3,7 +3,7 @@
 import logging
 import os
 import weakref
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +31,7 @@ from canon_seg.images.arrays import turn_image
 from canon_seg.images.reading import ReadingOptions, read_image
 from canon_seg.images.tensors import to_chw
 from canon_seg.images.tilt import rotate_image
-from canon_seg.io.files import save_torch
+from canon_seg.io.files import said_where_full, save_torch
 from canon_seg.networks.backbone_scorer import BackboneScorer
 from canon_seg.networks.build import uses_backbone
 from canon_seg.networks.calibration import fit_circle, fit_temperature, representative_logits
@@ -111,7 +111,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, **checkpointables)
         self.measured = {}
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
-        with _said_where_full(cfg.OUTPUT_DIR):  # TensorBoard begins its file
+        with said_where_full(cfg.OUTPUT_DIR):  # TensorBoard begins its file
             self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -164,7 +164,7 @@ class Trainer(DefaultTrainer):
         logger = logging.getLogger(TrainerBase.__module__)
         logger.addFilter(_is_no_bad_input)
         try:
-            with _said_where_full(self.cfg.OUTPUT_DIR):
+            with said_where_full(self.cfg.OUTPUT_DIR):
                 return super().train()
         finally:
             logger.removeFilter(_is_no_bad_input)
@@ -364,32 +364,6 @@ def _is_no_bad_input(record):
     """Return whether a log record is of no error that ends in a message which says it all."""
     error = record.exc_info and record.exc_info[1]
     return not (isinstance(error, InputError) or is_no_room(error))
-
-
-@contextmanager
-def _said_where_full(folder):
-    """Raise InputError for what a full disk ends in; what hooks do at the end fails there, too."""
-    try:
-        yield
-    except Exception as error:
-        chain = list(_with_contexts(error))
-        for reason in chain:
-            if isinstance(reason, InputError):
-                raise reason from None
-        for reason in chain:
-            if is_no_room(reason):
-                raise InputError(
-                    f"{folder}: cannot be written ({reason.strerror}); make room, then go on with "
-                    "--resume"
-                ) from reason
-        raise
-
-
-def _with_contexts(error):
-    """Yield an exception, the one while which it was raised, and so on."""
-    while error is not None:
-        yield error
-        error = error.__context__
 
 
 def _training_config(cfg):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, is_no_room
 from canon_seg.io.names import as_unicode, without_surrogates
 
 AnyPath = str | os.PathLike[str]
@@ -126,3 +126,39 @@ def _not_writable(path: Path, error: OSError) -> InputError:
         f"{path}: cannot be written ({error.strerror or error}); give a place that you may write "
         "to and that has space left"
     )
+
+
+@contextmanager
+def said_where_full(folder: AnyPath) -> Iterator[None]:
+    """Turn what a full disk ends the block in into an InputError that names a folder.
+
+    What fails while an exception of the block is handled, as a library's own tidying up does on a
+    full disk, does not hide it.
+
+    Args:
+        folder: where the block writes what ``--resume`` goes on from.
+
+    Raises:
+        InputError: naming ``folder``; one of the block stays as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        chain = list(_with_contexts(error))
+        for reason in chain:
+            if isinstance(reason, InputError):
+                raise reason from None
+        for reason in chain:
+            if is_no_room(reason):
+                raise InputError(
+                    f"{folder}: cannot be written ({getattr(reason, 'strerror', reason)}); make "
+                    "room, then go on with --resume"
+                ) from reason
+        raise
+
+
+def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, the one while which it was raised, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__
