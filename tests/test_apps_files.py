@@ -248,7 +248,7 @@ def test_the_best_masks_of_everything_are_kept():
         (record for record in records if record["area"]),
         key=lambda record: record["predicted_iou"] * record["stability_score"],
     )
-    found = segment_everything(sam, 1, options, canonicalizer, photo()).objects
+    found = segment_everything(sam, 1, options, None, canonicalizer, photo()).objects
     assert np.array_equal(found.masks[0], best["segmentation"])
     assert found.scores.tolist() == [pytest.approx(best["predicted_iou"])]
 
@@ -335,7 +335,7 @@ def test_all_pixel_formats_are_read(run):
 
 
 def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
-    find = partial(segment_everything, tiny_segmenter("sam").sam, 5, {"points_per_side": 2})
+    find = partial(segment_everything, tiny_segmenter("sam").sam, 5, {"points_per_side": 2}, None)
     segment = Segment(find, FixedPoseCanonicalizer(1))
     line = demo.process_image(
         Path(save(tmp_path / "a.png", photo())), tmp_path / "out.png", segment, [], False, Results()

@@ -68,6 +68,28 @@ def assert_same_records(ours, theirs):
             assert type(one[key]) is type(other[key]), key
 
 
+def test_turns_of_one_image_are_segmented_once_where_the_last_is_kept(sam, monkeypatch):
+    image, canonicalizer, last = picture(40, 61), random_canonicalizer(), {}
+    generator = CanonicalSamAutomaticMaskGenerator(sam, canonicalizer, **KEEP_ALL)
+    expected = [generator.generate_with_pose(turn_image(image, n)) for n in C4.elements]
+    runs, generate = [], SamAutomaticMaskGenerator.generate
+    monkeypatch.setattr(
+        SamAutomaticMaskGenerator, "generate", lambda *args: runs.append(1) or generate(*args)
+    )
+    for turns, (pose, records) in enumerate(expected):
+        found = generator.generate_with_pose(turn_image(image, turns), last=last)
+        assert found[0].turn == pose.turn
+        assert_same_records(found[1], records)
+        for record in found[1]:  # is the caller's own
+            record["segmentation"][:] = False
+    assert len(runs) == 1
+    other = picture(61, 41)
+    assert_same_records(
+        generator.generate_with_pose(other, last=last)[1], generator.generate(other)
+    )
+    assert len(runs) == 3
+
+
 @pytest.mark.parametrize("mode", OUTPUT_MODES)
 @pytest.mark.parametrize("crops", [0, 1])
 def test_the_identity_canonicalizer_gives_the_official_records(sam, mode, crops):

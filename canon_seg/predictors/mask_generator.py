@@ -1,5 +1,6 @@
 """Find everything in an image: segment_anything's mask generator on the canonical image."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -69,13 +70,16 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
         """Generate as the official generator does: :meth:`generate_with_pose`, without the pose."""
         return self.generate_with_pose(image)[1]
 
-    def generate_with_pose(self, image, progress=False):
+    def generate_with_pose(self, image, progress=False, last=None):
         """Find the pose of an image and all masks in it.
 
         Args:
             image: (H, W, 3) uint8 array, RGB, as read, before any resizing; or a Pillow image, or
                 the path of a file, see :func:`canon_seg.predictors.inputs.as_image`.
             progress: whether to show a bar of the batches of clicks, with the time that is left.
+            last: dict, empty at first, that keeps the last canonical image and its records from
+                call to call, all with the same model and options: the turns of one image are one
+                canonical image, which is then segmented once. None keeps nothing.
 
         Returns:
             (pose, records): :class:`canon_seg.images.canonicalizer.Pose`, and the official
@@ -88,6 +92,15 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
             self.canonicalizer, as_canonicalizer_takes_it(image, self.canonicalizer), votes=False
         )
         canonical = contiguous(frame.there(image, "image"))
+        last = {} if last is None else last
+        if not np.array_equal(last.get("image"), canonical):
+            # Copies, since callers may write into what they gave and got.
+            last["image"], last["records"] = canonical.copy(), self._generate(canonical, progress)
+        records = copy.deepcopy(last["records"])
+        return frame.pose, [frame.back(record, "mask_record") for record in records]
+
+    def _generate(self, canonical, progress):
+        """Return the records of an image in its canonical pose, in its frame."""
         with tqdm(
             total=self._count_batches(*canonical.shape[:2]),
             desc="everything",
@@ -98,7 +111,7 @@ class CanonicalSamAutomaticMaskGenerator(SamAutomaticMaskGenerator):
             records = super().generate(canonical)
         if self.canonicalizer.snaps:
             records = [_snapped(record) for record in records]
-        return frame.pose, [frame.back(record, "mask_record") for record in records]
+        return records
 
     def _count_batches(self, height, width):
         """Count the batches of clicks for an image of a size in pixels, in all its crops."""

@@ -182,13 +182,15 @@ def _marks(prompts):
     return {"boxes": boxes, "clicks": clicks, "owners": owners, "background": background}
 
 
-def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
+def segment_everything(sam, count, options, last, canonicalizer, image, prompts=()):
     """Find the ``count`` best masks of everything in the image; there are no prompts.
 
     Args:
         sam: a `Sam`.
         count: how many at most.
         options: dict, of segment_anything's automatic mask generator.
+        last: dict that keeps the last canonical image and its masks, or None, see
+            :meth:`CanonicalSamAutomaticMaskGenerator.generate_with_pose`.
         canonicalizer, image: see :class:`Segment`.
         prompts: none.
     """
@@ -196,7 +198,7 @@ def segment_everything(sam, count, options, canonicalizer, image, prompts=()):
     generator = CanonicalSamAutomaticMaskGenerator(
         sam, canonicalizer, points_per_batch=points_per_batch, **options
     )
-    pose, records = generator.generate_with_pose(image, progress=True)
+    pose, records = generator.generate_with_pose(image, progress=True, last=last)
     records = sorted(
         (record for record in records if record["area"] or "vanished" in record),
         key=lambda record: -record["predicted_iou"] * record["stability_score"],
@@ -277,4 +279,4 @@ def build_sam_segment(
     options.update(pred_iou_thresh=iou, stability_score_thresh=stability)
     if points_per_side is not None:
         options["points_per_side"] = points_per_side
-    return Segment(partial(segment_everything, sam, count, options), canonicalizer)
+    return Segment(partial(segment_everything, sam, count, options, {}), canonicalizer)
