@@ -4,7 +4,10 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from pathlib import Path
+
+from tqdm import tqdm
 
 from canon_seg.d2 import distributed
 from canon_seg.errors import run_main
@@ -20,6 +23,8 @@ def be_command(main, arguments, log):
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(n, "wb", 0)) for n in (1, 2))
         sys.argv = ["command", *map(str, arguments)]
+        # tqdm's own lock is shared with the forking process, which would wait for a killed one.
+        tqdm.set_lock(threading.RLock())
         # A server of forks would import everything again; this process has computed nothing yet.
         start = distributed.torch_multiprocessing.start_processes
         distributed.torch_multiprocessing.start_processes = lambda *args, **options: start(

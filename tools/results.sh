@@ -84,9 +84,18 @@ baselines() {
 }
 
 angles() {
+    local circle="--angles 0:360:15 --modes vanilla C4 C8 SO2 oracle_any" canvas boxes
     split
-    sweep angles_pedestrians $DETECTOR "$PEDESTRIANS --angles 0:360:15" $FAST $CACHE
-    sweep angles $SAM "$COCO --angles 0:360:15 --limit 60" $FAST $CACHE
+    for canvas in expand inscribed; do
+        sweep any_angle/pedestrians_$canvas configs/mask_rcnn_pedestrian_so2.yaml \
+            "$PEDESTRIANS $circle --canvas $canvas" $CACHE
+    done
+    sweep any_angle/sam_tight configs/sam_tiny_so2.yaml \
+        "$COCO --limit 20 ${circle/ C8/} --box-prompts tight" $CACHE
+    for boxes in hull refined; do
+        sweep any_angle/sam_$boxes configs/sam_tiny_so2.yaml \
+            "$COCO --limit 20 --angles 0:360:15 --modes SO2 oracle_any --box-prompts $boxes" $CACHE
+    done
 }
 
 any_angle() {
