@@ -464,6 +464,7 @@ def test_configs_of_the_project_load(name):
     defaults = points_config()
     cfg = load_config(f"configs/points/{name}.yaml", [], points_config())
     assert cfg.DATA.POINTS == 1024 and set(cfg.MODEL) == set(defaults.MODEL)
+    # The embedded weights are those of the defaults.
     assert (cfg.MODEL == defaults.MODEL) == (name == "so3")
 
 
@@ -489,12 +490,6 @@ def run(monkeypatch, capsys):
         return 0, capsys.readouterr().err
 
     return call
-
-
-def test_command_without_weights_says_how_to_get_some(run, tmp_path):
-    status, errors = run("--output", tmp_path / "out")
-    assert status == 2 and "add --train to train the models, or --weights" in errors
-    assert not (tmp_path / "out").exists()
 
 
 def test_command_trains_evaluates_and_reads_its_weights_again(run, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright"
+PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -160,6 +160,10 @@ upright() {
         --output $RESULTS/upright/coco_val182.json \
         MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth \
         MODEL.CANONICALIZER.SCORER.PASSES 0
+}
+
+points() {
+    $PYTHON tools/eval_points.py --output $RESULTS/points
 }
 
 if [ $# -eq 0 ]; then

@@ -1,13 +1,14 @@
 """Classify point clouds under rotations that training did not show.
 
-    canon-seg-eval-points --output DIR --train [--resume] [--data DIR] [--config-file FILE]
-    canon-seg-eval-points --output DIR --weights FILE [--data DIR] ... [KEY VALUE ...]
+    canon-seg-eval-points --output DIR [--data DIR] [--config-file FILE] [KEY VALUE ...]
+    canon-seg-eval-points --output DIR --train [--resume] [--data DIR] ...
 
 Writes points.json (accuracies in per cent, by classifier, row and scenario), points.md (the table)
 and points.png (clouds given and canonical) to DIR. Without --data the clouds are procedural shapes,
-which are no ModelNet. With --train all models are trained first, and written to DIR/points.pth
-after each; --resume keeps those that are there. With --data, a folder of ModelNet40 in one of its
-usual forms, they are trained on its training part and evaluated on its test part.
+which are no ModelNet, and the embedded weights are evaluated; with --train all models are trained
+first, and written to DIR/points.pth after each; --resume keeps those that are there. With --data, a
+folder of ModelNet40 in one of its usual forms, they are trained on its training part and evaluated
+on its test part.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from canon_seg.points.report import format_result, plot_clouds
 from canon_seg.points.shapes import make_shapes
 
 CONFIG_FILE = "configs/points/so3.yaml"
+WEIGHTS = "canon_seg://points_so3.pth"
 
 
 def parse_arguments():
@@ -49,7 +51,7 @@ def parse_arguments():
     parser.add_argument(
         "--resume", action="store_true", help="with --train: keep the parts in DIR/points.pth"
     )
-    parser.add_argument("--weights", metavar="FILE", help="points.pth that --train wrote")
+    parser.add_argument("--weights", metavar="FILE", help=f"written by --train; default: {WEIGHTS}")
     parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options, at the end"
     )
@@ -63,15 +65,15 @@ def main():
         raise InputError("--weights: with --train the weights are made; give one of the two")
     if args.resume and not args.train:
         raise InputError("--resume goes on with a training; give --train as well")
-    if not (args.train or args.weights):
+    if args.data and not (args.train or args.weights):
         raise InputError(
-            "no weights for point clouds come with the package: add --train to train the models, "
-            "or --weights with the points.pth of such a training"
+            "--data: the embedded weights are for procedural shapes; add --train to train on these "
+            "clouds, or --weights with what was trained on them"
         )
     cfg = load_config(args.config_file, args.options, points_config())
     resolve_device(cfg, args.config_file, args.options)
     output = check_output_dir(args.output)
-    weights = output / "points.pth" if args.train else Path(resolve_asset(args.weights))
+    weights = output / "points.pth" if args.train else Path(resolve_asset(args.weights or WEIGHTS))
     if args.train:
         parts = load_parts(weights, cfg) if args.resume and weights.exists() else {}
         train_all(
