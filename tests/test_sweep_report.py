@@ -90,7 +90,7 @@ def test_other_angles_are_lines_straight_and_polar():
         np.testing.assert_allclose(vanilla.get_ydata(), [*np.arange(0, 36, 1.5), 0])
         assert vanilla.get_color() != canonical.get_color()
     dashed = [line.get_ydata()[0] for line in straight.lines if line.get_linestyle() == "--"]
-    assert dashed == [13.5, 14.5]
+    assert dashed == [17.25, 18.25]  # means over all angles
     low, high = straight.get_ylim()
     assert low <= 0 and high > 35.5
     [filled] = remainder.collections
@@ -98,8 +98,8 @@ def test_other_angles_are_lines_straight_and_polar():
     assert [45, 45] in outline.tolist() and [90, 0] in outline.tolist()
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "vanilla (- - C4-avg 13.5)",
-        "canonical (- - C4-avg 14.5)",
+        "vanilla (- - mean 17.2)",
+        "canonical (- - mean 18.2)",
     ]
 
 

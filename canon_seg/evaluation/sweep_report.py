@@ -273,9 +273,9 @@ def _plot_lines(values, name):
             markersize=3,
             linewidth=1.4,
         )
-        average = by_angle.get(AVERAGE)
-        if average is not None:
-            axes.axhline(average, color=colour, linestyle="--", linewidth=1)
+        mean = _mean(by_angle)
+        if mean is not None:
+            axes.axhline(mean, color=colour, linestyle="--", linewidth=1)
 
     axes.set_ylim(_bottom(values), _top(values))
     axes.set_ylabel(name)
@@ -326,6 +326,13 @@ def _line(by_angle):
     return angles, heights
 
 
+def _mean(by_angle):
+    """Return the mean over the angles, without mirrored views, or None if one is not defined."""
+    views = [(split_label(label), value) for label, value in by_angle.items()]
+    values = [value for view, value in views if view and not view[1]]
+    return None if None in values else sum(values) / len(values)
+
+
 def _styles(modes):
     """Return the (colour, mark) of each mode."""
     others = iter(_OTHER_STYLES)
@@ -333,8 +340,8 @@ def _styles(modes):
 
 
 def _legend_line(mode, by_angle, colour, mark):
-    average = by_angle.get(AVERAGE)
-    label = mode if average is None else f"{mode} (- - {AVERAGE} {average:.1f})"
+    mean = _mean(by_angle)
+    label = mode if mean is None else f"{mode} (- - mean {mean:.1f})"
     return Line2D([], [], color=colour, marker=mark, markersize=5, label=label)
 
 
