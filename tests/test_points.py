@@ -29,7 +29,7 @@ from canon_seg.points.group import SO3, TRIVIAL, Z, about_z, rotate_points, rota
 from canon_seg.points.modelnet import read_clouds, read_off, sample_mesh
 from canon_seg.points.models import CLASSIFIERS, DGCNN, PointNet
 from canon_seg.points.shapes import FAMILIES, box, draw_shape, make_shapes, tube
-from canon_seg.points.training import train_by_prior, train_classifier
+from canon_seg.points.training import Recipe, train_by_prior, train_classifier
 from canon_seg.points.vector_neurons import VectorNetwork
 
 
@@ -249,13 +249,15 @@ def test_the_prior_teaches_what_is_up():
         canonicalizer,
         shapes,
         Z,
-        epochs=40,
-        points=48,
-        batch_size=24,
-        learning_rate=0.01,
-        weight_decay=0.0,
-        seed=0,
-        title="test",
+        Recipe(
+            epochs=40,
+            points=48,
+            batch_size=24,
+            learning_rate=0.01,
+            weight_decay=0.0,
+            seed=0,
+            title="test",
+        ),
     )
     with torch.no_grad():
         angles = prior_angles(canonicalizer(shapes.points).rotations[:, 0], Z)
@@ -273,13 +275,15 @@ def test_a_classifier_learns_upright_shapes():
         model,
         shapes,
         SO3,
-        epochs=40,
-        points=64,
-        batch_size=48,
-        learning_rate=0.02,
-        weight_decay=0.01,
-        seed=0,
-        title="test",
+        Recipe(
+            epochs=40,
+            points=64,
+            batch_size=48,
+            learning_rate=0.02,
+            weight_decay=0.01,
+            seed=0,
+            title="test",
+        ),
     )
     with torch.no_grad():
         right = model(shapes.points).argmax(dim=1) == shapes.labels

@@ -25,7 +25,7 @@ from canon_seg.points.canonicalizer import (
 from canon_seg.points.clouds import CloudSet
 from canon_seg.points.group import SO3, TRIVIAL, SpatialGroup, Z, rotate_points, rotation_angle
 from canon_seg.points.models import DGCNN, PointNet
-from canon_seg.points.training import train_by_prior, train_classifier
+from canon_seg.points.training import Recipe, train_by_prior, train_classifier
 
 GROUPS = {"I": TRIVIAL, "z": Z, "SO3": SO3}
 SCENARIOS = ("I/SO3", "z/z", "z/SO3", "SO3/SO3")
@@ -176,7 +176,7 @@ def _train_part(
     alone = module == "classifier"
     group = GROUPS[model.trained_under]
     shown = clouds.thinned(num_points(cfg, model.classifier))
-    options = dict(
+    recipe = Recipe(
         epochs=cfg.SOLVER.EPOCHS if alone else cfg.SOLVER.CANONICALIZER_EPOCHS,
         points=shown.points.shape[1] if model.classifier == "DGCNN" else cfg.SOLVER.POINTS,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
@@ -186,12 +186,12 @@ def _train_part(
         title=part,
     )
     if module == "canonicalizer":
-        train_by_prior(built.canonicalizer, shown, group, **options)
+        train_by_prior(built.canonicalizer, shown, group, recipe)
     else:
         if "canonicalizer" in model.parts:
             built.canonicalizer.load_state_dict(trained[model.parts["canonicalizer"]])
             built.canonicalizer.requires_grad_(False)
-        train_classifier(built, shown, group, **options)
+        train_classifier(built, shown, group, recipe)
     return _weights(built.get_submodule(module))
 
 

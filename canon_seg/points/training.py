@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,25 +20,11 @@ SCALE = 0.1  # clouds are scaled at random by up to this much
 JITTER = 0.01  # standard deviation of the noise on each coordinate
 
 
-def train_classifier(
-    model: CanonicalizedPointClassifier,
-    clouds: CloudSet,
-    group: SpatialGroup,
-    *,
-    epochs: int,
-    points: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    seed: int,
-    title: str,
-) -> None:
-    """Train all of a model for classification, in place: what of it has parameters that learn.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Say how something is trained.
 
-    Args:
-        model: ends in eval mode.
-        clouds: to train on.
-        group: whose random elements the clouds are rotated by.
+    Attributes:
         epochs: passes over the clouds.
         points: of each cloud that a step sees, drawn anew for each batch; at most its own.
         batch_size: clouds in a step.
@@ -47,36 +34,35 @@ def train_classifier(
         title: of the progress bar.
     """
 
+    epochs: int
+    points: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    title: str
+
+
+def train_classifier(
+    model: CanonicalizedPointClassifier, clouds: CloudSet, group: SpatialGroup, recipe: Recipe
+) -> None:
+    """Train all of a model for classification, in place: what of it has parameters that learn.
+
+    Args:
+        model: ends in eval mode.
+        clouds: to train on.
+        group: whose random elements the clouds are rotated by.
+        recipe: see :class:`Recipe`.
+    """
+
     def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return classification_loss(model(batch), labels)
 
-    _fit(
-        model,
-        clouds,
-        group,
-        loss,
-        epochs,
-        points,
-        batch_size,
-        learning_rate,
-        weight_decay,
-        seed,
-        title,
-    )
+    _fit(model, clouds, group, loss, recipe)
 
 
 def train_by_prior(
-    canonicalizer: nn.Module,
-    clouds: CloudSet,
-    group: SpatialGroup,
-    *,
-    epochs: int,
-    points: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    seed: int,
-    title: str,
+    canonicalizer: nn.Module, clouds: CloudSet, group: SpatialGroup, recipe: Recipe
 ) -> None:
     """Train a canonicalizer by the prior alone, in place: canonical poses should look upright.
 
@@ -87,26 +73,13 @@ def train_by_prior(
         clouds: that stand in the prior's poses.
         group: the rotations that the prior leaves free, by which the clouds are rotated: "I" or
             "z".
-        epochs, points, batch_size, learning_rate, weight_decay, seed, title: see
-            :func:`train_classifier`.
+        recipe: see :class:`Recipe`.
     """
 
     def loss(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return cloud_prior_loss(canonicalizer(batch).mode(), group)
 
-    _fit(
-        canonicalizer,
-        clouds,
-        group,
-        loss,
-        epochs,
-        points,
-        batch_size,
-        learning_rate,
-        weight_decay,
-        seed,
-        title,
-    )
+    _fit(canonicalizer, clouds, group, loss, recipe)
 
 
 def _fit(
@@ -114,23 +87,19 @@ def _fit(
     clouds: CloudSet,
     group: SpatialGroup,
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    epochs: int,
-    points: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    seed: int,
-    title: str,
+    recipe: Recipe,
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = parameters[0].device
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     # The last batch is left out where it is not full: batch statistics of one cloud say nothing.
-    batch_size = min(batch_size, len(clouds))
+    batch_size = min(recipe.batch_size, len(clouds))
     steps_per_epoch = len(clouds) // batch_size
-    steps = epochs * steps_per_epoch
-    bar = tqdm(total=steps, desc=title, unit="step")
+    steps = recipe.epochs * steps_per_epoch
+    bar = tqdm(total=steps, desc=recipe.title, unit="step")
     model.train()
     for module in model.modules():
         learns = [parameter.requires_grad for parameter in module.parameters()]
@@ -141,11 +110,11 @@ def _fit(
             order = torch.randperm(len(clouds), generator=generator)
         start = step % steps_per_epoch * batch_size
         chosen = order[start : start + batch_size]
-        drawn = torch.randperm(clouds.points.shape[1], generator=generator)[:points]
+        drawn = torch.randperm(clouds.points.shape[1], generator=generator)[: recipe.points]
         batch = _augmented(clouds.points[chosen][:, drawn], generator)
         batch = rotate_points(batch, group.sample(len(chosen), generator))
         for parameters_of in optimizer.param_groups:
-            parameters_of["lr"] = learning_rate * _schedule(step, steps)
+            parameters_of["lr"] = recipe.learning_rate * _schedule(step, steps)
         loss = loss_of(batch.to(device), clouds.labels[chosen].to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
