@@ -28,7 +28,7 @@ from tiny_models import (
 from toy_coco import write_toy_coco
 
 from canon_seg.apps import photographs
-from canon_seg.apps.drawing import zoom_factor
+from canon_seg.apps.drawing import draw_segmentation, zoom_factor
 from canon_seg.apps.files.captions import describe
 from canon_seg.apps.files.classes import OBJECTS, Classes
 from canon_seg.apps.files.detectors import (
@@ -42,6 +42,7 @@ from canon_seg.apps.files.parsing import parse_prompts
 from canon_seg.apps.files.results import Results, VideoSummary
 from canon_seg.apps.files.saving import save_parts
 from canon_seg.apps.files.segment import (
+    ColorsThatStay,
     Segment,
     Segmentation,
     objects_of_masks,
@@ -341,6 +342,37 @@ def test_poses_are_written_in_degrees_counterclockwise(tmp_path):
         Path(save(tmp_path / "a.png", photo())), tmp_path / "out.png", segment, [], False, Results()
     )
     assert "61 x 40, pose 90 degrees, probability 1.000, " in line
+
+
+def test_colours_of_everything_stay_with_their_masks_over_turns_and_frames():
+    masks = np.zeros((3, 500, 600), bool)
+    for mask, (y, x) in zip(masks, [(20, 30), (200, 100), (300, 400)], strict=True):
+        mask[y : y + 100, x : x + 120] = True
+    image = np.full((500, 600, 3), 90, np.uint8)
+
+    def found(order, turns):
+        turned = [np.rot90(masks[number], turns) for number in order]
+        pixels = np.rot90(image, turns).copy()
+        objects = objects_of_masks(turned, [0] * len(turned), pixels.shape[:2])
+        picture = draw_segmentation(pixels, turned)
+        return Segmentation(Pose(0, (1, 0, 0, 0)), objects, OBJECTS, picture, pixels.shape[:2])
+
+    def colors_in(picture, turns):
+        upright = np.rot90(picture, -turns)
+        return [tuple(upright[y + 50, x + 60]) for y, x in [(20, 30), (200, 100), (300, 400)]]
+
+    draw = ColorsThatStay(Segment(None, None, everything=True))
+    first = draw(found((0, 1, 2), 0), image)
+    expected = colors_in(first.picture, 0)
+    assert len(set(expected)) == 3
+    for order, turns in [((2, 0, 1), 1), ((1, 2, 0), 2), ((1, 0, 2), 3), ((2, 1, 0), 0)]:
+        pixels = np.rot90(image, turns).copy()
+        drawn = draw(found(order, turns), pixels, turns)
+        assert colors_in(drawn.picture, turns) == expected
+        assert colors_in(found(order, turns).picture, turns) != expected
+    # What is found by prompts or classes has their colours.
+    other = found((2, 0, 1), 0)
+    assert ColorsThatStay(Segment(None, None))(other, image) is other
 
 
 # --- detectors and other detectron2 models ------------------------------------------------------

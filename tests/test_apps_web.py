@@ -58,6 +58,7 @@ from canon_seg.apps.web.turning import (
     UNKNOWN,
     WRONG,
     Answer,
+    Found,
     Turner,
     canonical_photo,
     pose_of,
@@ -291,8 +292,18 @@ def test_everything_is_found_in_the_canonical_photo(turner, monkeypatch):
     assert len(upright) == len(turned) > 0
     for one, other in zip(turned, upright):
         assert (one.mask == np.rot90(other.mask)).all()
-        assert one.predicted_iou == other.predicted_iou
+        assert one.predicted_iou == other.predicted_iou and one.number == other.number
     session = turner.find_everything(turner.open(image, 0))
+
+    # Another order, as another pose would have it: colours are those of the masks all the same.
+    class Reversed(turning.CanonicalSamAutomaticMaskGenerator):
+        def generate(self, image):
+            return super().generate(image)[::-1]
+
+    monkeypatch.setattr(turning, "CanonicalSamAutomaticMaskGenerator", Reversed)
+    for degrees in (0, 90):
+        again = turner.find_everything(turner.turn(session, degrees)).everything
+        assert [one.number for one in again] == [one.number for one in session.everything][::-1]
     assert turner.turn(session, 90).everything is None
     assert session.with_objects(session.objects.added()).everything is None
 
@@ -550,7 +561,10 @@ def test_pictures(turner):
         assert (marked[y * 8 + 4, x * 8 + 4] != IMAGE[y, x]).any()
     mask = np.zeros(SIZE, bool)
     mask[20:30, 20:30] = True
-    for filled in (draw_stage(IMAGE, Objects(), {0: mask}), draw_everything(IMAGE, [mask])):
+    for filled in (
+        draw_stage(IMAGE, Objects(), {0: mask}),
+        draw_everything(IMAGE, [Found(mask, 0.9)]),
+    ):
         changed = (filled != IMAGE.repeat(8, 0).repeat(8, 1)).any(axis=2)
         assert changed[25 * 8, 25 * 8] and not changed[: 18 * 8].any()
 

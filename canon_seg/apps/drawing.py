@@ -30,12 +30,18 @@ def colors(count):
     return np.round(np.array(values).reshape(-1, 3) * 255).astype(np.uint8)
 
 
+def numbered_colors(numbers):
+    """Return (N, 3) uint8 RGB: of :func:`colors` those of N numbers, in any order."""
+    numbers = np.asarray(numbers, np.int64)
+    return colors(int(numbers.max(initial=-1)) + 1)[numbers]
+
+
 def zoom_factor(height, width):
     """Return the whole factor that enlarges a small image so that lines and text don't cover it."""
     return max(1, SMALL // max(height, width))
 
 
-def draw_segmentation(image, masks, boxes=(), clicks=(), owners=None, background=()):
+def draw_segmentation(image, masks, boxes=(), clicks=(), owners=None, background=(), numbers=None):
     """Draw masks and the prompts that led to them.
 
     Args:
@@ -47,6 +53,8 @@ def draw_segmentation(image, masks, boxes=(), clicks=(), owners=None, background
         owners: number of the mask that each click belongs to; None for one mask each, after those
             of the boxes.
         background: x, y of clicks beside the object, drawn in black.
+        numbers: of the masks' colours, see :func:`canon_seg.apps.following.follow`; None for those
+            in order.
 
     Returns:
         new array, enlarged by :func:`zoom_factor`.
@@ -55,6 +63,8 @@ def draw_segmentation(image, masks, boxes=(), clicks=(), owners=None, background
     if owners is None:
         owners = range(len(boxes), len(boxes) + len(clicks))
     palette = colors(max(len(masks), len(boxes), *(owner + 1 for owner in owners), 0))
+    if numbers is not None:
+        palette = numbered_colors(numbers)
     picture = draw_masks(
         _enlarged(image, factor), [_enlarged(mask, factor) for mask in masks], palette
     )

@@ -31,6 +31,7 @@ from canon_seg.apps.files.segment import (
     KEEP,
     KEEP_TINY,
     POINTS_PER_SIDE,
+    ColorsThatStay,
     build_sam_segment,
     same_when_turned,
 )
@@ -430,13 +431,12 @@ def process_image(
         f"{printable(path.name)}: {width} x {height}, {describe(found.pose, ' degrees')}, {found}"
     )
     if all_turns:
-        turned = [found] + [
-            segment(
-                np.array(turn_image(image, turns), order="C"),
-                [part.turned(turns, height, width) for part in prompts],
-            )
-            for turns in (1, 2, 3)
-        ]
+        turned, same_colors = [found], ColorsThatStay(segment)
+        same_colors(found, image)
+        for turns in (1, 2, 3):
+            pixels = np.array(turn_image(image, turns), order="C")
+            parts = [part.turned(turns, height, width) for part in prompts]
+            turned.append(same_colors(segment(pixels, parts), pixels, turns))
         save_picture(target.with_name(f"{target.stem}_turns.png"), draw_turns(turned))
         line += f", {'the same' if same_when_turned(turned) else 'NOT the same'} in all turns"
     save_parts(target, image, found, save)
@@ -461,11 +461,12 @@ def process_video(args, path, target, segment, prompts, results):
             clip_pose(find_pose, frames, uncertain, segment.canonicalizer.group)
         )
     smoothed = find_smooth_poses(args, path, segment) if args.smooth else None
+    same_colors = ColorsThatStay(segment)
     with write_video(target, frame_rate(path), sound_of=path) as write:
         for number, (seconds, frame) in enumerate(frames_of(args, path)):
             if smoothed is not None:
                 segment = segment.with_pose(smoothed[number])
-            found = segment(frame, prompts)
+            found = same_colors(segment(frame, prompts), frame)
             write(captioned(found), seconds)
             summary.add(found)
             if results is not None:
@@ -507,10 +508,12 @@ def process_webcam(args, output, segment, prompts, results):
     """Segment what a webcam sees until an interrupt, and return the line to print."""
     name, target = f"webcam {args.webcam}", output / f"webcam_{args.webcam}.mp4"
     start, written, summary = time.perf_counter(), 0, VideoSummary()
+    same_colors = ColorsThatStay(segment)
     with write_video(target, WEBCAM_FPS) as write:
         try:
             for number, frame in enumerate(islice(read_frames(args.webcam), args.frames)):
                 found = segment(frame, fit_prompts(prompts, name, *frame.shape[:2]))
+                found = same_colors(found, frame)
                 picture = captioned(found)
                 summary.add(found)
                 if results is not None:

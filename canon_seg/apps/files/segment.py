@@ -9,6 +9,7 @@ import torch
 
 from canon_seg.apps.drawing import draw_segmentation
 from canon_seg.apps.files.classes import OBJECTS, Classes
+from canon_seg.apps.following import Followed, follow
 from canon_seg.core.canonicalizer import Canonicalizer, KnownPoseCanonicalizer
 from canon_seg.core.pose import Pose
 from canon_seg.core.turn import Turn
@@ -112,10 +113,13 @@ class Segment:
     Attributes:
         find: function of a canonicalizer, an (H, W, 3) RGB image and a list of Prompts.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode.
+        everything: whether it finds all there is, whose masks come in an order of their own in
+            each image.
     """
 
     find: Callable
     canonicalizer: Canonicalizer
+    everything: bool = False
 
     def __call__(self, image, prompts=()):
         """Find the :class:`Segmentation` of an (H, W, 3) RGB image and its prompts."""
@@ -128,6 +132,38 @@ class Segment:
     def with_pose(self, pose):
         """Segment an image whose pose is known already, such as a frame of a clip."""
         return replace(self, canonicalizer=KnownPoseCanonicalizer(pose, self.canonicalizer))
+
+
+class ColorsThatStay:
+    """Give masks of everything their colours in one picture after the other.
+
+    Args:
+        segment: :class:`Segment` that finds them; what others find is left as it is, since its
+            colours are those of prompts or classes.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.is_needed = segment.everything
+        self.known: tuple[Followed, ...] = ()
+
+    def __call__(self, found: Segmentation, image: np.ndarray, turns: int = 0) -> Segmentation:
+        """Draw anew what was found.
+
+        Args:
+            found: in the image.
+            image: (H, W, 3) RGB.
+            turns: by how many quarter turns the image is turned against the first one.
+
+        Returns:
+            the same with another picture.
+        """
+        if not self.is_needed or found.objects.masks is None:
+            return found
+        masks = list(found.objects.masks.numpy())
+        numbers, self.known = follow(self.known, [turn_maps(mask, -turns % 4) for mask in masks])
+        if numbers == list(range(len(masks))):
+            return found
+        return replace(found, picture=draw_segmentation(image, masks, numbers=numbers))
 
 
 def same_when_turned(turned):
@@ -279,4 +315,5 @@ def build_sam_segment(
     options.update(pred_iou_thresh=iou, stability_score_thresh=stability)
     if points_per_side is not None:
         options["points_per_side"] = points_per_side
-    return Segment(partial(segment_everything, sam, count, options, {}), canonicalizer)
+    find = partial(segment_everything, sam, count, options, {})
+    return Segment(find, canonicalizer, everything=True)

@@ -268,9 +268,8 @@ def build_page(turner, samples, limits):
                 canonical_picture = draw_answers(turned.image, session, by_canonical)
                 title, answers = "3. Canonicalized SAM", by_canonical
             else:
-                masks = [found.mask for found in session.everything]
-                canonical_picture = draw_everything(turned.image, masks)
-                title, answers = f"3. Everything: {len(masks)} masks", ()
+                canonical_picture = draw_everything(turned.image, session.everything)
+                title, answers = f"3. Everything: {len(session.everything)} masks", ()
             masks = {answer.index: answer.upright for answer in by_canonical}
             return (
                 session,

@@ -6,7 +6,7 @@ import math
 import cv2
 import numpy as np
 
-from canon_seg.apps.drawing import WHITE, colors, draw_masks, zoom_factor
+from canon_seg.apps.drawing import WHITE, colors, draw_masks, numbered_colors, zoom_factor
 from canon_seg.apps.web.turning import RIGHT, UNCERTAIN, UNKNOWN, WRONG, agreement
 from canon_seg.core.group import C4
 from canon_seg.core.scorer import NEAR
@@ -96,11 +96,17 @@ def draw_level(picture, pose):
     return picture
 
 
-def draw_everything(image, masks):
-    """Draw a photograph with masks (H, W) bool, each in a colour of its own."""
+def draw_everything(image, found):
+    """Draw a photograph with everything in it, each mask in the colour of its number.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        found: of :class:`canon_seg.apps.web.turning.Found`.
+    """
     factor = zoom_factor(*image.shape[:2])
-    enlarged = [_enlarged(mask, factor) for mask in masks]
-    return draw_masks(_enlarged(image, factor), enlarged, colors(len(masks)))
+    enlarged = [_enlarged(one.mask, factor) for one in found]
+    palette = numbered_colors([one.number for one in found])
+    return draw_masks(_enlarged(image, factor), enlarged, palette)
 
 
 def chips(objects):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from canon_seg.apps.following import Followed, follow
 from canon_seg.apps.web.objects import CHOICES, ObjectPrompt, Objects
 from canon_seg.coco.masks import decode_rle, encode_mask
 from canon_seg.coco.rotation import rotate_rle
@@ -46,10 +47,12 @@ class Found:
     Attributes:
         mask: (H, W) bool.
         predicted_iou: SAM's own estimate of its quality.
+        number: of its colour, see :func:`canon_seg.apps.following.follow`.
     """
 
     mask: np.ndarray
     predicted_iou: float
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Session:
         visited: for these prompts, angle -> (agreement of the plain way, of the canonical way),
             means over the objects.
         everything: :class:`Found` where everything was asked for, else None.
+        followed: the masks of everything at the angles before, in the upright photograph.
         way: which canonicalizer is behind the canonical way, one of ``Turner.canonicalizers``.
     """
 
@@ -73,6 +77,7 @@ class Session:
     objects: Objects = field(default_factory=Objects)
     visited: dict = field(default_factory=dict)
     everything: tuple[Found, ...] | None = None
+    followed: tuple[Followed, ...] = ()
     way: str = QUARTERS
 
     def with_objects(self, objects):
@@ -217,11 +222,17 @@ class Turner:
         known = KnownPoseCanonicalizer(pose, self.canonicalizers[session.way])
         options = {"points_per_side": POINTS_PER_SIDE} if self.multimask else SMALL_SAM
         generator = CanonicalSamAutomaticMaskGenerator(self.sam, known, **options)
-        found = [
-            Found(record["segmentation"], record["predicted_iou"])
-            for record in generator.generate(image)
+        records = generator.generate(image)
+        size = session.upright.image.shape[:2]
+        masks = [
+            turned_back(record["segmentation"], session.turned.degrees, size) for record in records
         ]
-        return replace(session, everything=tuple(found))
+        numbers, followed = follow(session.followed, masks)
+        found = [
+            Found(record["segmentation"], record["predicted_iou"], number)
+            for record, number in zip(records, numbers, strict=True)
+        ]
+        return replace(session, everything=tuple(found), followed=followed)
 
     def judge(self, session):
         """Say what is known of the pose that was found in the turned photograph.
@@ -286,6 +297,19 @@ def agreement(answers):
 def turn_mask(mask, degrees):
     """Turn an (H, W) bool mask onto its turned photograph's canvas; exact at quarter turns."""
     return decode_rle(rotate_rle(encode_mask(mask), degrees)).astype(bool)
+
+
+def turned_back(mask, degrees, size):
+    """Turn an (H, W) bool mask of the turned photograph back onto the upright one.
+
+    Args:
+        mask: see above.
+        degrees: by which the photograph was turned, counterclockwise.
+        size: (height, width) of the upright one.
+    """
+    whole = turn_mask(mask, -degrees)  # on a canvas at least as large, with the same middle
+    top, left = ((whole.shape[axis] - size[axis]) // 2 for axis in (0, 1))
+    return whole[top : top + size[0], left : left + size[1]]
 
 
 def iou(mask, other):
