@@ -16,6 +16,8 @@ _HOMES = {
     "HubCanonicalizer": "predictors.hub",
     "TransformersSam": "predictors.adapters",
     "CanonicalVideoPredictor": "predictors.video_predictor",
+    "CanonicalVideoDetector": "predictors.detector",
+    "TransformersSamVideo": "predictors.video_predictor",
     "CanonicalPredictor": "predictors.detectron2_predictor",
     "load_config": "d2.config",
     "load_default_canonicalizer": "predictors.defaults",

@@ -8,8 +8,9 @@ import torch
 from optional import need
 from PIL import Image
 from tiny_models import random_canonicalizer, random_image
+from tiny_transformers import finder, video_finder
 
-from canon_seg import CanonicalDetector
+from canon_seg import CanonicalDetector, CanonicalVideoDetector
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer, IdentityCanonicalizer
 from canon_seg.core.group import SO2
 from canon_seg.core.turn import Turn
@@ -302,3 +303,90 @@ def test_mask_rcnn_of_torchvision(sv):
         assert np.array_equal(turned.xyxy, np.stack(expected, axis=1))
     plain = predict(np.ascontiguousarray(np.rot90(image)))
     assert not np.array_equal(plain.confidence, upright.confidence)
+
+
+def clip(turns=0, length=3):
+    """The picture, moved by three pixels from frame to frame."""
+    return [np.rot90(np.roll(picture(), 3 * i, axis=1), turns).copy() for i in range(length)]
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_objects_in_a_clip_are_those_seen_in_its_frames(sv, turns):
+    def detect_in_all(frames):
+        return map(detect_blocks, frames)
+
+    detect = CanonicalVideoDetector(detect_in_all, random_canonicalizer())
+    frames = clip(turns)
+    pose, found = detect.detect_with_pose(frames)
+    for frame, detections in zip(frames, found, strict=True):
+        expected = detect_blocks(frame)
+        assert np.array_equal(detections.mask, expected.mask)
+        assert np.array_equal(detections.xyxy, expected.xyxy)
+        assert set(detections.data["pose"]) == {pose.turn.degrees}
+
+
+def test_bad_clips_have_clear_errors(sv):
+    detect = CanonicalVideoDetector(lambda frames: [None], random_canonicalizer())
+    for frames, message in [
+        ([], "no frames"),
+        ([picture(), picture()[:9]], "frame 1 has the shape"),
+        ([picture() / 255], "uint8"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            detect(frames)
+    with pytest.raises(InputError, match="gave a NoneType"):
+        list(detect(clip()))
+    detect.predict = lambda frames: map(detect_blocks, [*frames, frames[0]])
+    with pytest.raises(InputError, match="more than one result for 3 frames"):
+        list(detect(clip()))
+
+
+def test_what_sam3_finds_by_a_text_turns_with_the_image(sv):
+    model, processor = finder()
+
+    def predict(image):
+        inputs = processor(images=Image.fromarray(image), text="block", return_tensors="pt")
+        with torch.no_grad():
+            outputs = model(**inputs)
+        (found,) = processor.post_process_instance_segmentation(
+            outputs, threshold=0.0, target_sizes=inputs["original_sizes"].tolist()
+        )
+        return sv.Detections(
+            xyxy=found["boxes"].numpy(),
+            mask=found["masks"].numpy() > 0,
+            confidence=found["scores"].numpy(),
+        )
+
+    detect, image = CanonicalDetector(predict, random_canonicalizer()), picture()
+    upright = detect(image)
+    assert len(upright) == 3 and 0 < upright.mask.mean() < 1
+    for turns in TURNS[1:]:
+        found = detect(np.rot90(image, turns).copy())
+        assert np.array_equal(found.mask, np.rot90(upright.mask, turns, (1, 2)))
+        assert np.array_equal(found.confidence, upright.confidence)
+
+
+def test_what_sam3_tracks_by_a_text_turns_with_the_clip(sv):
+    model, processor = video_finder()
+
+    def track(frames):
+        session = processor.init_video_session(video=frames)
+        processor.add_text_prompt(session, "block")
+        for output in model.propagate_in_video_iterator(session):
+            found = processor.postprocess_outputs(session, output)
+            yield sv.Detections(
+                xyxy=found["boxes"].numpy(),
+                mask=found["masks"].numpy(),
+                confidence=found["scores"].numpy(),
+                tracker_id=found["object_ids"].numpy(),
+            )
+
+    detect = CanonicalVideoDetector(track, random_canonicalizer())
+    upright = list(detect(clip(length=2)))
+    assert [list(found.tracker_id) for found in upright] == [[0, 1, 2]] * 2
+    assert any(found.mask.any() for found in upright)
+    for turns in TURNS[1:]:
+        for found, before in zip(detect(clip(turns, 2)), upright, strict=True):
+            assert np.array_equal(found.mask, np.rot90(before.mask, turns, (1, 2)))
+            assert np.array_equal(found.confidence, before.confidence)
+            assert np.array_equal(found.tracker_id, before.tracker_id)

@@ -4,8 +4,9 @@ import torch
 from optional import need
 from PIL import Image
 from tiny_models import random_canonicalizer, random_image
+from tiny_transformers import tracker
 
-from canon_seg import CanonicalVideoPredictor
+from canon_seg import CanonicalVideoPredictor, TransformersSamVideo
 from canon_seg.core.canonicalizer import IdentityCanonicalizer
 from canon_seg.errors import InputError
 from canon_seg.images.coordinates import turn_boxes, turn_pixels
@@ -15,10 +16,10 @@ BOX = np.array([3.0, 5.5, 44.125, 30.0])
 POINTS, LABELS = np.array([[20.25, 7.5], [50.0, 31.0]]), np.array([1, 0])
 
 
-def clip(turns=0):
-    """Four frames that are moved by two pixels each."""
+def clip(turns=0, length=4):
+    """Frames that are moved by two pixels each."""
     image = random_image(HEIGHT, WIDTH + 8).permute(1, 2, 0).numpy()
-    frames = [image[:, 2 * i : 2 * i + WIDTH] for i in range(4)]
+    frames = [image[:, 2 * i : 2 * i + WIDTH] for i in range(length)]
     return [np.ascontiguousarray(np.rot90(frame, turns)) for frame in frames]
 
 
@@ -160,3 +161,55 @@ def test_bad_input_has_clear_errors(official, tmp_path):
             ours.add_new_points_or_box(state, 0, 1, **prompts)
     with pytest.raises(InputError, match="mask has the shape"):
         ours.add_new_mask(state, 0, 1, np.zeros((3, 4), bool))
+
+
+@pytest.fixture(scope="module", params=["Sam2Video", "Sam3TrackerVideo"])
+def pair(request):
+    """A model and its processor of transformers."""
+    return tracker(request.param)
+
+
+def test_behind_the_identity_it_is_what_the_code_of_transformers_gives(pair):
+    model, processor = pair
+    session = processor.init_video_session(video=[Image.fromarray(frame) for frame in clip()[:2]])
+
+    def theirs(output):
+        (logits,) = processor.post_process_masks([output.pred_masks], [[*SIZE]], binarize=False)
+        return output.frame_idx, logits.numpy()
+
+    ours = CanonicalVideoPredictor(TransformersSamVideo(*pair), IdentityCanonicalizer())
+    state = ours.init_state(clip()[:2])
+    processor.add_inputs_to_inference_session(session, 0, 1, input_boxes=[[BOX.tolist()]])
+    found = ours.add_new_points_or_box(state, 0, 1, box=BOX)
+    assert np.array_equal(found[2].numpy(), theirs(model(session, frame_idx=0))[1])
+    processor.add_inputs_to_inference_session(
+        session, 0, 2, input_points=[[POINTS.tolist()]], input_labels=[[LABELS.tolist()]]
+    )
+    found = ours.add_new_points_or_box(state, 0, 2, points=POINTS, labels=LABELS)
+    assert np.array_equal(found[2].numpy(), theirs(model(session, frame_idx=0))[1])
+    with torch.no_grad():
+        expected = [theirs(output) for output in model.propagate_in_video_iterator(session)]
+    assert len(expected) == 2
+    for (index, ids, logits), their in zip(ours.propagate_in_video(state), expected, strict=True):
+        assert (index, ids) == (their[0], [1, 2])
+        assert np.array_equal(logits.numpy(), their[1]) and logits.min() < 0 < logits.max()
+    ours.reset_state(state)
+    found = ours.add_new_points_or_box(state, 1, 9, box=BOX)
+    assert found[1] == [9] and found[2].shape == (1, 1, *SIZE)
+
+
+def test_masks_of_a_clip_turn_with_it_for_transformers(pair):
+    ours = CanonicalVideoPredictor(TransformersSamVideo(*pair), random_canonicalizer())
+    mask = np.zeros(SIZE, bool)
+    mask[5:30, 3:44] = True
+    upright = None
+    for turns in range(4):
+        state, found = track(ours, clip(turns, 2), turns)
+        *_, logits = ours.add_new_mask(state, 1, 3, np.rot90(mask, turns))
+        results = [result for *_, result in found] + [logits.numpy()]
+        results = [np.rot90(result, -turns, (2, 3)) for result in results]
+        upright = results if upright is None else upright
+        for result, before in zip(results, upright, strict=True):
+            assert np.array_equal(result, before)
+    assert [result.shape for result in upright] == [(2, 1, *SIZE)] * 2 + [(3, 1, *SIZE)]
+    assert ((upright[2][2, 0] > 0) == mask).mean() > 0.9

@@ -1,6 +1,6 @@
 """Put any detector that the library supervision speaks behind a canonicalizer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
 from canon_seg.images.coordinates import PIXEL_STEP, snap
+from canon_seg.predictors.clips import canonical_clip, clip_frames, turned_clip
 from canon_seg.predictors.conversions import import_supervision, pose_data
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
@@ -63,7 +64,7 @@ class CanonicalDetector:
 
     def __init__(
         self,
-        predict: Callable[[np.ndarray], Any],
+        predict: Callable[[Any], Any],
         canonicalizer: "Canonicalizer | None" = None,
         *,
         image_format: str = "RGB",
@@ -107,15 +108,19 @@ class CanonicalDetector:
             votes=False,
         )
         found = self.predict(contiguous(frame.there(image, "image")))
-        found = self._back(frame, found)
+        return frame.pose, self._back(frame, found, image)
+
+    def _back(self, frame: CanonicalFrame, found: Any, image: np.ndarray) -> Any:
+        """Turn back what was found in the image given, and say that it was found there."""
+        found = self._turned_back(frame, found)
         if _SHAPE in found.data:
             shapes = np.asarray(found.data[_SHAPE])
             found.data[_SHAPE] = np.broadcast_to(frame.size, shapes.shape).astype(shapes.dtype)
         if _IMAGE in (getattr(found, "metadata", None) or {}):
             found.metadata = {**found.metadata, _IMAGE: image}
-        return frame.pose, found
+        return found
 
-    def _back(self, frame: CanonicalFrame, found: Any) -> Any:
+    def _turned_back(self, frame: CanonicalFrame, found: Any) -> Any:
         supervision = import_supervision("CanonicalDetector")
         if isinstance(found, supervision.Detections):
             fields: dict[str, Any] = {
@@ -164,6 +169,55 @@ class CanonicalDetector:
                 f"{width} x {height} px; they have to have its size"
             )
         return np.ascontiguousarray(frame.back(array, _FIELDS[kind]))
+
+
+class CanonicalVideoDetector(CanonicalDetector):
+    """Detect or track in a clip in its one canonical pose: :class:`CanonicalDetector` of clips.
+
+        for detections in CanonicalVideoDetector(track)(frames):
+            ...
+
+    All frames are turned by the pose of the clip, see :func:`canon_seg.core.clip.clip_pose`, and
+    what is found in each is turned back. So transformers' `Sam3VideoModel` tracks what a text
+    names. For a clip by quarter turns, results are turns of each other to the last bit.
+
+    Args:
+        predict: function from the list of the frames, (H, W, 3) uint8 arrays of one size, to
+            `supervision.Detections` or `supervision.KeyPoints` of each in order: an iterable. It
+            may end before the clip does.
+        canonicalizer, image_format, data_kinds: see :class:`CanonicalDetector`.
+    """
+
+    def __call__(self, frames: Any) -> Iterator[Any]:
+        """Find objects in each frame: :meth:`detect_with_pose`, without the pose."""
+        return self.detect_with_pose(frames)[1]
+
+    def detect_with_pose(self, frames: Any) -> tuple[Pose, Iterator[Any]]:
+        """Find the pose of a clip, and the objects in each of its frames.
+
+        Args:
+            frames: a folder of JPEG files whose names are numbers; or images of one size in order,
+                each as :meth:`CanonicalDetector.detect_with_pose` takes it.
+
+        Returns:
+            (pose, found): the pose of the clip, and an iterator of what is found in its frames, in
+            the frame of the clip. ``predict`` works while it is read.
+
+        Raises:
+            InputError: if there are no frames or frames of several sizes, or, while reading, for
+                results of another kind, or of more frames than there are.
+        """
+        images = clip_frames(frames)
+        frame = canonical_clip(self.canonicalizer, images, self.image_format)
+        canonical = list(turned_clip(frame, images, self.image_format))
+
+        def found_in_each() -> Iterator[Any]:
+            for number, found in enumerate(self.predict(canonical)):
+                if number == len(images):
+                    raise InputError(f"predict gave more than one result for {number} frames")
+                yield self._back(frame, found, as_image(images[number], self.image_format))
+
+        return frame.pose, found_in_each()
 
 
 _SHAPE, _IMAGE = "source_shape", "source_image"  # rf-detr's names

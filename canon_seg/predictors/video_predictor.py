@@ -1,8 +1,8 @@
-"""Put SAM 2's video predictor behind a canonicalizer: one pose for a whole clip."""
+"""Put video predictors of SAM 2 and SAM 3 behind a canonicalizer: one pose for a whole clip."""
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from canon_seg.core.canonicalizer import Canonicalizer, KnownPoseCanonicalizer
-from canon_seg.core.clip import clip_pose
+from canon_seg.core.canonicalizer import Canonicalizer
 from canon_seg.core.frame import CanonicalFrame
 from canon_seg.core.pose import Pose
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous
-from canon_seg.images.representative import representative_turns
 from canon_seg.predictors.checks import boxes_problem, points_problem
+from canon_seg.predictors.clips import canonical_clip, clip_frames, turned_clip
 from canon_seg.predictors.defaults import canonicalizer_or_default
 from canon_seg.predictors.inputs import as_image
-from canon_seg.predictors.prompts import (
-    PredictorPrompts,
-    as_canonicalizer_takes_it,
-    prompts_in,
-    to_numpy,
-)
-
-FRAME_SUFFIXES = (".jpg", ".jpeg")
-"""Files of a folder that are frames, as SAM 2 has it."""
+from canon_seg.predictors.prompts import PredictorPrompts, prompts_in, to_numpy
 
 
 @dataclass(frozen=True)
@@ -59,6 +50,9 @@ class CanonicalVideoPredictor:
         for frame_idx, obj_ids, logits in predictor.propagate_in_video(state):
             masks = logits > 0
 
+    transformers' `Sam2VideoModel` and `Sam3TrackerVideoModel` are taken by
+    :class:`TransformersSamVideo`.
+
     One pose is found for the whole clip, see :func:`canon_seg.core.clip.clip_pose`: all frames are
     turned by it, and masks turned back. For a clip by quarter turns, results are turns of each
     other to the last bit. The predictor reads frames from a folder only; the turned ones are
@@ -68,7 +62,8 @@ class CanonicalVideoPredictor:
         predictor, canonicalizer: as given.
 
     Args:
-        predictor: a `SAM2VideoPredictor` in eval mode, or what has its methods.
+        predictor: a `SAM2VideoPredictor` in eval mode, or what has its methods, as
+            :class:`TransformersSamVideo`.
         canonicalizer: see :mod:`canon_seg.images.canonicalizer`, in eval mode; None for the
             embedded one, on the device of the predictor.
     """
@@ -96,29 +91,13 @@ class CanonicalVideoPredictor:
         Raises:
             InputError: if there are no frames, or frames of several sizes.
         """
-        images = _frames(frames)
-
-        def find_pose(image: Any) -> "Pose | None":
-            pixels = as_image(image)
-            if len(representative_turns(pixels)) > 1:
-                return None  # equals a turn of itself, as a black frame does
-            return self.canonicalizer.pose(as_canonicalizer_takes_it(pixels, self.canonicalizer))
-
-        pose = clip_pose(find_pose, images, self.canonicalizer.uncertain, self.canonicalizer.group)
-        known = KnownPoseCanonicalizer(pose, self.canonicalizer)
-        first = as_image(images[0])
-        frame = CanonicalFrame(known, as_canonicalizer_takes_it(first, known), votes=False)
+        images = clip_frames(frames)
+        frame = canonical_clip(self.canonicalizer, images)
         with tempfile.TemporaryDirectory() as folder:
-            for number, image in enumerate(images):
-                pixels = as_image(image)
-                if pixels.shape != first.shape:
-                    raise InputError(
-                        f"frame {number} has the shape {pixels.shape}, the first {first.shape}; "
-                        "give frames of one size"
-                    )
-                turned = Image.fromarray(contiguous(frame.there(pixels, "image")))
+            for number, turned in enumerate(turned_clip(frame, images)):
+                path = Path(folder, f"{number:06d}.jpg")
                 # Named as the predictor wants it; Pillow, which reads it, looks at the content.
-                turned.save(Path(folder, f"{number:06d}.jpg"), format="PNG", compress_level=1)
+                Image.fromarray(turned).save(path, format="PNG", compress_level=1)
             inner = self.predictor.init_state(folder, **{**options, "async_loading_frames": False})
         return ClipState(frame, inner)
 
@@ -201,24 +180,117 @@ class CanonicalVideoPredictor:
 
 def _back(state: ClipState, found: "tuple[int, Any, torch.Tensor]") -> Any:
     frame_idx, obj_ids, logits = found
-    # A copy: turning may overwrite, and the predictor keeps its own.
+    # A copy: turning may overwrite, and the predictor keeps its own, or forbids it.
     return frame_idx, obj_ids, state.frame.back(logits.clone(), "masks")
 
 
-def _frames(frames: Any) -> "Sequence[Any]":
-    if isinstance(frames, (str, os.PathLike)):
-        folder = Path(frames)
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: is no folder of frames; give one of JPEG files, or the frames "
-                "themselves as a list of images"
-            )
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES]
-        unnumbered = [path for path in paths if not path.stem.isdigit()]
-        if unnumbered:
-            raise InputError(f"{unnumbered[0]}: names of frames are numbers, such as 00001.jpg")
-        frames = sorted(paths, key=lambda path: int(path.stem))
-    images = list(frames)
-    if not images:
-        raise InputError("there are no frames; give at least one")
-    return images
+class TransformersSamVideo:
+    """Provide the methods of `SAM2VideoPredictor` for transformers' video models of SAM.
+
+        pair = TransformersSamVideo(Sam2VideoModel.from_pretrained(name).eval(),
+                                    Sam2VideoProcessor.from_pretrained(name))
+        predictor = CanonicalVideoPredictor(pair)
+
+    These are `Sam2VideoModel`, and `Sam3TrackerVideoModel`, which is SAM 3 for clicks, boxes and
+    masks. (`Sam3VideoModel`, which tracks what a text names, takes no prompts on a frame: see
+    :class:`canon_seg.predictors.detector.CanonicalVideoDetector`.)
+
+    Attributes:
+        model, processor: as given.
+
+    Args:
+        model: one of these, in eval mode.
+        processor: its `Sam2VideoProcessor` or `Sam3TrackerVideoProcessor`.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.processor = processor
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the model."""
+        return self.model.device
+
+    def init_state(
+        self,
+        video_path: "str | os.PathLike[str] | Iterable[Any]",
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> Any:
+        """Read a clip into a session of transformers.
+
+        Args:
+            video_path: a folder or images of one size, see
+                :func:`canon_seg.predictors.clips.clip_frames`.
+            offload_video_to_cpu, offload_state_to_cpu: where to keep frames, and what was found.
+            async_loading_frames: not used; frames are all read at once.
+
+        Returns:
+            the session, which the other methods take.
+        """
+        del async_loading_frames
+        # Channels first, which is the one layout that transformers knows of any size.
+        frames = np.stack([as_image(frame) for frame in clip_frames(video_path)])
+        return self.processor.init_video_session(
+            video=torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(),
+            inference_device=self.device,
+            video_storage_device="cpu" if offload_video_to_cpu else None,
+            inference_state_device="cpu" if offload_state_to_cpu else None,
+            dtype=self.model.dtype,
+        )
+
+    def add_new_points_or_box(
+        self,
+        inference_state: Any,
+        frame_idx: int,
+        obj_id: int,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        box: Any = None,
+    ) -> tuple[int, Any, torch.Tensor]:
+        """Prompt for an object on a frame, as `SAM2VideoPredictor` does."""
+        self.processor.add_inputs_to_inference_session(
+            inference_state,
+            frame_idx,
+            obj_id,
+            input_points=None if points is None else [[np.asarray(points).tolist()]],
+            input_labels=None if labels is None else [[np.asarray(labels).tolist()]],
+            input_boxes=None if box is None else [[np.asarray(box).tolist()]],
+            clear_old_inputs=clear_old_points,
+        )
+        return self._frame(inference_state, frame_idx)
+
+    def add_new_mask(
+        self, inference_state: Any, frame_idx: int, obj_id: int, mask: torch.Tensor
+    ) -> tuple[int, Any, torch.Tensor]:
+        """Give the (H, W) mask of an object on a frame."""
+        self.processor.add_inputs_to_inference_session(
+            inference_state, frame_idx, obj_id, input_masks=mask
+        )
+        return self._frame(inference_state, frame_idx)
+
+    def propagate_in_video(
+        self, inference_state: Any, **options: Any
+    ) -> Iterator[tuple[int, Any, torch.Tensor]]:
+        """Yield (frame_idx, obj_ids, (N, 1, H, W) logits) of one frame after the other."""
+        for output in self.model.propagate_in_video_iterator(inference_state, **options):
+            yield self._of_clip(inference_state, output)
+
+    def reset_state(self, inference_state: Any) -> None:
+        """Forget all objects, and keep the clip."""
+        inference_state.reset_tracking_data()
+
+    def _frame(self, session: Any, frame_idx: int) -> tuple[int, Any, torch.Tensor]:
+        return self._of_clip(session, self.model(session, frame_idx=frame_idx))
+
+    @torch.inference_mode()
+    def _of_clip(self, session: Any, output: Any) -> tuple[int, Any, torch.Tensor]:
+        """Bring what the model found to the size of the frames."""
+        size = [[session.video_height, session.video_width]]
+        (logits,) = self.processor.post_process_masks(
+            [output.pred_masks.float()], original_sizes=size, binarize=False
+        )
+        return output.frame_idx, output.object_ids, logits
