@@ -98,6 +98,11 @@ def unpack(packed):
     return coarse, F.pixel_shuffle(middle, 2), F.pixel_shuffle(fine, 4)
 
 
+def unpack_coarse(packed):
+    """Return the first of the maps of :func:`unpack`, without rearranging the others."""
+    return packed[:, : packed.shape[1] // 4]
+
+
 class TinyImageEncoder(nn.Module):
     """Encode in residual stages at strides 4 to 32, attention at stride 32, merged at stride 8.
 

@@ -26,6 +26,7 @@ from canon_seg.sam.models import (
     only_embedding,
     pixelwise_mlp,
     unpack,
+    unpack_coarse,
 )
 from canon_seg.sam.windows import align, paste, windows_around, within_reach
 
@@ -214,7 +215,7 @@ class ProposingStage(nn.Module):
 
     def forward(self, embeddings, images, pe, sparse, geometry: Geometry):
         """Return (N, 4, h, w) mask logits over the whole picture."""
-        finer = unpack(embeddings)[0]
+        finer = unpack_coarse(embeddings)
         coarse = F.avg_pool2d(finer, 2)
         coarse = coarse + self.comparison(coarse)
         keys = F.normalize(self.key(coarse).float(), dim=1)[images]
