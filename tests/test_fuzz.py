@@ -38,8 +38,10 @@ def test_what_pytest_says_is_written(tmp_path, monkeypatch):
         for when in ("setup", "call", "teardown"):
             record.pytest_runtest_logreport(report("test_a.py::test_b", when))
         written = json.loads(path.read_text())
-        assert written["tests"] == {"test_a.py::test_b": {"outcome": "passed", "seconds": 1.2}}
-        assert written["failures"] == [] and written["cases_of_each_test"] == 7
+        assert written["tests"] == {
+            "test_a.py::test_b": {"cases": 7, "outcome": "passed", "seconds": 1.2}
+        }
+        assert written["failures"] == []
         record.pytest_runtest_logreport(report("test_a.py::test_c", "call", "failed", "seven"))
         return 1
 
@@ -51,6 +53,32 @@ def test_what_pytest_says_is_written(tmp_path, monkeypatch):
     written = json.loads(path.read_text())
     assert list(written["tests"]) == ["test_a.py::test_b", "test_a.py::test_c"]
     assert written["failures"] == [{"test": "test_a.py::test_c", "said": "seven"}]
+
+
+def test_parts_are_added_up(tmp_path, monkeypatch):
+    path = tmp_path / "fuzz.json"
+    outcomes = iter(["passed", "failed", "passed"])
+    monkeypatch.setenv("CANON_SEG_FUZZ_CASES", "300")
+
+    def main(words, plugins):
+        plugins[0].pytest_runtest_logreport(report("a.py::b", outcome=next(outcomes), said="x"))
+        return 0
+
+    monkeypatch.setattr(fuzz.pytest, "main", main)
+    for cases in (7, 5, 2):
+        run(monkeypatch, "--add", "--cases", cases, "--output", path)
+    written = json.loads(path.read_text())
+    assert written["tests"] == {"a.py::b": {"cases": 14, "outcome": "failed", "seconds": 3.8}}
+    assert written["failures"] == [{"test": "a.py::b", "said": "x"}]
+    path.write_text(json.dumps({**written, "versions": {**written["versions"], "numpy": "1"}}))
+    for words, message in (
+        (["--add"], "--add goes with --output"),
+        (["--add", "--output", str(path)], "is of other versions"),
+        (["--add", "--output", __file__], "test_fuzz.py is no result of tools/fuzz.py"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["fuzz.py", *words])
+        with pytest.raises(InputError, match=message):
+            fuzz.main()
 
 
 def test_no_case_is_refused(monkeypatch):

@@ -60,7 +60,9 @@ def load_config(config_file, options=(), defaults=None):
                 f"that comes with canon_seg ({', '.join(embedded_configs())})"
             )
         try:
+            needed = _keys_with_values(cfg)
             _merge(cfg, config_file)
+            _check_values(cfg, needed)
         except _ERRORS as error:
             raise InputError(f"{config_file}: {_reason(error)}") from error
     options = list(options)
@@ -68,10 +70,12 @@ def load_config(config_file, options=(), defaults=None):
         raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
     _check_lists(cfg, options)
     try:
+        needed = _keys_with_values(cfg)
         _make_room(cfg, options)
         cfg.merge_from_list(_with_floats(cfg, options))
+        _check_values(cfg, needed)
     except _ERRORS as error:
-        raise InputError(f"options {' '.join(options)}: {_reason(error)}") from error
+        raise InputError(f"options {' '.join(map(str, options))}: {_reason(error)}") from error
     return cfg
 
 
@@ -104,6 +108,35 @@ def _merge(cfg, config_file):
         raise ValueError(
             f"VERSION is {cfg.VERSION}; write it for version {VERSION}, or install detectron2, "
             "which converts configs of version 1"
+        )
+
+
+def _keys_with_values(node, prefix=""):
+    """List the keys, as A.B.C, that hold a number, a switch or a list: none of these may be None.
+
+    yacs takes None for any of them, and a text may well be None.
+    """
+    keys = []
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            keys += _keys_with_values(value, f"{prefix}{key}.")
+        elif isinstance(value, (bool, int, float, list, tuple)):
+            keys.append(prefix + key)
+    return keys
+
+
+def _check_values(cfg, needed):
+    """Raise ValueError that names the keys of ``needed`` that are None after a merge."""
+    empty = []
+    for key in needed:
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        if node is None:
+            empty.append(key)
+    if empty:
+        raise ValueError(
+            f"{', '.join(empty)} has no value; give one, or leave the key out for its default"
         )
 
 

@@ -27,7 +27,8 @@ IDS = st.one_of(
 COORDINATES = st.one_of(
     st.integers(-5, LARGEST + 5),
     st.floats(-5, LARGEST + 5),
-    st.sampled_from([0, -0.0, 0.5, 1e-9, 1e6]),
+    # An edge takes pycocotools time and memory in proportion to its length: few are very long.
+    st.sampled_from([*(0, -0.0, 0.5, 1e-9) * 3, 1e2, 1e3, 1e4, 1e5, 1e6]),
 )
 # In place of any value; what JSON can hold, and what only Python writes and reads.
 JUNK = st.one_of(
@@ -42,22 +43,34 @@ JUNK = st.one_of(
 )
 ANY_VALUE = st.recursive(JUNK, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
 SECTIONS = ("images", "annotations", "categories")
+# Made once: to make a strategy costs more than to draw from it.
+BOXES = st.lists(COORDINATES, min_size=4, max_size=4)
+POLYGONS = st.lists(st.lists(COORDINATES, min_size=6, max_size=10), min_size=1, max_size=3)
+BYTES_OF_RLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12)
+SEGMENTATIONS = st.sampled_from(["box", "polygons", "RLE", "uncompressed", "bytes of an RLE"])
+SIDES = st.integers(1, LARGEST)
+FEW_IDS = st.lists(IDS, min_size=1, max_size=3, unique=True)
+ANNOTATION_IDS = st.lists(IDS, min_size=1, max_size=6, unique=True)
+SPOILT = st.sampled_from([0, 0, 0, 1, 1, 2])
+CHANGES = st.sampled_from(["replace", "remove", "add"])
+MORE_KEYS = st.sampled_from(["ignore", "attributes", "isbbox", "area", "license"])
+AREAS = st.sampled_from([0, 0.0, 1, 1023.999, 1024, 9216, 1e300])
+CROWD = st.sampled_from([0, 0, 1])
+IN_TEN, DEPTHS = st.integers(0, 9), st.integers(0, 4)
 
 
 @st.composite
 def segmentations(draw, height, width):
     """Polygons, and RLE of all kinds, most of which fit the image."""
-    kind = draw(st.sampled_from(["box", "polygons", "RLE", "uncompressed", "bytes of an RLE"]))
+    kind = draw(SEGMENTATIONS)
     if kind == "box":
         x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
         right, low = draw(st.integers(x + 1, width)), draw(st.integers(y + 1, height))
         return [[x, y, right, y, right, low, x, low]]
     if kind == "polygons":
-        points = st.lists(COORDINATES, min_size=6, max_size=10)
-        return draw(st.lists(points, min_size=1, max_size=3))
+        return draw(POLYGONS)
     if kind == "bytes of an RLE":
-        counts = draw(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12))
-        return {"size": [height, width], "counts": counts}
+        return {"size": [height, width], "counts": draw(BYTES_OF_RLE)}
     runs, left = [], height * width
     while left and len(runs) < 12:
         runs.append(draw(st.integers(0, left)))
@@ -75,8 +88,8 @@ def annotations(draw, number, images, categories):
     image = draw(st.sampled_from(images))
     height, width = image["height"], image["width"]
     segmentation = draw(segmentations(height, width))
-    box = draw(st.lists(COORDINATES, min_size=4, max_size=4))
-    if draw(st.integers(0, 9)):
+    box = draw(BOXES)
+    if draw(IN_TEN):
         with_pixels = mask_of(segmentation, height, width)
         if with_pixels is not None and with_pixels.any():
             rows, columns = (np.flatnonzero(with_pixels.any(axis)) for axis in (1, 0))
@@ -90,31 +103,27 @@ def annotations(draw, number, images, categories):
         "segmentation": segmentation,
     }
     if draw(st.booleans()):
-        entry["iscrowd"] = draw(st.sampled_from([0, 0, 1]))
+        entry["iscrowd"] = draw(CROWD)
     if draw(st.booleans()):
-        entry["area"] = draw(st.sampled_from([0, 0.0, 1, 1023.999, 1024, 9216, 1e300]))
+        entry["area"] = draw(AREAS)
     return entry
 
 
 @st.composite
 def coco_files(draw):
     """A COCO file, as dict, in which up to two values are junk, missing or more than there are."""
-    sides = st.integers(1, LARGEST)
     images = [
-        {"id": number, "file_name": f"{index}.png", "height": draw(sides), "width": draw(sides)}
-        for index, number in enumerate(draw(st.lists(IDS, min_size=1, max_size=3, unique=True)))
+        {"id": number, "file_name": f"{index}.png", "height": draw(SIDES), "width": draw(SIDES)}
+        for index, number in enumerate(draw(FEW_IDS))
     ]
-    categories = [
-        {"id": number, "name": f"class {number}"}
-        for number in draw(st.lists(IDS, min_size=1, max_size=3, unique=True))
-    ]
-    numbers = draw(st.lists(IDS, min_size=1, max_size=6, unique=True))
+    categories = [{"id": number, "name": f"class {number}"} for number in draw(FEW_IDS)]
+    numbers = draw(ANNOTATION_IDS)
     dataset = {
         "images": images,
         "annotations": [draw(annotations(number, images, categories)) for number in numbers],
         "categories": categories,
     }
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
+    for _ in range(draw(SPOILT)):
         _spoil(draw, dataset)
     return dataset
 
@@ -122,22 +131,20 @@ def coco_files(draw):
 def _spoil(draw, dataset):
     """Replace, remove or add a value somewhere; a section, an entry or a value in it."""
     node, key = dataset, draw(st.sampled_from(SECTIONS))
-    for _ in range(draw(st.integers(0, 4))):
+    for _ in range(draw(DEPTHS)):
         inner = node.get(key) if isinstance(node, dict) else node[key]
         if not isinstance(inner, (dict, list)) or not inner:
             break
         node = inner
         keys = sorted(node) if isinstance(node, dict) else range(len(node))
         key = draw(st.sampled_from(list(keys)))
-    what = draw(st.sampled_from(["replace", "remove", "add"]))
+    what = draw(CHANGES)
     if what == "remove":
         del node[key]
     elif what == "replace" or isinstance(node, list):
         node[key] = draw(ANY_VALUE)
     else:
-        node[draw(st.sampled_from(["ignore", "attributes", "isbbox", "area", "license"]))] = draw(
-            ANY_VALUE
-        )
+        node[draw(MORE_KEYS)] = draw(ANY_VALUE)
 
 
 def mask_of(segmentation, height, width):
