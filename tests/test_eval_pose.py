@@ -251,9 +251,9 @@ def test_the_embedded_canonicalizer(evaluate, tmp_path):
 
 
 def test_names_of_any_bytes(evaluate, toy):
-    folder = toy / os.fsdecode(b"odd $x_{\xff")
+    folder = toy / os.fsdecode(b"odd $x_{$\xff")
     folder.mkdir(exist_ok=True)
-    for name in (b"$a_{.png", b"\xe9.png", b"a\nb.png"):
+    for name in (b"$a_{$.png", b"\xe9.png", b"a\nb.png"):
         Image.new("RGB", (40, 30), (len(name), 9, 9)).save(folder / os.fsdecode(name))
     status, _, message = evaluate(
         "--images", folder, "--output", folder / "pose.json", "--details", folder / "all.json"
@@ -261,7 +261,7 @@ def test_names_of_any_bytes(evaluate, toy):
     assert status == 0, message
     assert (folder / "pose.png").is_file() and (folder / "pose_mistakes.png").is_file()
     details = json.loads((folder / "all.json").read_text())
-    assert {row["file"] for row in details} == {"$a_{.png", r"\xe9.png", "a\nb.png"}
+    assert {row["file"] for row in details} == {"$a_{$.png", r"\xe9.png", "a\nb.png"}
     status, _, message = evaluate(
         "--images", folder, "--angles", 0, "--output", folder / "angles.json"
     )

@@ -14,7 +14,7 @@ from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.pose_report import caption, plot_photos
 from canon_seg.evaluation.sweep_report import write_report
 
-NAMES = ["a$b$_{.jpg", r"$\frac{1}{2", os.fsdecode(b"a\xff.jpg"), "a\x07.jpg"]
+NAMES = ["a$b$_{.jpg", "$a_{$ {$b_{$.jpg", r"$\frac{1}{2", os.fsdecode(b"a\xff.jpg"), "a\x07.jpg"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,7 +1,9 @@
 """Test the experiment on point clouds: groups, frames, networks, shapes and ModelNet's forms."""
 
+import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -516,8 +518,16 @@ def test_command_trains_evaluates_and_reads_its_weights_again(run, tmp_path, mon
     assert rows["vanilla"]["SO3/SO3"] == rows["rotation augmentation"]["SO3/SO3"]
     assert (first / "points.png").stat().st_size > 10000
     assert "| PointNet, prior | " in (first / "points.md").read_text()
+
+    def with_odd_names(*arguments):
+        clouds = make_shapes(*arguments)
+        names = [f"${name}_{{$" + os.fsdecode(b"\xff") for name in clouds.classes]
+        return dataclasses.replace(clouds, classes=tuple(names))
+
+    monkeypatch.setattr(eval_points, "make_shapes", with_odd_names)
     status, errors = run("--output", again, "--weights", first / "points.pth", *SMALL)
     assert status == 0, errors
+    assert (again / "points.png").stat().st_size > 10000  # whatever the names of the classes
     assert json.loads((again / "points.json").read_text())["classifiers"] == result["classifiers"]
     # A training that was interrupted goes on after its last part, and keeps the parts before it.
     contents = torch.load(first / "points.pth", weights_only=True)

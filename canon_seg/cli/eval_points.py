@@ -19,7 +19,8 @@ from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
-from canon_seg.io.files import check_output_dir, write_atomically, write_json, write_text
+from canon_seg.evaluation.figures import save_figure
+from canon_seg.io.files import check_output_dir, write_json, write_text
 from canon_seg.points.clouds import CloudSet
 from canon_seg.points.config import points_config
 from canon_seg.points.experiment import (
@@ -97,11 +98,11 @@ def main():
     table = format_result(result)
     write_json(output / "points.json", result)
     write_text(output / "points.md", table + "\n")
-    with write_atomically(output / "points.png") as temporary:
-        shown = models["PointNet/prior/z"].cpu()
-        plot_clouds(shown, clouds, cfg.DATA.SEED).savefig(temporary, dpi=120)
+    shown = models["PointNet/prior/z"].cpu()
+    pictures = save_figure(output / "points.png", lambda: plot_clouds(shown, clouds, cfg.DATA.SEED))
     print(table)
-    print(f"written: {output}/points.json, points.md, points.png")
+    names = ["points.json", "points.md", *(picture.name for picture in pictures)]
+    print(f"written: {output}/{', '.join(names)}")
 
 
 def read_part(cfg, folder: "str | None", split: str) -> CloudSet:

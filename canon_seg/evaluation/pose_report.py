@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from canon_seg.core.group import C4, elements_of
-from canon_seg.io.names import printable
+from canon_seg.io.names import figure_text, printable
 
 _BLUE, _GREY = "#0072B2", "0.75"
 
@@ -23,7 +23,7 @@ def plot_poses(measured, title, group=C4):
     low, high = measured["intervals"]["accuracy"]
     figure, right = _beside_reliability(
         measured,
-        f"{printable(title)}: {measured['num_images']} photographs, "
+        f"{figure_text(title)}: {measured['num_images']} photographs, "
         f"{100 * measured['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) found upright, "
         f"ECE {measured['ece']:.3f}",
         "found upright",
@@ -45,7 +45,7 @@ def plot_angles(measured, title):
     rows = sorted((float(angle), row) for angle, row in measured["by_angle"].items())
     figure, right = _beside_reliability(
         measured,
-        f"{printable(title)}: {measured['num_images']} photographs at {len(rows)} angles, "
+        f"{figure_text(title)}: {measured['num_images']} photographs at {len(rows)} angles, "
         f"{100 * measured['within_10']:.1f} % within 10°, median error "
         f"{measured['median_error']:.1f}°",
         "found within 10°",
@@ -73,8 +73,7 @@ def _beside_reliability(measured, title, found):
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
     diagram, histogram = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _plot_reliability(diagram, histogram, measured, found)
-    # Names may have dollars.
-    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)
+    figure.suptitle(title, fontsize=10, wrap=True)
     return figure, right
 
 
@@ -138,7 +137,7 @@ def plot_photos(images, captions, columns=4):
 
     Args:
         images: H x W x 3 uint8 RGB arrays, at least one.
-        captions: a text below each.
+        captions: a text below each, as :func:`caption` makes it.
         columns: photographs in a row.
 
     Returns:
@@ -151,7 +150,7 @@ def plot_photos(images, captions, columns=4):
         axes.axis("off")
     for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image)
-        axes.set_title(caption, fontsize=8, parse_math=False)
+        axes.set_title(caption, fontsize=8)
     return figure
 
 
@@ -181,4 +180,4 @@ def angle_caption(name, angle, error, probability):
 
 def _short(name):
     name = printable(name)
-    return name if len(name) <= 24 else f"…{name[-23:]}"
+    return figure_text(name if len(name) <= 24 else f"…{name[-23:]}")

@@ -18,7 +18,7 @@ from canon_seg.evaluation.rotated_coco import METRICS
 from canon_seg.evaluation.sweep import AVERAGE, TASKS
 from canon_seg.evaluation.views import MIRRORED, View, split_label
 from canon_seg.io.files import write_json
-from canon_seg.io.names import printable
+from canon_seg.io.names import figure_text
 
 # Colours of Okabe and Ito's palette, which colour-blind readers can tell apart; marks for print.
 _STYLES = {
@@ -215,10 +215,10 @@ def plot(result, dataset, note=""):
     views = [split_label(label) for label in next(iter(values.values()))]
     only_quarters = all(View(view[0]).remainder == 0 for view in views if view)
     figure = (_plot_bars if only_quarters else _plot_lines)(values, f"{task} AP")
-    title = f"{printable(dataset)}: {result['num_images']} images"
+    title = f"{figure_text(dataset)}: {result['num_images']} images"
     if note and not only_quarters:
         title += f", {note}"
-    figure.suptitle(title, fontsize=10, wrap=True, parse_math=False)  # names may have dollars
+    figure.suptitle(title, fontsize=10, wrap=True)
     return figure
 
 

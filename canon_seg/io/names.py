@@ -21,6 +21,17 @@ def printable(name: AnyPath) -> str:
     )
 
 
+def figure_text(name: AnyPath) -> str:
+    r"""Return a file name as text for matplotlib: printable, and its dollars begin no formula.
+
+    ``parse_math=False`` is not enough, as matplotlib reads formulas when it wraps lines.
+
+    >>> figure_text("$a_{$.jpg")
+    '\\$a_{\\$.jpg'
+    """
+    return printable(name).replace("$", r"\$")
+
+
 def as_unicode(text: str) -> str:
     """Return a string with escape codes for bytes that are not UTF-8, and surrogates."""
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from canon_seg.io.names import figure_text
 from canon_seg.points.canonicalizer import CanonicalizedPointClassifier
 from canon_seg.points.clouds import CloudSet
 from canon_seg.points.experiment import SCENARIOS, TOLERANCE, rotated
@@ -76,5 +77,6 @@ def plot_clouds(model: CanonicalizedPointClassifier, clouds: CloudSet, seed: int
             axes.set_yticks([])
             axes.set_zticks([])
             axes.view_init(elev=15, azim=-60)
-            axes.set_title(f"{clouds.classes[int(clouds.labels[column])]}, {title}", fontsize=9)
+            name = figure_text(clouds.classes[int(clouds.labels[column])])  # may be a folder's
+            axes.set_title(f"{name}, {title}", fontsize=9)
     return figure

@@ -140,7 +140,8 @@ def _spoil(draw, dataset):
         key = draw(st.sampled_from(list(keys)))
     what = draw(CHANGES)
     if what == "remove":
-        del node[key]
+        if isinstance(node, list) or key in node:  # not removed once already
+            del node[key]
     elif what == "replace" or isinstance(node, list):
         node[key] = draw(ANY_VALUE)
     else:

@@ -43,12 +43,12 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def contents():
-    """Return what is in a whole weights file of a small canonicalizer."""
+def contents(path):
+    """Return what is in a whole weights file of a small canonicalizer, which loads."""
     spec = NetworkSpec("GCNN", 4, (4, 8), 1)
     torch.manual_seed(0)
     state = build_plain_network(spec).state_dict()
-    return {
+    whole = {
         "format": FORMAT,
         "version": 2,
         "network": spec.to_dict(),
@@ -59,6 +59,9 @@ def contents():
         },
         "trainable": {},
     }
+    path.write_bytes(saved(whole))
+    assert load(path)(torch.zeros(1, 3, 33, 33)).shape == (1, 4)
+    return whole
 
 
 def saved(value):
@@ -77,11 +80,6 @@ def load(path):
     network, input_size = loaded
     assert input_size > 0
     return network
-
-
-def test_the_whole_file_loads(path, contents):
-    path.write_bytes(saved(contents))
-    assert load(path)(torch.zeros(1, 3, 33, 33)).shape == (1, 4)
 
 
 @fuzz
