@@ -32,7 +32,7 @@ from canon_seg.core.group import SO2, C, D, elements_of
 from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.scorer import GridDistribution
 from canon_seg.core.turn import Turn, inverse
-from canon_seg.errors import InputError
+from canon_seg.errors import InputError, InputWarning
 from canon_seg.images.canonicalizer import GroupCanonicalizer
 from canon_seg.networks.square import (
     SquareNetwork,
@@ -432,16 +432,34 @@ def test_class_folders(tmp_path):
     with pytest.raises(InputError, match="holds no folder for each class"):
         read_images(str(tmp_path), "test", 16, "--data")
     (tmp_path / "test" / "ant").mkdir()
-    with pytest.raises(InputError, match="ant holds no image"):
+    with pytest.raises(InputError, match="--data: .*ant holds no photograph"):
         read_images(str(tmp_path), "test", 16, "--data")
     Image.new("RGB", (4, 40)).save(tmp_path / "test" / "ant" / "thin.png")
     with pytest.raises(InputError, match=r"thin\.png is 4 x 40 pixels; 8 are the least"):
         read_images(str(tmp_path), "test", 16, "--data")
     (tmp_path / "test" / "ant" / "thin.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"thin\.png is no image that can be read"):
+    with pytest.raises(InputError, match=r"--data: \S*thin\.png: is not an image"):
         read_images(str(tmp_path), "test", 16, "--data")
     with pytest.raises(InputError, match="--data: there is no folder nowhere"):
         read_images("nowhere", "test", 16, "--data")
+
+
+def test_files_of_class_folders_are_read_as_everywhere(tmp_path):
+    """Upright by EXIF, 16 bits scaled, in folders below; what is skipped is said."""
+    (tmp_path / "ant" / "deep").mkdir(parents=True)
+    (tmp_path / ".cache").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "ant" / "a.png", exif=exif)
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    Image.fromarray(grey).save(tmp_path / "ant" / "deep" / "b.png")
+    (tmp_path / "ant" / "c.txt").touch()
+    with pytest.warns(InputWarning, match=r"--data: .*ant: 1 files are skipped.* 1 \.txt"):
+        found = read_images(str(tmp_path), "test", 16, "--data")
+    assert found.classes == ("ant",)
+    assert np.array_equal(found.images[0].permute(1, 2, 0), np.rot90(pixels, -1))
+    assert np.array_equal(found.images[1, 0], grey // 257)
 
 
 def write_cifar(folder, labels=(3, 9)):
@@ -491,6 +509,15 @@ def test_packed_images(tmp_path):
     np.savez(tmp_path / "test.npz", images=images[..., :2], labels=[0, 1], classes=["a", "b"])
     with pytest.raises(InputError, match=r"test\.npz is damaged or does not hold"):
         read_images(str(tmp_path), "test", 16, "--data")
+    for wrong, said in (
+        (dict(images=images / 255), "images are float64, not uint8"),
+        (dict(labels=np.array([0.0, 1.5])), "labels are float64 .* not N integers"),
+        (dict(labels=np.array([[0], [1]])), r"int64 of the shape \(2, 1\), not N integers"),
+    ):
+        right = dict(images=images, labels=np.array([0, 1]), classes=["a", "b"])
+        np.savez(tmp_path / "test.npz", **(right | wrong))
+        with pytest.raises(InputError, match=rf"test\.npz is damaged .*{said}"):
+            read_images(str(tmp_path), "test", 16, "--data")
     np.savez(tmp_path / "test.npz", images=images, labels=np.array([0]), classes=["a", "b"])
     with pytest.raises(InputError, match="2 images and 1 labels"):
         read_images(str(tmp_path), "test", 16, "--data")

@@ -294,6 +294,7 @@ def test_bad_entries_of_a_results_file_are_named(toy, tmp_path, change, message)
     ("text", "message"),
     [
         ("[{", "not valid JSON"),
+        ("[" * 10**5, "not valid JSON"),
         ('{"images": []}', "a dict where .*an annotation file"),
         ("[1]", "entry 0: 1 is not an object"),
         ('[{"image_id": 11, "category_id": 3, "score": 1}]', "entry 0: has no bbox"),

@@ -13,11 +13,13 @@ from canon_seg.cli import eval_everything
 from canon_seg.coco.dataset import load_coco
 from canon_seg.errors import InputError
 from canon_seg.evaluation.everything import (
+    format_everything,
     iou_matrix,
     measure_everything,
     share_found,
     through_jpeg,
 )
+from canon_seg.evaluation.prompts import object_masks, objects_by_image
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,38 @@ def test_measures(toy):
         rle = mask_util.merge(mask_util.frPyObjects(entry["segmentation"], *size))
         hits += mask_util.iou([rle], halves(*size), [0] * 3).max() >= 0.5
     assert found["recall"] == pytest.approx(hits / len(entries))
+
+
+def test_empty_masks_change_no_figure(toy):
+    """An object outside the image is no object that is missed; it is named."""
+    _, images, dataset = toy
+    outside = {
+        **dataset["annotations"][0],
+        "id": 99,
+        "segmentation": [[500.0, 500.0, 600.0, 500.0, 600.0, 600.0]],
+        "area": 5000.0,
+    }
+    more = {**dataset, "annotations": [outside, *dataset["annotations"]]}
+
+    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
+    masks = {
+        sizes[number]: object_masks(entries, *sizes[number])
+        for number, entries in objects_by_image(dataset, 1000).items()
+    }
+
+    def find(image):
+        size = image.shape[:2]
+        return masks.get(size, np.zeros((0, *size), bool))
+
+    plain, with_empty = (
+        measure_everything({"vanilla": find}, given, images, min_area=1000, progress=False)
+        for given in (dataset, more)
+    )
+    assert with_empty["modes"]["vanilla"]["recall"] == plain["modes"]["vanilla"]["recall"] == 1
+    assert with_empty["num_objects"] == plain["num_objects"]
+    assert (with_empty["instances_empty"], plain["instances_empty"]) == ([99], [])
+    assert "empty masks, left out: 1 (annotations 99)" in format_everything(with_empty)
+    assert "empty" not in format_everything(plain)
 
 
 def halves(height, width):

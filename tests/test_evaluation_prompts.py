@@ -122,6 +122,22 @@ def test_report(toy):
     assert list(lines["vanilla: best of three"].get_xdata()) == [1, 3]
 
 
+def test_empty_masks_are_left_out_and_named(toy):
+    _, images, dataset = toy
+    outside = {"segmentation": [[500.0, 500, 600, 500, 600, 600]], "area": 5000.0}
+    measure = {"min_area": MIN_AREA, "clicks": (), "progress": False}
+    more = [{**dataset["annotations"][0], "id": 99, **outside}, *dataset["annotations"]]
+    plain = measure_dataset({"canonical": LeftHalf}, dataset, images, **measure)
+    found = measure_dataset(
+        {"canonical": LeftHalf}, {**dataset, "annotations": more}, images, **measure
+    )
+    assert found == {**plain, "instances_empty": [99]} and plain["instances_empty"] == []
+    assert "empty masks, left out: 1 (annotations 99)" in format_prompts(found)
+    empty = {**dataset, "annotations": more[:1]}
+    with pytest.raises(InputError, match="no object larger than 1000"):
+        measure_dataset({"canonical": LeftHalf}, empty, images, **measure)
+
+
 def test_nothing_to_measure_is_said(toy):
     with pytest.raises(InputError, match=r"no object larger than 1000000 pixels \(--min-area\)"):
         objects_by_image(toy[2], 10**6)

@@ -354,6 +354,12 @@ def test_folders_of_meshes_are_read(tmp_path):
     extent = read.points.amax(dim=1) - read.points.amin(dim=1)
     assert (extent.argmax(dim=1) == 2).all()  # z up, as in the file
     assert torch.equal(read.points, read_clouds(tmp_path, "train", 64).points)
+    # A class that one part lacks does not move the numbers of the others.
+    write_off(tmp_path / "chair" / "test" / "chair_2.off")
+    write_off(tmp_path / "sofa" / "test" / "sofa_1.off")
+    tested, trained = (read_clouds(tmp_path, part, 64) for part in ("test", "train"))
+    assert tested.classes == trained.classes == ("bed", "chair", "sofa")
+    assert tested.labels.tolist() == [1, 2] and trained.labels.tolist() == [0, 1]
 
 
 def write_text_form(folder, rows=40, columns=6):

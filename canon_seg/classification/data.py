@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from canon_seg.classification.procedural import CLASSES, draw_images
 from canon_seg.errors import InputError
-from canon_seg.images.folders import EXTENSIONS
+from canon_seg.images.folders import list_photos
+from canon_seg.images.reading import read_image
 from canon_seg.io.checkpoint import load_pickle_file
 
 CIFAR_FOLDER = "cifar-10-batches-py"
@@ -164,11 +165,17 @@ def _read_packed(path: Path, key: str) -> LabelledImages:
     """Read arrays ``images`` (N, S, S, 3), ``labels`` and ``classes`` of one .npz file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images = np.asarray(arrays["images"], np.uint8)
-            labels = torch.from_numpy(arrays["labels"].astype(np.int64))
+            images, numbers = arrays["images"], arrays["labels"]
             classes = tuple(map(str, arrays["classes"]))
         if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
             raise ValueError(f"its images have the shape {images.shape}")
+        if images.dtype != np.uint8:
+            raise ValueError(f"its images are {images.dtype}, not uint8 from 0 to 255")
+        if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+            raise ValueError(
+                f"its labels are {numbers.dtype} of the shape {numbers.shape}, not N integers"
+            )
+        labels = torch.from_numpy(numbers.astype(np.int64))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{key}: {path} is damaged or does not hold images (N, S, S, 3), labels and classes "
@@ -185,24 +192,19 @@ def _damaged(path: Path, key: str, error: object) -> InputError:
 
 
 def _read_class_folders(folder: Path, side: int, key: str) -> LabelledImages:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    classes = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     if not classes:
         raise InputError(
             f"{key}: {folder} holds no folder for each class, nor CIFAR-10 as torchvision unpacks "
             f"it ({CIFAR_FOLDER}); give one of the two"
         )
     files = [
-        (path, label)
+        (Path(file), label)
         for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in EXTENSIONS
+        for file in list_photos(str(folder / name), key)
     ]
-    for label, name in enumerate(classes):
-        if all(own != label for _, own in files):
-            raise InputError(
-                f"{key}: {folder / name} holds no image ({', '.join(EXTENSIONS)}); add some, or "
-                "take the folder away"
-            )
     images = np.empty((len(files), side, side, 3), np.uint8)
     for k, (path, _) in enumerate(tqdm(files, desc=f"reading {folder}", delay=2)):
         images[k] = _read_square(path, side, key)
@@ -214,12 +216,9 @@ def _read_class_folders(folder: Path, side: int, key: str) -> LabelledImages:
 
 def _read_square(path: "os.PathLike[str]", side: int, key: str) -> np.ndarray:
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(
-            f"{key}: {path} is no image that can be read ({error}); take it away"
-        ) from error
+        image = Image.fromarray(read_image(path, "RGB"))  # upright, as EXIF says
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
     shorter = min(image.size)
     if shorter < MIN_SIDE:
         raise InputError(

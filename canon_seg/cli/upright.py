@@ -44,6 +44,7 @@ from canon_seg.errors import InputError, interrupted_with
 from canon_seg.images.file_levelling import LEVEL_CANVASES
 from canon_seg.images.reading import ReadingOptions
 from canon_seg.io.files import check_output_dir
+from canon_seg.io.names import printable
 from canon_seg.networks.build import build_canonicalizer
 from canon_seg.predictors.defaults import ANY_ANGLE
 from canon_seg.predictors.upright import (
@@ -231,7 +232,7 @@ def main() -> int:
     for name, result in (("uncertain", UNCERTAIN), ("failed", FAILED)):
         for row in rows:
             if row.result == result:
-                print(f"{name}: {row.reason or row.file}")
+                print(f"{name}: {row.reason or printable(row.file)}")
     return 2 if any(row.result == FAILED for row in rows) else 0
 
 

@@ -141,6 +141,24 @@ def without_empty_masks(dataset):
     return {**dataset, "annotations": kept}, empty
 
 
+def describe_empty(ids):
+    """Say how many annotations :func:`without_empty_masks` left out, and which.
+
+    Returns:
+        list of a line, or of none where there are none.
+    """
+    if not ids:
+        return []
+    return [f"instances of empty masks, left out: {len(ids)}{name_annotations(ids)}"]
+
+
+def name_annotations(ids):
+    """Return the first annotation ids in brackets, or nothing where there are none."""
+    if not ids:
+        return ""
+    return f" (annotations {', '.join(map(str, ids[:10]))}{', ...' if len(ids) > 10 else ''})"
+
+
 def contiguous_ids(dataset):
     """Assign class indices to category ids: in ascending order these become 0, 1, 2, ...
 

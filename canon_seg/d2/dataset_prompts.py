@@ -102,7 +102,7 @@ def _read_results(path, dataset, image_ids):
             f"{key}: cannot be read ({error.strerror}); give the path of a COCO results file, or "
             '"boxes" for the ground truth\'s'
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second of lists within lists
         raise InputError(
             f"{key}: is not valid JSON ({error}); it may be cut short, write it again"
         ) from error

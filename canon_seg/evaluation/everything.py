@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tabulate import tabulate
 from tqdm import tqdm
 
+from canon_seg.coco.dataset import describe_empty, without_empty_masks
 from canon_seg.evaluation.prompts import MIN_AREA, object_masks, objects_by_image
 from canon_seg.images.arrays import contiguous, turn_image, turn_maps
 from canon_seg.images.reading import ReadingOptions, read_image
@@ -77,12 +78,14 @@ def measure_everything(
         reading: how images are read.
 
     Returns:
-        dict that JSON can hold: ``num_objects``, ``num_images`` and ``modes``: mode -> ``recall``,
+        dict that JSON can hold: ``num_objects``, ``num_images``; ``instances_empty``: ids of the
+        annotations whose mask has no pixel, which are left out; ``modes``: mode -> ``recall``,
         the share of the objects that a mask finds at IoU 0.5; ``masks_per_image``;
         ``kept_after_jpeg`` and ``kept_after_jpeg_turned``, the shares of the masks that are there
         again (IoU 0.9) when the image is saved as JPEG, upright and turned by 90 degrees;
         ``seconds_per_image``. Shares of nothing are None.
     """
+    dataset, empty = without_empty_masks(dataset)
     objects = objects_by_image(dataset, min_area)
     entries = [entry for entry in dataset["images"] if entry["id"] in objects]
     counts: dict[str, dict[str, float]] = {
@@ -112,6 +115,7 @@ def measure_everything(
     return {
         "num_images": len(entries),
         "num_objects": sum(map(len, objects.values())),
+        "instances_empty": empty,
         "modes": {mode: _summary(count, len(entries)) for mode, count in counts.items()},
     }
 
@@ -131,4 +135,5 @@ def format_everything(result: Mapping[str, Any]) -> str:
     """Format what :func:`measure_everything` found as a table."""
     names = list(next(iter(result["modes"].values())))
     rows = [[mode, *values.values()] for mode, values in result["modes"].items()]
-    return tabulate(rows, headers=["mode", *names], floatfmt=".3f", missingval="-")
+    table = tabulate(rows, headers=["mode", *names], floatfmt=".3f", missingval="-")
+    return "\n\n".join([table, *describe_empty(result["instances_empty"])])

@@ -14,6 +14,7 @@ from segment_anything import SamPredictor
 from tabulate import tabulate
 from tqdm import tqdm
 
+from canon_seg.coco.dataset import describe_empty, without_empty_masks
 from canon_seg.coco.masks import annotation_to_rle
 from canon_seg.errors import InputError
 from canon_seg.images.arrays import contiguous, turn_image, turn_maps
@@ -93,13 +94,15 @@ def measure_dataset(
         reading: how images are read.
 
     Returns:
-        dict that JSON can hold: ``num_objects``; ``modes``: mode ("vanilla", ``TURNED``,
+        dict that JSON can hold: ``num_objects``; ``instances_empty``: ids of the annotations whose
+        mask has no pixel, which are left out; ``modes``: mode ("vanilla", ``TURNED``,
         "canonical") -> prompt ("clicks_1", "box", ...) -> ``iou_best_scored`` and ``iou_best``,
         means over the objects, 0..1; ``vanilla_by_angle``: the same by degrees counterclockwise.
 
     Raises:
         InputError: naming what cannot be used.
     """
+    dataset, empty = without_empty_masks(dataset)
     objects = objects_by_image(dataset, min_area)
     entries = [entry for entry in dataset["images"] if entry["id"] in objects]
     by_mode: dict[str, list[Qualities]] = {mode: [] for mode in predictors}
@@ -109,10 +112,6 @@ def measure_dataset(
         for entry in entries:
             image = read_image(Path(images_dir) / entry["file_name"], "RGB", reading)
             masks = object_masks(objects[entry["id"]], *image.shape[:2])
-            masks = masks[masks.any(axis=(1, 2))]
-            if not len(masks):
-                bar.update(runs)
-                continue
             for mode, make in predictors.items():
                 for turn in TURNS if mode == "vanilla" else TURNS[:1]:
                     turned = contiguous(turn_image(image, turn)), contiguous(turn_maps(masks, turn))
@@ -123,7 +122,11 @@ def measure_dataset(
                         by_angle[str(90 * turn)].append(qualities)
                     bar.update()
     modes = {mode: mean_qualities(parts) for mode, parts in by_mode.items()}
-    result: dict[str, Any] = {"num_objects": _count(by_mode), "modes": modes}
+    result: dict[str, Any] = {
+        "num_objects": _count(by_mode),
+        "instances_empty": empty,
+        "modes": modes,
+    }
     if "vanilla" in modes:
         modes[TURNED] = mean_qualities(part for parts in by_angle.values() for part in parts)
         result["vanilla_by_angle"] = {a: mean_qualities(parts) for a, parts in by_angle.items()}
@@ -155,7 +158,8 @@ def format_prompts(result: Mapping[str, Any]) -> str:
         for prompt, values in prompts.items()
     ]
     headers = ["mode", "prompt", "IoU of the best-scored (%)", "IoU of the best (%)"]
-    return tabulate(rows, headers=headers, floatfmt=".1f")
+    table = tabulate(rows, headers=headers, floatfmt=".1f")
+    return "\n\n".join([table, *describe_empty(result["instances_empty"])])
 
 
 def plot_prompts(result: Mapping[str, Any], title: str) -> Figure:

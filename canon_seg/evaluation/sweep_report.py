@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from tabulate import tabulate
 
+from canon_seg.coco.dataset import describe_empty, name_annotations
 from canon_seg.evaluation.figures import save_figure
 from canon_seg.evaluation.realigned import TITLES, realigned
 from canon_seg.evaluation.rotated_coco import METRICS
@@ -120,16 +121,14 @@ def format_summary(result):
     if cut:
         counts = ", ".join(f"{count} at {angle}°" for angle, count in cut.items())
         named = {number for ids in result.get("instances_cut_ids", {}).values() for number in ids}
-        lines.append(f"instances cut away wholly: {counts}{_named(sorted(named))}")
+        lines.append(f"instances cut away wholly: {counts}{name_annotations(sorted(named))}")
     for mode, by_angle in result.get("masks_vanished", {}).items():
         if any(by_angle.values()):
             lines.append(
                 f"{mode}: masks that lie outside of the tilted image, scored as empty ones: "
                 f"{sum(by_angle.values())}"
             )
-    empty = result.get("instances_empty", [])
-    if empty:
-        lines.append(f"instances of empty masks, left out: {len(empty)}{_named(empty)}")
+    lines += describe_empty(result.get("instances_empty", []))
     for mode, seconds in result["seconds"].items():
         lines.append(
             f"{mode}: {1000 * seconds['per_image']:.0f} ms for each image, "
@@ -157,13 +156,6 @@ def _mean_and_least(found):
     values = [found[name][task]["AP"] for name in ("mean", "min")]
     shown = ["-" if value is None else f"{value:.2f}" for value in values]
     return f"{task} AP {shown[0]} in the mean, {shown[1]} at least"
-
-
-def _named(ids):
-    """Return the first annotation ids in brackets, or nothing where there are none."""
-    if not ids:
-        return ""
-    return f" (annotations {', '.join(map(str, ids[:10]))}{', ...' if len(ids) > 10 else ''})"
 
 
 def write_report(result, folder, config, dataset):

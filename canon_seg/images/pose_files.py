@@ -68,7 +68,7 @@ def read_poses(path: str, folder: str, key: str) -> list[PosedPhoto]:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); give a pose file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second of lists within lists
         raise InputError(f"{name}: is no JSON file ({error}); write it again") from error
     if not isinstance(entries, list) or not entries:
         raise InputError(
@@ -105,6 +105,10 @@ def _photo(entry: Any, folder: str, name: str) -> PosedPhoto:
         degrees = pose_entry("", probabilities)["degrees"]
     if isinstance(degrees, bool) or degrees not in DEGREES:
         raise InputError(f"{name}: degrees are {degrees!r}; give 0, 90, 180 or 270")
+    if entry.get("mirrored"):
+        raise InputError(
+            f"{name}: is mirrored, and photographs are trained on as they are; leave it out"
+        )
     turns = DEGREES.index(degrees)
     probability = 1.0 if probabilities is None else float(probabilities[turns])
     return PosedPhoto(str(Path(folder, entry["file"])), turns, probability)

@@ -19,6 +19,8 @@ from tqdm import tqdm
 from canon_seg.errors import InputError
 from canon_seg.points.clouds import CloudSet, make_cloud_set
 
+PARTS = ("train", "test")
+
 _HDF5_LIST = "{split}_files.txt"
 _TEXT_LIST = "modelnet40_{split}.txt"
 
@@ -125,7 +127,10 @@ def _read_text(folder: Path, split: str, points: int) -> _Contents:
 
 def _read_meshes(folder: Path, split: str, points: int) -> _Contents:
     files = sorted(folder.glob(f"*/{split}/*.off"))
-    classes = sorted({file.parent.parent.name for file in files})
+    # Of both parts: a class that one of them lacks must not move the numbers of the others.
+    classes = sorted(
+        {file.parent.parent.name for part in PARTS for file in folder.glob(f"*/{part}/*.off")}
+    )
     clouds, labels = [], []
     for file in tqdm(files, f"reading {split} meshes"):
         vertices, triangles = read_off(file)
