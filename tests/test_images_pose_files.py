@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 
 from canon_seg.errors import InputError
 from canon_seg.images.pose_files import PosedPhoto, pose_entry, read_poses
+from canon_seg.io.files import write_json
 
 
 @pytest.fixture
@@ -78,6 +80,18 @@ def test_files_that_cannot_be_used(folder, entries, message):
     with pytest.raises(InputError, match=message) as caught:
         read_poses(path, str(folder / "photos"), "DATASETS.POSES")
     assert str(caught.value).startswith(f"DATASETS.POSES: {path}")
+
+
+def test_names_that_are_no_utf8_are_found_again(folder):
+    """JSON holds their bytes as escape codes."""
+    name = os.fsdecode(b"deep/\xff.jpg")
+    (folder / "photos" / name).touch()
+    write_json(
+        folder / "poses.json", [{"file": name, "degrees": 90}, {"file": "a.jpg", "degrees": 0}]
+    )
+    photos = read_poses(str(folder / "poses.json"), str(folder / "photos"), "DATASETS.POSES")
+    assert [photo.file for photo in photos] == [str(folder / "photos" / n) for n in (name, "a.jpg")]
+    assert [photo.turns for photo in photos] == [1, 0]
 
 
 def test_a_missing_file(tmp_path):

@@ -100,6 +100,10 @@ def test_labels_are_compared_with_what_is_known(tmp_path, label):
         (["--photos", "photos", "--output", "poses.txt"], "--output: poses.txt is no name"),
         (["--photos", "nowhere", "--output", "p.json"], "--photos: there is no folder nowhere"),
         (
+            ["--photos", "photos", "--output", "p.json", "--truth", "photos/../p.json"],
+            "--truth: photos/../p.json is also --output; give another file",
+        ),
+        (
             ["--photos", "photos", "--output", "p.json", *WEIGHTS, *NOTHING],
             "MODEL.CANONICALIZER.NAME is 'IdentityCanonicalizer', which looks for no pose",
         ),

@@ -50,6 +50,8 @@ def main():
     output = Path(args.output)
     if output.suffix != ".json" or output.is_dir():
         raise InputError(f"--output: {output} is no name for a .json file; give one")
+    if args.truth and Path(args.truth).resolve() == output.resolve():
+        raise InputError(f"--truth: {args.truth} is also --output; give another file")
     check_output_dir(output.parent)
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)

@@ -3,12 +3,13 @@
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from canon_seg.core.group import C4, PlanarGroup, elements_of
 from canon_seg.errors import InputError
+from canon_seg.io.names import as_unicode
 
 DEGREES = (0, 90, 180, 270)
 
@@ -76,6 +77,7 @@ def read_poses(path: str, folder: str, key: str) -> list[PosedPhoto]:
             "tools/eval_pose.py with --details"
         )
     photos = [_photo(entry, folder, f"{name}, entry {n}") for n, entry in enumerate(entries, 1)]
+    photos = _found(photos, folder)
     missing = [photo.file for photo in photos if not Path(photo.file).is_file()]
     if missing:
         raise InputError(
@@ -87,6 +89,20 @@ def read_poses(path: str, folder: str, key: str) -> list[PosedPhoto]:
     if twice:
         raise InputError(f"{name}: {twice} photographs are there twice; leave one of each")
     return photos
+
+
+def _found(photos: list[PosedPhoto], folder: str) -> list[PosedPhoto]:
+    """Return the same with the files whose names are no UTF-8: JSON has escape codes for these."""
+    if all(Path(photo.file).is_file() for photo in photos):
+        return photos
+    files = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
+    odd = {str(Path(folder, as_unicode(str(f.relative_to(folder))))): str(f) for f in files}
+    return [
+        photo
+        if Path(photo.file).is_file()
+        else replace(photo, file=odd.get(photo.file, photo.file))
+        for photo in photos
+    ]
 
 
 def _photo(entry: Any, folder: str, name: str) -> PosedPhoto:
