@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points"
+PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points mirrors"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -96,6 +96,19 @@ angles() {
         sweep any_angle/sam_$boxes configs/sam_tiny_so2.yaml \
             "$COCO --limit 20 --angles 0:360:15 --modes SO2 oracle_any --box-prompts $boxes" $CACHE
     done
+}
+
+mirrors() {
+    local modes="--mirrors --modes vanilla canonical oracle" weights=output/canonicalizer_o2
+    local options="MODEL.CANONICALIZER.GROUP D4 MODEL.CANONICALIZER.WEIGHTS $weights/canonicalizer.pth"
+    if [ ! -f $weights/canonicalizer.pth ]; then  # none is embedded: half an hour of one core
+        $PYTHON tools/train_net.py --config-file configs/train/canonicalizer_o2.yaml --resume
+    fi
+    split
+    sweep mirrors/pedestrians configs/mask_rcnn_pedestrian_d4.yaml "$PEDESTRIANS $modes" $CACHE
+    sweep mirrors/sam configs/sam_tiny_d4.yaml "$COCO --limit 40 $modes" $CACHE
+    pose coco_val182_d4 coco_val182 $options
+    pose pennfudan_d4 pennfudan_train $options
 }
 
 any_angle() {
