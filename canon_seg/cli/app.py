@@ -15,7 +15,7 @@ import torch
 
 from canon_seg.apps.web.samples import Limits, load_samples
 from canon_seg.apps.web.turning import Turner
-from canon_seg.cli.waiting import said
+from canon_seg.cli.waiting import LOADING, said
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import check_device
 from canon_seg.errors import InputError
@@ -88,7 +88,7 @@ def main():
     check_arguments(args)
     if find_spec("gradio") is None:
         raise InputError("Gradio is not installed, which serves the page: pip install gradio")
-    with said("loading the models ..."):
+    with said(LOADING):
         turner = build_turner(args)
     limits = Limits(args.max_megapixels, args.max_side)
 

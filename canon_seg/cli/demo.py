@@ -52,7 +52,7 @@ from canon_seg.cli.options import (
     may_name_files,
     parse_with_options,
 )
-from canon_seg.cli.waiting import said
+from canon_seg.cli.waiting import LOADING, said
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.clip import SMOOTH_SECONDS, clip_pose, smooth_poses
@@ -67,7 +67,6 @@ from canon_seg.sam.loading import OFFICIAL_FILES, SEGMENTER, is_sam
 CONFIG_FILE = "sam_tiny_c4.yaml"
 SAM_CONFIG_FILE = "sam_c4.yaml"
 DEFAULT_OUTPUT = "segmented"
-LOADING = "loading the models ..."
 WEBCAM_FPS = 10  # of the video that is written
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from canon_seg.apps.files.segment import build_sam_segment
 from canon_seg.cli.eval_prompts import add_data_arguments, describe, load_config_and_data
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import LOADING, said
 from canon_seg.errors import InputError
 from canon_seg.evaluation.everything import format_everything, measure_everything
 from canon_seg.images.reading import ReadingOptions
@@ -52,7 +53,8 @@ def main() -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}; give at least 1")
     output = check_output_dir(args.output)
     cfg, dataset = load_config_and_data(args)
-    finders = {mode: _finder(cfg, mode, args) for mode in args.modes}
+    with said(LOADING):
+        finders = {mode: _finder(cfg, mode, args) for mode in args.modes}
     result = measure_everything(
         finders, dataset, args.images, reading=ReadingOptions.from_config(cfg)
     )

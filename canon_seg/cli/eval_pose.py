@@ -30,6 +30,7 @@ import torch
 import canon_seg
 from canon_seg.apps.drawing import fit
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import LOADING, said
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -134,7 +135,8 @@ def main():
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.images, "--images")[: args.limit]
-    canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
+    with said(LOADING):
+        canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
     if angles is None and canonicalizer.group.elements is None:
         if args.stress:
             raise InputError(

@@ -17,6 +17,7 @@ import torch
 from segment_anything import SamPredictor
 
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import LOADING, READING, said
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -74,7 +75,8 @@ def main() -> None:
     args = parse_arguments()
     output = check_output_dir(args.output)
     cfg, dataset = load_config_and_data(args)
-    sam = sam_from_config(cfg).to(cfg.MODEL.DEVICE)
+    with said(LOADING):
+        sam = sam_from_config(cfg).to(cfg.MODEL.DEVICE)
     predictors = {"vanilla": lambda: SamPredictor(sam)}
     if "canonical" in args.modes:
         canonicalizer = build_canonicalizer(cfg).to(cfg.MODEL.DEVICE).eval()
@@ -109,7 +111,8 @@ def load_config_and_data(args: argparse.Namespace) -> tuple:
             "configs/sam_tiny_c4.yaml"
         )
     cfg.MODEL.CANONICALIZER.TRAINABLE = False
-    dataset = first_images(load_coco(args.annotations, args.images), args.limit)
+    with said(READING):
+        dataset = first_images(load_coco(args.annotations, args.images), args.limit)
     line = check_images(
         dataset,
         args.images,

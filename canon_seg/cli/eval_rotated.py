@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import LOADING, READING, said
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.d2.capabilities import (
@@ -164,7 +165,8 @@ def main():
     resolve_device(cfg, args.config_file, args.options)
     check_device(args, cfg.MODEL.DEVICE)
     name, annotations, images_dir = find_dataset(args, cfg, output)
-    whole = load_coco(annotations, images_dir)
+    with said(READING):
+        whole = load_coco(annotations, images_dir)
     if not cfg.MODEL.SEGMENTER.WEIGHTS:
         print(
             "warning: MODEL.SEGMENTER.WEIGHTS is empty, the segmenter has random weights",
@@ -215,7 +217,8 @@ def evaluate(args, cfg, views, modes, name, whole, images_dir):
             cfg.MODEL.SAM.PROMPTS, dataset, {image["id"] for image in whole["images"]}
         )
     torch.manual_seed(max(0, cfg.SEED))  # random weights are the same in all processes
-    models = build_models(cfg, modes)
+    with said(LOADING):
+        models = build_models(cfg, modes)
     records = Records(output / "sweep.partial")
     if comm.is_main_process():
         line = check_images(dataset, images_dir, options=reading, cache=cfg.DATASETS.CHECK_CACHE)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import LOADING, said
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError
@@ -57,7 +58,8 @@ def main():
     resolve_device(cfg, args.config_file, args.options)
     files = list_photos(args.photos, "--photos")
     truth = read_poses(args.truth, args.photos, "--truth") if args.truth else []
-    canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
+    with said(LOADING):
+        canonicalizer = build_pose_finder(cfg, args.config_file, args.options)
     reading = ReadingOptions.from_config(cfg)
     probabilities, _ = find_poses(canonicalizer, files, cfg.INPUT.FORMAT, reading=reading)
     if probabilities.shape[1] != len(DEGREES):

@@ -4,6 +4,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LOADING = "loading the models ..."
+READING = "reading the annotations ..."
+
 
 @contextmanager
 def said(words: str) -> Iterator[None]:
