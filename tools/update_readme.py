@@ -49,7 +49,7 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = "sweep|comparison|poses|realigned|gate|angles|prompts|classification|table"
+KINDS = "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|table"
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
@@ -81,6 +81,24 @@ def markdown_table(sweep):
     if sweep["pose"]:
         facts.append(f"poses found: {_share(sweep['pose']['accuracy'], sweep['num_images'])}")
     return "\n".join([*lines, "", "; ".join(facts) + "."]) + "\n"
+
+
+def mirrors_table(path):
+    """Mask AP at the eight elements of D4, a row for each mode, as Markdown.
+
+    Args:
+        path: of a ``sweep.json`` with mirrored views.
+    """
+    sweep = json.loads(path.read_text())
+    labels = list(next(iter(sweep["modes"].values())))
+    labels = [label for label in labels if label != "C4-avg"]
+    names = [label if label.endswith("avg") else f"{label}°" for label in labels]
+    lines = ["| mask AP | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for mode, by_view in sweep["modes"].items():
+        cells = [f"{by_view[label]['segm']['AP']:.2f}" for label in labels]
+        lines.append("| " + " | ".join([mode, *cells]) + " |")
+    facts = f"{sweep['dataset']}: AP, 0 to 100; {sweep['num_images']} images."
+    return "\n".join([*lines, "", facts]) + "\n"
 
 
 def comparison_table(path):
@@ -281,6 +299,7 @@ def _ends(interval, digits=3):
 MAKERS = {
     "poses": poses_table,
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
+    "mirrors": mirrors_table,
     "comparison": comparison_table,
     "realigned": realigned_table,
     "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
