@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 LEAST_IOU = 0.5
 PATIENCE = 10  # pictures that a mask may be missing from until its number is forgotten
@@ -31,8 +30,9 @@ def follow(
 ) -> tuple[list[int], tuple[Followed, ...]]:
     """Give masks the numbers of those before that they overlap with, so that colours stay.
 
-    Pairs are those of the largest sum of their intersections over union. A mask without one that
-    reaches ``least`` gets the least number that is free. Of no masks before, numbers are 0, 1, 2...
+    Pairs are made in the order of their intersections over union, the largest first. A mask
+    without one that reaches ``least`` gets the least number that is free. Of no masks before,
+    numbers are 0, 1, 2...
 
     Args:
         before: what was returned for the picture before; empty for the first.
@@ -48,12 +48,12 @@ def follow(
     pairs: dict[int, Followed] = {}
     if known:
         overlaps = _ious(small, [one.mask for one in known])
-        rows, columns = linear_sum_assignment(np.where(overlaps >= least, overlaps, 0), True)
-        pairs = {
-            int(row): known[column]
-            for row, column in zip(rows, columns, strict=True)
-            if overlaps[row, column] >= least
-        }
+        for index in np.argsort(-overlaps, axis=None, kind="stable"):
+            row, column = divmod(int(index), len(known))
+            if overlaps[row, column] < least:
+                break
+            if row not in pairs and known[column] not in pairs.values():
+                pairs[row] = known[column]
     taken = {one.number for one in known}
     free = (number for number in range(len(taken) + len(small)) if number not in taken)
     numbers = [pairs[row].number if row in pairs else next(free) for row in range(len(small))]
