@@ -105,7 +105,6 @@ def ratio(name, key=SCORING):
             lambda: [
                 f"{ratio('benchmark'):.1f} times as fast",
                 f"{ratio('benchmark', f'{SCORING}_with_preparation'):.1f} times",
-                f"{ratio('benchmark_5000'):.1f} and",
             ],
         ),
         (
