@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points mirrors"
+PARTS="scenes coco pedestrians gcnn gwrn judge gate baselines angles any_angle uncertain numerics poses jpegtran upright points mirrors prompts"
 PYTHON=${PYTHON:-.venv/bin/python}
 PROCESSES=${PROCESSES:-2}
 DATA=../shared/data
@@ -173,6 +173,11 @@ upright() {
         --output $RESULTS/upright/coco_val182.json \
         MODEL.CANONICALIZER.WEIGHTS canon_seg://canonicalizer_pretrained.pth \
         MODEL.CANONICALIZER.SCORER.PASSES 0
+}
+
+prompts() {  # some hours for all images
+    $PYTHON tools/eval_prompts.py --config-file $SAM $COCO --limit 40 --output $RESULTS/prompts
+    $PYTHON tools/eval_everything.py --config-file $SAM $COCO --limit 20 --output $RESULTS/everything
 }
 
 points() {
