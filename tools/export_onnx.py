@@ -35,7 +35,7 @@ from canon_seg.sam.loading import is_sam, sam_from_config
 from canon_seg.sam.onnx import BoxDecoderForExport, ClickDecoderForExport, EncoderForExport
 from canon_seg.sam.two_stage import TwoStageDecoder
 
-CLICKS = 8  # of the decoder of clicks; fewer are padded by the label -1
+MOST_CLICKS = 64  # of a prompt
 NUM_PHOTOS = 50
 PADDING = 127.5  # of pixels beyond the picture, which normalisation makes zero
 OPSET = 18
@@ -120,8 +120,8 @@ def export_all(scorer, sam, folder):
     embedding = encoder(pixels)
     click = {
         "embedding": embedding,
-        "coords": torch.rand(1, CLICKS, 2) * side,
-        "labels": torch.tensor([[1, 0] + (CLICKS - 2) * [-1]]),
+        "coords": torch.rand(1, 3, 2) * side,
+        "labels": torch.tensor([[1, 0, -1]]),
         "mask": torch.randn(1, 1, 4 * cells, 4 * cells),
         "has_mask": torch.ones(1),
     }
@@ -131,10 +131,13 @@ def export_all(scorer, sam, folder):
     }
     square = torch.rand(1, 3, scorer.input_size, scorer.input_size) * 255
     masks = ["masks", "ious"]
+    # Clicks that pad a prompt to a fixed number would change its masks.
+    clicks = {1: torch.export.Dim("clicks", min=1, max=MOST_CLICKS)}
+    free = (None, clicks, clicks, None, None)
     parts = {
         "canonicalizer": (PoseLogits(scorer).eval(), {"pixels": square}, ["logits"]),
         "encoder": (encoder, {"pixels": pixels}, ["embedding"]),
-        "clicks": (ClickDecoderForExport(sam).eval(), click, masks),
+        "clicks": (ClickDecoderForExport(sam).eval(), click, masks, free),
         "boxes": (BoxDecoderForExport(sam).eval(), box, masks),
     }
     was_fast = torch.backends.mha.get_fastpath_enabled()
@@ -148,7 +151,7 @@ def export_all(scorer, sam, folder):
         torch.backends.mha.set_fastpath_enabled(was_fast)
 
 
-def _export(path, module, inputs, outputs):
+def _export(path, module, inputs, outputs, free=None):
     program = torch.onnx.export(
         module,
         tuple(inputs.values()),
@@ -156,6 +159,7 @@ def _export(path, module, inputs, outputs):
         opset_version=OPSET,
         input_names=list(inputs),
         output_names=outputs,
+        dynamic_shapes=free,
         verbose=False,
     )
     with write_atomically(path) as temporary:
@@ -209,11 +213,9 @@ def _mask_ious(sam, sessions, image):
     cells = sam.prompt_encoder.image_embedding_size[0]
     coords = torch.tensor([[[width / 2, height / 2]]])
     box = torch.tensor([[0.2 * width, 0.3 * height, 0.7 * width, 0.9 * height]])
-    padded = np.zeros((1, CLICKS, 2), np.float32)
-    padded[:, :1] = coords
     click = {
-        "coords": padded,
-        "labels": np.array([[1] + (CLICKS - 1) * [-1]]),
+        "coords": coords.numpy(),
+        "labels": np.ones((1, 1), np.int64),
         "mask": np.zeros((1, 1, 4 * cells, 4 * cells), np.float32),
         "has_mask": np.zeros(1, np.float32),
     }

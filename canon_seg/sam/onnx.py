@@ -80,7 +80,8 @@ class ClickDecoderForExport(_Decoder):
         Args:
             embedding: of the encoder.
             coords: (1, P, 2) float32 x, y in pixels of the square.
-            labels: (1, P) int64: 1 inside, 0 outside, -1 for padding up to P.
+            labels: (1, P) int64: 1 inside, 0 outside; -1 for no click, which has a token all the
+                same, so that masks change with their number.
             mask: (1, 1, S / 2, S / 2) logits of a mask before, or anything.
             has_mask: (1,) float32, 1 where there is such a mask, else 0.
 
