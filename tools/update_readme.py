@@ -49,9 +49,7 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = (
-    "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|everything|classification|table"
-)
+KINDS = "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|table"
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
@@ -86,7 +84,7 @@ def markdown_table(sweep):
 
 
 def mirrors_table(path):
-    """Mask AP at the eight elements of D4, a row for each mode, as Markdown.
+    """Format mask AP at the eight elements of D4, a row for each mode, as Markdown.
 
     Args:
         path: of a ``sweep.json`` with mirrored views.
@@ -213,29 +211,6 @@ def prompts_table(path):
     return "\n".join(["| " + " | ".join(head) + " |", rule, *lines, "", note]) + "\n"
 
 
-def everything_table(path):
-    """Format what was found where nothing is asked, a row for each mode, as Markdown.
-
-    Args:
-        path: of an ``everything.json``.
-    """
-    result = json.loads(path.read_text())
-    lines = [
-        "| | objects found | masks an image | kept after JPEG | turned | seconds an image |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for mode, found in result["modes"].items():
-        recall = next(value for name, value in found.items() if name.startswith("recall"))
-        shares = recall, found["kept_after_jpeg"], found["kept_after_jpeg_turned"]
-        recall, kept, turned = (f"{100 * share:.1f} %" for share in shares)
-        masks, seconds = found["masks_per_image"], found["seconds_per_image"]
-        lines.append(f"| {mode} | {recall} | {masks:.1f} | {kept} | {turned} | {seconds:.1f} |")
-    facts = f"{result['num_objects']} objects of {result['num_images']} images"
-    return (
-        "\n".join([*lines, "", f"{facts}; the seconds are of one thread of a busy machine."]) + "\n"
-    )
-
-
 def poses_table(path):
     """Format the share of poses found by several canonicalizers in several folders.
 
@@ -330,7 +305,6 @@ MAKERS = {
     "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
     "angles": angles_table,
     "prompts": prompts_table,
-    "everything": everything_table,
     "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
