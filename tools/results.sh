@@ -175,8 +175,8 @@ upright() {
         MODEL.CANONICALIZER.SCORER.PASSES 0
 }
 
-prompts() {  # some hours for all images
-    $PYTHON tools/eval_prompts.py --config-file $SAM $COCO --limit 40 --output $RESULTS/prompts
+prompts() {  # an hour of one core and more
+    $PYTHON tools/eval_prompts.py --config-file $SAM $COCO --output $RESULTS/prompts
     $PYTHON tools/eval_everything.py --config-file $SAM $COCO --limit 20 --output $RESULTS/everything
 }
 
