@@ -23,17 +23,24 @@ from canon_seg.classification.data import check_classes, hold_out, read_images
 from canon_seg.classification.evaluation import evaluate, measure_overhead
 from canon_seg.classification.procedural import CLASSES, draw_images
 from canon_seg.classification.report import format_modes, format_poses, format_rows, plot_modes
-from canon_seg.classification.training import Training, learning_share, shifted
-from canon_seg.classification.turning import all_canonical, turn_squares, unique_images
+from canon_seg.classification.training import Training, cut_out, learning_share, shifted
+from canon_seg.classification.turning import (
+    all_canonical,
+    tilt_squares,
+    turn_squares,
+    unique_images,
+)
 from canon_seg.cli import eval_classification, train, train_classifier
 from canon_seg.config.load import load_config
 from canon_seg.core.canonicalizer import FixedPoseCanonicalizer
 from canon_seg.core.group import SO2, C, D, elements_of
 from canon_seg.core.pose import UncertainPoses
 from canon_seg.core.scorer import GridDistribution
+from canon_seg.core.tilting import Tilting
 from canon_seg.core.turn import Turn, inverse
 from canon_seg.errors import InputError, InputWarning
 from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.images.tilt import warp_to
 from canon_seg.networks.square import (
     SquareNetwork,
     SquareScorer,
@@ -120,6 +127,21 @@ def test_tilt_agrees_with_opencv_and_counterclockwise():
     given = torch.from_numpy(smooth).permute(2, 0, 1)[None]
     turned = turn_squares(given, Turn.by(30))[0].permute(1, 2, 0).numpy()
     assert np.abs(turned.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("degrees", [45.0, 30.0, 7.3, -22.5])
+@pytest.mark.parametrize("side", [15, 32])
+def test_tilts_are_those_of_opencv_to_the_bit(degrees, side):
+    if int(cv2.__version__.split(".")[0]) != 4:
+        pytest.skip(f"OpenCV {cv2.__version__} rounds otherwise than 4")
+    images = squares(3, side)
+    centre = (side / 2, side / 2)
+    tilting = Tilting(degrees, (side, side), (side, side), centre, centre)
+    expected = [
+        warp_to(image.permute(1, 2, 0).numpy(), tilting, cv2.INTER_LINEAR, None) for image in images
+    ]
+    tilted = tilt_squares(images, degrees).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(tilted, np.stack(expected))
 
 
 def test_each_image_by_its_own_turn():
@@ -540,6 +562,54 @@ def test_shifted_images_keep_their_edges():
     assert set(moved.unique().tolist()) <= set(images.unique().tolist())
 
 
+def test_each_image_is_shifted_by_itself():
+    images = squares(64, 16)
+    moved = shifted(images, torch.Generator().manual_seed(0))
+    # By 2 pixels of 16 at most: each is one of 25 crops of the padded image.
+    padded = nn.functional.pad(images.float(), (2,) * 4, mode="replicate").to(images.dtype)
+    places = set()
+    for image, given in zip(moved, padded, strict=True):
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            if torch.equal(image, given[:, top : top + 16, left : left + 16])
+        ]
+        assert len(found) == 1
+        places |= set(found)
+    assert len(places) > 15
+
+
+def test_a_square_is_cut_out_of_each_image():
+    images = torch.zeros(200, 3, 16, 16, dtype=torch.uint8)
+    cut = cut_out(images, 4, torch.Generator().manual_seed(0))
+    assert cut.unique().tolist() == [0, 128]
+    assert torch.equal(cut[:, 0], cut[:, 1])
+    hidden = (cut[:, 0] == 128).sum(dim=(1, 2))
+    assert hidden.max() == 16 and hidden.min() >= 4  # a corner of it at least
+    assert (cut[:, 0] == 128).any(dim=0).all()
+
+
+def test_averaged_weights_are_written_and_gone_on_with(tmp_path):
+    options = ("SOLVER.EMA_DECAY", "0.5", "INPUT.CUTOUT", "0.25", "SOLVER.BFLOAT16", "True")
+    training = Training(config(*options))
+    batches = training._batches()
+    weights = []
+    for _ in range(2):
+        training._train_on(*next(batches))
+        weights.append(training.model.canonicalizer.scorer.network.network.classifier.bias.clone())
+    averaged = training.result.canonicalizer.scorer.network.network.classifier.bias
+    assert torch.allclose(averaged, (weights[0] + weights[1]) / 2, atol=1e-7)
+    assert not torch.equal(averaged, weights[1])
+    training.save(tmp_path / "last.pth")
+    again = Training(config(*options))
+    again.load(tmp_path / "last.pth")
+    assert torch.equal(again.result.canonicalizer.scorer.network.network.classifier.bias, averaged)
+    training.write_results(tmp_path)
+    written = torch.load(tmp_path / "canonicalizer.pth", weights_only=True)["state"]
+    assert torch.equal(written["classifier.bias"], averaged.half())
+
+
 def test_learning_rate():
     assert learning_share(0, 10, 1) == 0.5
     assert learning_share(1, 10, 1) == 1
@@ -629,6 +699,21 @@ def test_joint_training_changes_both(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
+def test_smoothed_classes_in_the_task():
+    logits = torch.tensor([[2.0, 0.0, 0.0]])
+    model = CanonicalizedClassifier(
+        lambda images: logits.expand(len(images), 3), None, task_weight=1.0, class_smoothing=0.3
+    )
+    (loss,) = model.losses(squares(2), torch.tensor([0, 0])).values()
+    shares = logits[0].log_softmax(dim=0)
+    assert float(loss) == pytest.approx(float(-(0.7 * shares[0] + 0.1 * shares.sum())), abs=1e-6)
+
+
+def test_long_cut_backbones_can_be_built():
+    body = build_body(SquareSpec("tf_efficientnet_lite0", 16, 8), "KEY")
+    assert body.training and body(torch.zeros(2, 3, 64, 64)).shape == (2, 8)
+
+
 def test_an_equivariant_network_learns_from_upright_images(tmp_path):
     cfg = config(
         *("MODEL.CANONICALIZER.SCORER.NAME", "NetworkScorer", "SOLVER.MAX_ITER", "2"),

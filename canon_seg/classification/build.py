@@ -7,6 +7,7 @@ from canon_seg.classification.classifier import (
     ConfidenceScorer,
     Predictor,
 )
+from canon_seg.config.assets import PREFIX as EMBEDDED
 from canon_seg.config.assets import resolve_asset
 from canon_seg.core.canonicalizer import Canonicalizer
 from canon_seg.core.group import elements_of
@@ -50,6 +51,8 @@ def build_model(cfg: Any, classes: "tuple[str, ...] | None" = None) -> Canonical
     canonicalizer = build_pose_finder(cfg, predictor)
     with of_key("MODEL.CANONICALIZER."):
         smoothing = check_label_smoothing(keys.LABEL_SMOOTHING)
+    with of_key(f"{KEY}."):
+        class_smoothing = check_label_smoothing(cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING)
     learns = canonicalizer.finds_poses
     return CanonicalizedClassifier(
         predictor,
@@ -58,6 +61,7 @@ def build_model(cfg: Any, classes: "tuple[str, ...] | None" = None) -> Canonical
         task_weight=keys.TASK_WEIGHT if learns else 1.0,
         prior_weight=keys.PRIOR_WEIGHT if learns else 0.0,
         label_smoothing=smoothing,
+        class_smoothing=class_smoothing,
         freeze=cfg.MODEL.CLASSIFIER.FREEZE,
     )
 
@@ -69,6 +73,13 @@ def build_pose_finder(cfg: Any, predictor: Predictor) -> Canonicalizer:
         return build_canonicalizer(cfg)
     scorer = ConfidenceScorer(predictor, group=group_of(cfg), image_format=cfg.INPUT.FORMAT)
     return GroupCanonicalizer(scorer)
+
+
+def leave_out_embedded(cfg: Any) -> None:
+    """Take embedded weights out of a config, for images of other classes than theirs."""
+    for node in (cfg.MODEL.CLASSIFIER, cfg.MODEL.CANONICALIZER):
+        if node.WEIGHTS.startswith(EMBEDDED):
+            node.WEIGHTS = ""
 
 
 def build_predictor(

@@ -41,7 +41,8 @@ class CanonicalizedClassifier(nn.Module):
         canonicalizer: of any group of turns; None leaves images as they are.
         prior: (N,) probabilities of the poses that the predictor was trained on; None for upright.
         task_weight, prior_weight: of the two parts of the loss, see :meth:`losses`.
-        label_smoothing: weight of the uniform distribution mixed into the prior, in [0, 1).
+        label_smoothing, class_smoothing: weights of the uniform distributions mixed into the prior
+            and into the classes, in [0, 1).
         freeze: whether the predictor stays as it is while the canonicalizer learns.
 
     Raises:
@@ -57,6 +58,7 @@ class CanonicalizedClassifier(nn.Module):
         task_weight: float = 0.0,
         prior_weight: float = 100.0,
         label_smoothing: float = 0.0,
+        class_smoothing: float = 0.0,
         freeze: bool = True,
     ) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class CanonicalizedClassifier(nn.Module):
         self.canonicalizer = IdentityCanonicalizer() if canonicalizer is None else canonicalizer
         self.task_weight, self.prior_weight = float(task_weight), float(prior_weight)
         self.label_smoothing = float(label_smoothing)
+        self.class_smoothing = float(class_smoothing)
         self.freeze = freeze
         if prior is None and self.group.elements is not None:
             prior = torch.eye(len(self.group.elements))[0]
@@ -105,6 +108,8 @@ class CanonicalizedClassifier(nn.Module):
         # One run of the scorer for all: the canonicalizer asks it about one image after another.
         representatives, places = unique_images(turn_squares(images, first))
         found = finder.scores(list(representatives))
+        if isinstance(found, GridDistribution):  # one transfer for all of them
+            found = GridDistribution(found.group, found.logits.cpu())
         return [
             finder.pose_by(lambda representative, turn, k=k: found[k], image)  # type: ignore[misc]
             for image, k in zip(images, places.tolist(), strict=True)
@@ -172,7 +177,7 @@ class CanonicalizedClassifier(nn.Module):
         """
         given = images if turns is None else turn_squares(images, turns)
         if not self.canonicalizer.finds_poses:
-            return {"task": self.task_weight * F.cross_entropy(self.predictor(given), labels)}
+            return {"task": self._task_loss(given, labels)}
         distribution = self.canonicalizer.scores(list(given))
         if not isinstance(distribution, GridDistribution):
             raise ValueError(
@@ -181,8 +186,7 @@ class CanonicalizedClassifier(nn.Module):
         parts = {}
         if self.task_weight:
             canonical = straight_through(given, distribution)
-            task = F.cross_entropy(self.predictor(canonical), labels)
-            parts["task"] = self.task_weight * task
+            parts["task"] = self._task_loss(canonical, labels)
         if self.prior_weight:
             logits = distribution.logits
             if turns is not None:
@@ -190,6 +194,10 @@ class CanonicalizedClassifier(nn.Module):
             loss = prior_loss(logits, self.prior, self.label_smoothing)
             parts["prior"] = self.prior_weight * loss
         return parts
+
+    def _task_loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits, smoothing = self.predictor(images), self.class_smoothing
+        return self.task_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def straight_through(images: torch.Tensor, distribution: GridDistribution) -> torch.Tensor:
@@ -209,7 +217,9 @@ def straight_through(images: torch.Tensor, distribution: GridDistribution) -> to
     weights = distribution.logits.float().softmax(dim=1)
     chosen = F.one_hot(distribution.logits.argmax(dim=1), weights.shape[1]).to(weights)
     weights = chosen + weights - weights.detach()
-    return torch.einsum("bn,bnchw->bchw", weights, candidates)
+    # Pixels keep their values where the networks run in bfloat16.
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.einsum("bn,bnchw->bchw", weights, candidates)
 
 
 class ConfidenceScorer:

@@ -69,6 +69,10 @@ class LabelledImages:
         """Return the images at some places."""
         return replace(self, images=self.images[places], labels=self.labels[places])
 
+    def to(self, device: "torch.device | str") -> "LabelledImages":
+        """Return the images and labels on a device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
     def drawn(self, count: int, seed: int = 0) -> "LabelledImages":
         """Return ``count`` of the images, by a seed; all for 0, or where there are no more."""
         if not 0 < count < len(self):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from canon_seg.classification.build import KEY as CLASSIFIER_KEY
@@ -71,7 +71,7 @@ class Training:
         if classes is not None and classes.outputs != len(data.classes):
             raise InputError(
                 f"MODEL.CLASSIFIER.WEIGHTS are of {classes.outputs} classes, and DATASETS.CLASSES "
-                f"has {len(data.classes)}; make them one"
+                f'has {len(data.classes)}; give weights of these classes, or "" to train without'
             )
         predictor, scorer = self.model.predictor, getattr(self.model.canonicalizer, "scorer", None)
         if not cfg.MODEL.CLASSIFIER.FREEZE and isinstance(predictor, SquareNetwork):
@@ -85,6 +85,12 @@ class Training:
         elif self.model.canonicalizer.needs_turned_views:
             self.turns = self.model.group
         self.model.to(cfg.MODEL.DEVICE).train()
+        # All at once: small images, which are shifted and turned where the networks are.
+        self.data = self.data.to(cfg.MODEL.DEVICE)
+        self.averaged: AveragedModel | None = None
+        if cfg.SOLVER.EMA_DECAY:
+            average = get_ema_multi_avg_fn(cfg.SOLVER.EMA_DECAY)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         self.groups = trained_parts(self.model)
         if not any(self.groups.values()):
             raise InputError(
@@ -142,12 +148,18 @@ class Training:
             (by how many poses the classifier's images are still augmented), in nats, and the
             alignment, see :func:`canon_seg.core.prior.alignment`.
         """
-        model = self.model
+        model = self.result
         model.eval()
         group = self.turns or (model.group if model.canonicalizer.finds_poses else None)
         found = measure_held_out(model, self.held_out, group)
         model.train()
         return found
+
+    @property
+    def result(self) -> CanonicalizedClassifier:
+        """Return the model that is measured and written: with SOLVER.EMA_DECAY the average."""
+        averaged = None if self.averaged is None else self.averaged.module
+        return averaged if isinstance(averaged, CanonicalizedClassifier) else self.model
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
@@ -158,6 +170,7 @@ class Training:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "generator": self.generator.get_state(),
+                "averaged": None if self.averaged is None else self.averaged.state_dict(),
             },
         )
 
@@ -168,10 +181,12 @@ class Training:
         self.optimizer.load_state_dict(contents["optimizer"])
         self.generator.set_state(contents["generator"])
         self.step = contents["step"]
+        if self.averaged is not None:
+            self.averaged.load_state_dict(contents["averaged"])
 
     def write_results(self, folder: Path) -> None:
         """Write what users load: the parts that were trained, each to a file of its own."""
-        canonicalizer, predictor = self.model.canonicalizer, self.model.predictor
+        canonicalizer, predictor = self.result.canonicalizer, self.result.predictor
         if self.groups["canonicalizer"] and isinstance(canonicalizer, GroupCanonicalizer):
             canonicalizer.save(folder / RESULTS["canonicalizer"])
         if self.groups["classifier"] and isinstance(predictor, SquareNetwork):
@@ -183,19 +198,24 @@ class Training:
         write_json(folder / "config.json", {"config": self.cfg.dump()})
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Give batches of images, shuffled, shifted and mirrored at random, to the last step."""
+        """Give batches of images, shuffled and changed at random, to the last step."""
         size, order = self.cfg.SOLVER.IMS_PER_BATCH, torch.empty(0, dtype=torch.int64)
+        side = round(self.cfg.INPUT.CUTOUT * self.cfg.INPUT.IMAGE_SIDE)
         while self.step < self.cfg.SOLVER.MAX_ITER:
             while len(order) < size:
                 fresh = torch.randperm(len(self.data), generator=self.generator)
                 order = torch.cat([order, fresh])
             chosen, order = order[:size], order[size:]
+            chosen = chosen.to(self.data.images.device, non_blocking=True)
             images = shifted(self.data.images[chosen], self.generator)
             mirrored = torch.rand(size, generator=self.generator) < 0.5
-            images[mirrored] = images[mirrored].flip(-1)
+            mirrored = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(-1), images)
+            if side:
+                images = cut_out(images, side, self.generator)
             yield images, self.data.labels[chosen]
 
-    def _train_on(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    def _train_on(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         solver, device = self.cfg.SOLVER, self.cfg.MODEL.DEVICE
         share = learning_share(self.step, solver.MAX_ITER, solver.WARMUP_ITERS or 0)
         for group in self.optimizer.param_groups:
@@ -203,7 +223,9 @@ class Training:
         turns = None
         if self.turns is not None:
             turns = random_turns(self.turns, len(images), self.generator)
-        parts = self.model.losses(images.to(device), labels.to(device), turns)
+        kind = torch.device(device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=solver.BFLOAT16):
+            parts = self.model.losses(images, labels, turns)
         total = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -211,8 +233,10 @@ class Training:
         for parameters in self.groups.values():
             nn.utils.clip_grad_norm_(parameters, CLIP)
         self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         self.step += 1
-        return {f"loss_{name}": float(value.detach()) for name, value in parts.items()}
+        return {f"loss_{name}": value.detach() for name, value in parts.items()}
 
 
 @torch.no_grad()
@@ -280,17 +304,37 @@ def trained_parts(model: CanonicalizedClassifier) -> dict[str, list[nn.Parameter
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return images shifted at random, each by itself, with their edges repeated."""
+    """Return images shifted at random, each by itself, with their edges repeated.
+
+    Args:
+        images: (B, 3, S, S) tensor on any device.
+        generator: on the CPU.
+    """
     count, _, side, _ = images.shape
     reach = max(1, round(SHIFT * side / 32))
-    padded = F.pad(images.float(), (reach,) * 4, mode="replicate").to(images.dtype)
-    offsets = torch.randint(2 * reach + 1, (count, 2), generator=generator).tolist()
-    return torch.stack(
-        [
-            image[:, top : top + side, left : left + side]
-            for image, (top, left) in zip(padded, offsets, strict=True)
-        ]
-    )
+    offsets = torch.randint(-reach, reach + 1, (count, 2), generator=generator)
+    places = (offsets[:, :, None] + torch.arange(side)).clamp(0, side - 1)
+    places = places.to(images.device, non_blocking=True)
+    rows, columns = places[:, 0, None, :, None], places[:, 1, None, None, :]
+    each, channels = (torch.arange(n, device=images.device) for n in images.shape[:2])
+    return images[each[:, None, None, None], channels[:, None, None], rows, columns]
+
+
+def cut_out(images: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Return images with a square of middle grey each, about a random pixel (DeVries, Taylor 2017).
+
+    Args:
+        images: (B, 3, S, S) uint8 tensor on any device.
+        side: of the squares in pixels; they are cut where they leave the image.
+        generator: on the CPU.
+    """
+    count, _, size, _ = images.shape
+    start = torch.randint(size, (count, 2, 1), generator=generator) - side // 2
+    pixels = torch.arange(size)
+    within = (pixels >= start) & (pixels < start + side)
+    within = within.to(images.device, non_blocking=True)
+    hidden = within[:, 0, None, :, None] & within[:, 1, None, None, :]
+    return images.masked_fill(hidden, 128)
 
 
 def learning_share(step: int, steps: int, warmup: int) -> float:
@@ -302,19 +346,19 @@ def learning_share(step: int, steps: int, warmup: int) -> float:
 
 
 class _Means:
-    """Average what each step says since the last line of the log."""
+    """Average what each step says since the last line of the log; a GPU is not waited for."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
 
-    def add(self, values: dict[str, float]) -> None:
+    def add(self, values: dict[str, torch.Tensor]) -> None:
         self.count += 1
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
 
     def take(self) -> dict[str, float]:
-        means = {name: value / max(1, self.count) for name, value in self.sums.items()}
+        means = {name: float(value) / max(1, self.count) for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
 
@@ -341,7 +385,11 @@ def train_both(
     for part, changes in (
         (
             "classifier",
-            {"MODEL.CANONICALIZER.NAME": "IdentityCanonicalizer", "MODEL.CLASSIFIER.WEIGHTS": ""},
+            {
+                "MODEL.CANONICALIZER.NAME": "IdentityCanonicalizer",
+                "MODEL.CANONICALIZER.WEIGHTS": "",
+                "MODEL.CLASSIFIER.WEIGHTS": "",
+            },
         ),
         ("canonicalizer", {"MODEL.CANONICALIZER.WEIGHTS": ""}),
     ):

@@ -7,16 +7,17 @@ masked. All that is measured, and all that a canonicalizer does to undo a turn, 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-import cv2
-import numpy as np
 import torch
 
 from canon_seg.core.group import PlanarGroup, elements_of
-from canon_seg.core.tilting import Tilting
+from canon_seg.core.tilting import cos_sin
 from canon_seg.core.turn import Turn, inverse
 from canon_seg.images.arrays import turn_maps
-from canon_seg.images.tilt import warp_to
+
+_POSITION_BITS, _FRACTION_BITS = 10, 5
+"""Of the fixed-point positions of pixels, before and after rounding, as in OpenCV 4."""
 
 
 def check_square(images: torch.Tensor) -> None:
@@ -51,9 +52,12 @@ def turn_squares(images: torch.Tensor, turn: "Turn | Sequence[Turn]") -> torch.T
     if isinstance(turn, Turn):
         return _turn_all(images, turn)
     turned = torch.empty_like(images)
-    for one in dict.fromkeys(turn):
-        places = torch.tensor([k for k, other in enumerate(turn) if other == one])
-        turned[places] = _turn_all(images[places], one)
+    places: dict[Turn, list[int]] = {}
+    for k, one in enumerate(turn):
+        places.setdefault(one, []).append(k)
+    for one, where in places.items():
+        at = torch.tensor(where).to(images.device, non_blocking=True)
+        turned[at] = _turn_all(images[at], one)
     return turned
 
 
@@ -94,17 +98,57 @@ def unique_images(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return images[first], torch.tensor(places, dtype=torch.int64)
 
 
+def tilt_squares(images: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Tilt square images about their centre, bilinear between pixels, with their edges repeated.
+
+    The arithmetic is that of OpenCV 4's ``warpAffine`` with 8 bits, in whole numbers: the bytes are
+    the same on every device.
+
+    Args:
+        images: (B, 3, S, S) uint8 tensor.
+        degrees: counterclockwise.
+
+    Returns:
+        (B, 3, S, S) uint8 tensor on the same device.
+    """
+    side = images.shape[-1]
+    left, right, across = _neighbours(side, degrees, False, images.device)
+    upper, lower, down = _neighbours(side, degrees, True, images.device)
+    whole = 1 << _FRACTION_BITS
+    values = images.int()
+
+    def between(row: torch.Tensor) -> torch.Tensor:
+        start, end = values[:, :, row, left], values[:, :, row, right]
+        return start * (whole - across) + end * across
+
+    mixed = between(upper) * (whole - down) + between(lower) * down
+    return ((mixed + (whole * whole >> 1)) >> (2 * _FRACTION_BITS)).to(torch.uint8)
+
+
+@lru_cache(maxsize=64)
+def _neighbours(
+    side: int, degrees: float, rows: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the pixels before and after each pixel's source, along an axis, and the share."""
+    cos, sin = cos_sin(degrees)
+    by_column, by_row = (sin, cos) if rows else (cos, -sin)
+    centre = (side - 1) / 2
+    steps = torch.arange(side, dtype=torch.float64)
+    unit = 1 << _POSITION_BITS
+    half_a_step = 1 << (_POSITION_BITS - _FRACTION_BITS - 1)
+    along = (steps * by_column * unit).round().int()
+    start = ((steps * by_row + centre * (1 - by_column - by_row)) * unit).round().int()
+    places = (start[:, None] + half_a_step + along) >> (_POSITION_BITS - _FRACTION_BITS)
+    before = places >> _FRACTION_BITS
+    share = places & ((1 << _FRACTION_BITS) - 1)
+    found = (before.clamp(0, side - 1), (before + 1).clamp(0, side - 1), share)
+    before, after, share = (tensor.to(device) for tensor in found)
+    return before, after, share
+
+
 def _turn_all(images: torch.Tensor, turn: Turn) -> torch.Tensor:
     if turn.mirrored:
         images = images.flip(-1)
     if turn.tilt:
-        side = int(images.shape[-1])
-        centre = (side / 2, side / 2)
-        tilting = Tilting(turn.tilt, (side, side), (side, side), centre, centre)
-        tilted = [
-            warp_to(pixels, tilting, cv2.INTER_LINEAR, None)
-            for pixels in images.permute(0, 2, 3, 1).cpu().numpy()
-        ]
-        stacked = np.stack(tilted) if tilted else np.zeros((0, side, side, 3), np.uint8)
-        images = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(images.device)
+        images = tilt_squares(images, turn.tilt)
     return turn_maps(images, turn.quarters)

@@ -12,6 +12,8 @@ that was trained, OUTPUT_DIR/classifier.pth (MODEL.CLASSIFIER.WEIGHTS).
 import argparse
 from pathlib import Path
 
+from canon_seg.classification.build import leave_out_embedded
+from canon_seg.classification.data import PROCEDURAL
 from canon_seg.classification.training import CHECKPOINT, RESULTS, Training
 from canon_seg.cli.options import parse_with_options
 from canon_seg.config.device import resolve_device
@@ -33,6 +35,9 @@ def main() -> None:
     args = parse_with_options(parser)
     cfg = load_config(args.config_file, args.options)
     resolve_device(cfg, args.config_file, args.options)
+    if not cfg.DATASETS.CLASSES:
+        leave_out_embedded(cfg)
+        print(f"no DATASETS.CLASSES: trained on {PROCEDURAL}, without embedded weights")
     folder = Path(cfg.OUTPUT_DIR)
     earlier = [name for name in (*RESULTS.values(), CHECKPOINT) if (folder / name).is_file()]
     if earlier and not (args.resume or args.overwrite):

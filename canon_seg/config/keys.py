@@ -161,6 +161,8 @@ def add_canon_seg_config(cfg):
     cfg.MODEL.CLASSIFIER.FREEZE_STAGES = 0
     # Keep it as it is while the canonicalizer is trained.
     cfg.MODEL.CLASSIFIER.FREEZE = True
+    # Weight of the uniform distribution over the classes in its loss, in [0, 1).
+    cfg.MODEL.CLASSIFIER.LABEL_SMOOTHING = 0.0
 
     cfg.MODEL.SAM = CN()
     # "vit_h", "vit_l", "vit_b" (segment_anything's) or "tiny" (ours, light enough for CPUs).
@@ -275,6 +277,9 @@ def add_canon_seg_config(cfg):
     # Group by whose elements the training images of a classifier without canonicalizer are turned
     # at random, such as "C8"; "" leaves them upright.
     cfg.INPUT.TURNS = ""
+    # Side of the grey square that hides a part of each training image of a classifier (Cutout), as a
+    # share of the image's; 0 hides nothing.
+    cfg.INPUT.CUTOUT = 0.0
     # Turn the training images of a segmenter that is trained by itself by random quarter turns:
     # what the canonicalizer makes unnecessary, here to compare.
     cfg.INPUT.QUARTER_TURNS = False

@@ -7,7 +7,7 @@ index on every image; the rest interpolates.
 import math
 import operator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from canon_seg.core import turn as turns
@@ -108,7 +108,7 @@ class PlanarGroup:
         kinds = (False, True) if self.mirrors else (False,)
         return tuple(Turn.by(angle, mirrored) for mirrored in kinds for angle in angles)
 
-    @property
+    @cached_property
     def exact(self) -> "PlanarGroup":
         """Return the subgroup that acts by index: quarter turns, and mirrors if there are any."""
         return PlanarGroup(4 if self.order is None else math.gcd(self.order, 4), self.mirrors)
@@ -180,9 +180,14 @@ def elements_of(group: PlanarGroup) -> tuple[Turn, ...]:
 
 def permutation(group: PlanarGroup, turn: "Turn | int") -> list[int]:
     """Return where each element goes when ``turn`` acts after it, as indices of elements."""
-    return [
+    return list(_permutation(group, turn))
+
+
+@lru_cache(maxsize=256)
+def _permutation(group: PlanarGroup, turn: "Turn | int") -> tuple[int, ...]:
+    return tuple(
         group.index(turns.compose(element, group.element(turn))) for element in elements_of(group)
-    ]
+    )
 
 
 def C(order: int) -> PlanarGroup:  # noqa: N802 - the group's name

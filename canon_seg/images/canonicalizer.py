@@ -13,7 +13,7 @@ from canon_seg.core.canonicalizer import (
     PromptKey,
     check_image_format,
 )
-from canon_seg.core.group import C4, PlanarGroup, group_named
+from canon_seg.core.group import C4, PlanarGroup, group_named, permutation
 from canon_seg.core.pose import Pose, UncertainPoses, permuted_places
 from canon_seg.core.scorer import (
     SCORERS,
@@ -173,14 +173,12 @@ class GroupCanonicalizer(Canonicalizer):
             raise ValueError(f"the scorer gave {len(found)} distributions for one image")
         likely = found.probabilities[0].tolist()
         # Equal probabilities are put in order here, where all turns of the image look the same.
-        ranking = sorted(self.group.elements, key=lambda turn: -likely[self.group.index(turn)])
-        back = inverse(candidates[0])
+        ranking = sorted(range(len(likely)), key=lambda place: -likely[place])
+        there = permutation(self.group, candidates[0])
+        back = permutation(self.group, inverse(candidates[0]))
         return self.uncertain.choose(
-            [(self.group.compose(turn, back), likely[self.group.index(turn)]) for turn in ranking],
-            [
-                likely[self.group.index(self.group.compose(turn, candidates[0]))]
-                for turn in self.group.elements
-            ],
+            [(self.group.elements[back[place]], likely[place]) for place in ranking],
+            [likely[place] for place in there],
             candidates,
         )
 

@@ -84,8 +84,11 @@ class CutBackbone(nn.Module):
             for stage, blocks in body.blocks.named_children()
             if (stage, "0") in kept
         )
+        # In eval mode: batch statistics of one pixel are refused.
+        self.eval()
         with torch.no_grad():
             width = self._features(torch.zeros(1, 3, 2 * MIN_SIDE, 2 * MIN_SIDE)).shape[1]
+        self.train()
         self.classifier = nn.Linear(width, spec.outputs)
         # All outputs equally likely at first.
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -407,8 +410,9 @@ def upright_logits(logits: torch.Tensor, group: PlanarGroup, turns: Sequence[Tur
         (B, N) scores.
     """
     # As GridDistribution.act, with a turn for each row.
-    places = [permutation(group, turn) for turn in turns]
-    return logits.gather(1, torch.tensor(places, device=logits.device))
+    places = {turn: permutation(group, turn) for turn in dict.fromkeys(turns)}
+    rows = torch.tensor([places[turn] for turn in turns])
+    return logits.gather(1, rows.to(logits.device, non_blocking=True))
 
 
 def _timm_model(name: str, **options: Any) -> Any:
