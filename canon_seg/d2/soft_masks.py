@@ -69,16 +69,16 @@ class BoxMasks(SoftMasks):
             window = window_of(box, tilting)
             if window is None:
                 continue
-            rows, columns = slices(window)
-            x, y = np.meshgrid(
-                np.arange(columns.start, columns.stop) + 0.5,
-                np.arange(rows.start, rows.stop) + 0.5,
-            )
-            places = warp_points(np.stack([x, y], axis=-1), back)
-            in_box = 2 * (places - box[:2]) / np.maximum(box[2:] - box[:2], 1e-6) - 1
-            grid = torch.from_numpy(in_box.astype(np.float32))[None]
-            found = F.grid_sample(probabilities[row][None, None], grid, align_corners=False)
-            mask[rows, columns] = found[0, 0] >= THRESHOLD
+            # Affine from pixels to the box, whose edges are at -1 and 1: a sum of rows and columns.
+            top, left, height, width = window
+            steps = np.array([[left, top], [left + 1, top], [left, top + 1]]) + 0.5
+            sides = np.maximum(box[2:] - box[:2], 1e-6)
+            first, right, down = 2 * (warp_points(steps, back) - box[:2]) / sides - 1
+            columns = np.outer(np.arange(width), right - first)
+            rows = np.outer(np.arange(height), down - first) + first
+            grid = torch.from_numpy(rows).float()[:, None] + torch.from_numpy(columns).float()
+            found = F.grid_sample(probabilities[row][None, None], grid[None], align_corners=False)
+            mask[slices(window)] = found[0, 0] >= THRESHOLD
         return masks.to(self.boxes.device)
 
     def filled(self) -> torch.Tensor:
