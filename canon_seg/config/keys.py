@@ -277,8 +277,8 @@ def add_canon_seg_config(cfg):
     # Group by whose elements the training images of a classifier without canonicalizer are turned
     # at random, such as "C8"; "" leaves them upright.
     cfg.INPUT.TURNS = ""
-    # Side of the grey square that hides a part of each training image of a classifier (Cutout), as a
-    # share of the image's; 0 hides nothing.
+    # Side of the grey square that hides a part of each training image of a classifier (Cutout), as
+    # a share of the image's; 0 hides nothing.
     cfg.INPUT.CUTOUT = 0.0
     # Turn the training images of a segmenter that is trained by itself by random quarter turns:
     # what the canonicalizer makes unnecessary, here to compare.
