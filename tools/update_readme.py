@@ -20,6 +20,9 @@ A table stands between two comments, the first of which names the file that it i
     <!-- classification: docs/results/cifar10/rows.json -->
     <!-- end of classification -->
 
+    <!-- everything: docs/results/everything/everything.json -->
+    <!-- end of everything -->
+
     <!-- table: docs/results/studies/prior/study.md -->
     <!-- end of table -->
 
@@ -49,7 +52,7 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|table"
+KINDS = "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|everything|table"
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,
@@ -190,6 +193,30 @@ PROMPTED = {
 }
 
 
+def everything_table(path):
+    """Format what was found unasked of a file of ``eval_everything``, as Markdown."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    names = {
+        "recall_50": "objects found, %",
+        "masks_per_image": "masks an image",
+        "kept_after_jpeg": "kept after JPEG, %",
+        "kept_after_jpeg_turned": "kept after a turn and JPEG, %",
+        "seconds_per_image": "seconds an image",
+    }
+    lines = [f"| | {' | '.join(names.values())} |", "|---|" + "---:|" * len(names)]
+    for mode, values in result["modes"].items():
+        shown = [
+            f"{100 * values[name]:.1f}" if "%" in title else f"{values[name]:.1f}"
+            for name, title in names.items()
+        ]
+        lines.append(f"| {mode} | {' | '.join(shown)} |")
+    note = (
+        f"{result['num_objects']} objects of {result['num_images']} images; "
+        f"{result['config']['threads']} thread(s)."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
 def prompts_table(path):
     """Format the mean IoU by prompt of a file of ``eval_prompts``, as Markdown."""
     measured = json.loads(path.read_text())
@@ -305,6 +332,7 @@ MAKERS = {
     "classification": lambda path: format_rows(json.loads(path.read_text()), path.parent) + "\n",
     "angles": angles_table,
     "prompts": prompts_table,
+    "everything": everything_table,
     "gate": lambda path: choose_gate.table(json.loads(path.read_text())["gates"]) + "\n",
     "table": lambda path: path.read_text(encoding="utf-8").rstrip() + "\n",
 }
