@@ -699,6 +699,20 @@ def test_joint_training_changes_both(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("SOLVER.EMA_DECAY", "0.9"),
+        ("MODEL.CANONICALIZER.SCORER.BLOCKS", "2"),
+        ("MODEL.CLASSIFIER.FREEZE", "False", "MODEL.CANONICALIZER.TASK_WEIGHT", "1.0"),
+    ],
+)
+def test_a_training_with_another_config_is_not_gone_on_with(tmp_path, options):
+    Training(config()).save(tmp_path / "last.pth")
+    with pytest.raises(InputError, match="last.pth was written by a training with another config"):
+        Training(config(*options)).run(tmp_path, resume=True)
+
+
 def test_smoothed_classes_in_the_task():
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     model = CanonicalizedClassifier(

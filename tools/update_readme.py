@@ -52,7 +52,9 @@ from canon_seg.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
-KINDS = "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|everything|table"
+KINDS = (
+    "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|everything|table"
+)
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
     re.DOTALL,

@@ -22,6 +22,7 @@ from canon_seg.core.group import PlanarGroup, group_named
 from canon_seg.core.prior import alignment
 from canon_seg.errors import InputError, of_key
 from canon_seg.images.canonicalizer import GroupCanonicalizer
+from canon_seg.io.checkpoint import load_torch_file
 from canon_seg.io.files import check_output_dir, save_torch, write_json
 from canon_seg.networks.square import SquareNetwork, SquareScorer, freeze_stages, save_square
 
@@ -175,14 +176,24 @@ class Training:
         )
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(contents["model"])
-        self.optimizer.load_state_dict(contents["optimizer"])
-        self.generator.set_state(contents["generator"])
-        self.step = contents["step"]
-        if self.averaged is not None:
-            self.averaged.load_state_dict(contents["averaged"])
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: naming the file, if a training with another config wrote it.
+        """
+        contents = load_torch_file(path, "--resume")
+        try:
+            self.model.load_state_dict(contents["model"])
+            self.optimizer.load_state_dict(contents["optimizer"])
+            self.generator.set_state(contents["generator"])
+            self.step = contents["step"]
+            if self.averaged is not None:
+                self.averaged.load_state_dict(contents["averaged"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} was written by a training with another config; resume with that one, or "
+                "give another OUTPUT_DIR"
+            ) from error
 
     def write_results(self, folder: Path) -> None:
         """Write what users load: the parts that were trained, each to a file of its own."""
