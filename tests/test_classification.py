@@ -213,7 +213,7 @@ def test_a_good_scorer_brings_turned_images_upright():
         assert (upright - images[..., middle, middle].float()).abs().mean() < 30
 
 
-def test_votes_are_the_mean_of_probabilities():
+def test_votes_are_the_mean_of_probabilities_weighted_by_those_of_the_poses():
     uncertain = UncertainPoses("vote", 1.0, 2)
     finder = GroupCanonicalizer(BlueAbove(), uncertain=uncertain)
     model = CanonicalizedClassifier(Mean(), finder).eval()
@@ -227,8 +227,13 @@ def test_votes_are_the_mean_of_probabilities():
             Mean()(turn_squares(representative, inverse(C8.compose(turn, shared)))).softmax(dim=1)
             for turn in (pose.turn, *pose.others)
         ]
-    ).mean(dim=0)
+    )
+    likely = torch.tensor([pose.probabilities[C8.index(t)] for t in (pose.turn, *pose.others)])
+    assert likely[0] > 1.01 * likely[1]
+    expected = (likely[:, None, None] * expected).sum(dim=0) / likely.sum()
     assert torch.allclose(model(images).exp(), expected, atol=1e-6)
+    sure = CanonicalizedClassifier(Mean(), GroupCanonicalizer(BlueAbove())).eval()
+    assert not torch.allclose(sure(images).softmax(dim=1), expected, atol=1e-4)
     assert image.shape == (3, 16, 16)
 
 

@@ -1,6 +1,7 @@
 """Classify square images behind a canonicalizer, and train the two by a task and a prior."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -140,24 +141,39 @@ class CanonicalizedClassifier(nn.Module):
             images: (B, 3, S, S) uint8 tensor, in the channel order that the canonicalizer takes.
 
         Returns:
-            (B, C) logits; of an uncertain pose with votes the logarithm of the mean of the
-            probabilities in the poses that vote.
+            (B, C) logits; of an uncertain pose with votes the logarithm of the mean of the classes'
+            probabilities in the poses that vote, each weighted by the probability of its pose. Of a
+            continuous group all that vote weigh as much.
         """
         return self.classify(images, self.poses(images))
 
     @torch.no_grad()
     def classify(self, images: torch.Tensor, poses: Sequence[Pose]) -> torch.Tensor:
         """Classify images whose poses were found before, see :meth:`forward`."""
-        canonical, places = unique_images(self.canonical(images, poses))
-        logits = self.predictor(canonical)[places.to(images.device)]
+        asked = [
+            (k, replace(pose, turn=turn, policy="argmax", others=()))
+            for k, pose in enumerate(poses)
+            for turn in (pose.turn, *pose.others)
+        ]
+        rows = torch.tensor([k for k, _ in asked], dtype=torch.int64)
+        canonical, places = unique_images(
+            self.canonical(images[rows.to(images.device)], [pose for _, pose in asked])
+        )
+        found = self.predictor(canonical)[places.to(images.device)]
+        logits = found[torch.searchsorted(rows, torch.arange(len(poses))).to(found.device)]
         for k, pose in enumerate(poses):
             if pose.others:
-                voters = [pose.turn, *pose.others]
-                copies = images[k : k + 1].expand(len(voters), -1, -1, -1)
-                asked = [Pose(turn, (), "vote", (), pose.to_representative, 1) for turn in voters]
-                votes = self.predictor(self.canonical(copies, asked)).softmax(dim=1)
-                logits[k] = votes.mean(dim=0).log()
+                votes = found[(rows == k).to(found.device)].softmax(dim=1)
+                logits[k] = (self._weights(pose).to(votes) @ votes).log()
         return logits
+
+    def _weights(self, pose: Pose) -> torch.Tensor:
+        """Return the weight of each pose that votes; they sum to 1."""
+        voters = [pose.turn, *pose.others]
+        likely = [1.0] * len(voters)
+        if self.group.elements is not None:
+            likely = [pose.probabilities[self.group.index(turn)] for turn in voters]
+        return torch.tensor(likely) / sum(likely)
 
     def losses(
         self, images: torch.Tensor, labels: torch.Tensor, turns: "Sequence[Turn] | None" = None
