@@ -64,6 +64,7 @@ gwrn() {
 judge() {
     local judge="MODEL.CANONICALIZER.SCORER.NAME SegmenterScorer"
     split
+    sweep coco_val182_judge $SAM "$COCO --modes canonical" $judge $CACHE
     sweep pedestrians_judge $DETECTOR "$PEDESTRIANS --modes vanilla canonical" $judge
 }
 
