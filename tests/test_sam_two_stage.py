@@ -34,6 +34,13 @@ def predictor(sam):
     return predictor
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_clicks_that_are_nowhere_are_answered(predictor, wrong):
+    for labels in ([1], [0]):
+        masks, scores, _ = predictor.predict(np.array([[wrong, 3.0]]), np.array(labels))
+        assert masks.shape == (3, 48, 60) and scores.shape == (3,)
+
+
 def test_shapes_of_the_predictor(predictor):
     click = {"point_coords": np.array([[20, 30]]), "point_labels": np.array([1])}
     for prompt in (

@@ -40,6 +40,13 @@ def test_boxes_that_are_nowhere_do_no_harm(wrong):
     assert windows.isfinite().all() and seen.isfinite().all()
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_windows_that_are_nowhere_show_something_and_harm_nobody(wrong):
+    windows = torch.tensor([[wrong, 1, 2, 3], [1, 2, 3, wrong], [wrong] * 4])
+    seen = align(torch.ones(1, 2, 8, 8), torch.zeros(3, dtype=torch.int64), windows, 4, 64)
+    assert seen.shape == (3, 2, 4, 4) and seen.isfinite().all()
+
+
 def test_boxes_are_cut_a_little_beyond_the_square():
     boxes = torch.tensor([[-20.0, 0, 84, 64], [-600, 3, 1112, 1000]])
     expected = [[-20, 0, 84, 64], [-20, 3, 84, 84]]

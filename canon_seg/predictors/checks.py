@@ -91,7 +91,10 @@ def points_problem(points, labels, size):
         known = ", ".join(f"{label} ({meaning})" for label, meaning in LABELS.items())
         return f"labels are {np.unique(labels).tolist()}; known: {known}"
     height, width = size
-    # Pixel i covers i - 1/2 to i + 1/2 in pixel indices. Padding has no place; NaN is nowhere.
+    wild = points[~np.isfinite(points).all(axis=-1) & (labels != -1)]
+    if len(wild):
+        return f"point {_numbers(wild[0])} is not finite; give x y in pixels"
+    # Pixel i covers i - 1/2 to i + 1/2 in pixel indices. Padding has no place.
     inside = ((points >= -0.5) & (points <= np.array([width, height]) - 0.5)).all(axis=-1)
     outside = points[~inside & (labels != -1)]
     if len(outside):
@@ -112,7 +115,7 @@ def boxes_problem(boxes, size):
     for box in boxes.reshape(-1, 4):
         x0, y0, x1, y1 = box
         if not np.isfinite(box).all():
-            return f"box {_numbers(box)} is not finite"
+            return f"box {_numbers(box)} is not finite; give x0 y0 x1 y1 in pixels"
         if not (x0 < x1 and y0 < y1):
             return f"box {_numbers(box)} has no area; give x0 y0 x1 y1 with x0 < x1 and y0 < y1"
         if not (x0 < width and y0 < height and x1 > 0 and y1 > 0):

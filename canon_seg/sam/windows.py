@@ -57,7 +57,9 @@ def align(maps, images, windows, cells, side):
     Returns:
         (N, C, cells, cells).
     """
-    boxes = torch.cat([images[:, None].float(), windows.float()], dim=1)
+    # Of clicks that are NaN or infinite; the operator would read memory that is not the maps'.
+    windows = torch.nan_to_num(windows.float(), 0.0, 0.0, 0.0)
+    boxes = torch.cat([images[:, None].float(), windows], dim=1)
     # In float32, the one type that the operator has on every device.
     aligned = roi_align(maps.float(), boxes, cells, maps.shape[-1] / side, 2, aligned=True)
     return aligned.to(maps.dtype)
