@@ -688,6 +688,14 @@ def test_photographs_flags_and_options_in_any_order(run):
     assert len(lines) == 1 and lines.pop().count(", 2 masks") == 2
 
 
+@pytest.mark.parametrize("words", [["msk"], ["mask", "foo"]])
+def test_a_mistyped_part_to_save_is_named(run, words):
+    save("a.png", photo())
+    done = run("a.png", "--output", "out", "--point", 5, 6, "--save", *words)
+    assert done.status == 2 and f"invalid choice: '{words[-1]}'" in done.err
+    assert not Path("out").exists()
+
+
 def test_without_output_pictures_lie_beside(run):
     save("in/a.png", photo())
     assert run("in/a.png", "--point", 5, 6).status == 0

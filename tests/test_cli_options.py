@@ -45,6 +45,11 @@ def test_several_lists():
     assert args.photos == ["a.jpg"] and len(args.box) == 8
 
 
+def test_flags_are_not_abbreviated():
+    with pytest.raises(SystemExit):
+        parse_with_options(parser(), ["--turn"])
+
+
 def test_values_may_look_like_anything():
     words = ["DATASETS.PHOTOS", "['a b']", "MODEL.SEGMENTER.WEIGHTS", "", "A.B", "-1"]
     assert parse_with_options(parser(), words).options == words

@@ -72,8 +72,14 @@ def test_new_nodes_have_the_class_of_the_config():
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("MODEL:\n  CANONICALISER:\n    NAME: x\n", "unknown config key: MODEL.CANONICALISER"),
-        ("MODEL:\n  SAM:\n    SIZES: x\n", "unknown config key: MODEL.SAM.SIZES"),
+        (
+            "MODEL:\n  CANONICALISER:\n    NAME: x\n",
+            "unknown config key: MODEL.CANONICALISER; did you mean MODEL.CANONICALIZER?",
+        ),
+        (
+            "MODEL:\n  SAM:\n    SIZES: x\n",
+            "unknown config key: MODEL.SAM.SIZES; did you mean MODEL.SAM.SIZE?",
+        ),
         ("INPUT:\n  CROP_MIN_SCALES: 1\n", "unknown config key: INPUT.CROP_MIN_SCALES"),
         ("NOTHING: 1\n", "unknown config key: NOTHING"),
         ("SEED: many\n", "SEED"),
@@ -100,7 +106,12 @@ def test_bad_files_are_named(tmp_path, text, named):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["MODEL.CANONICALIZER.NAMES", "x"], "MODEL.CANONICALIZER.NAMES"),
+        (
+            ["MODEL.CANONICALISER.WEIGHTS", "x"],
+            "unknown config key: MODEL.CANONICALISER.WEIGHTS; did you mean "
+            "MODEL.CANONICALIZER.WEIGHTS?",
+        ),
+        (["MODEL.CANONICALIZER.NAMES", "x"], "did you mean MODEL.CANONICALIZER.NAME?"),
         (["NOTHING", "x"], "NOTHING"),
         (["SEED", "many"], "SEED"),
         (["SEED"], "pairs KEY VALUE"),

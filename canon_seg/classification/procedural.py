@@ -9,6 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 CLASSES = ("house", "tree", "person", "boat", "lamp")
 _FINE = 4  # drawn larger by this, then shrunk
@@ -30,7 +31,8 @@ def draw_images(count: int, side: int, seed: int) -> tuple[torch.Tensor, torch.T
         (images, labels): (N, 3, side, side) uint8, RGB, and (N,) int64.
     """
     rng = np.random.default_rng(seed)
-    images = np.stack([_draw(k % len(CLASSES), side, rng) for k in range(count)])
+    numbers = tqdm(range(count), desc="drawing images", unit="image", delay=1)
+    images = np.stack([_draw(k % len(CLASSES), side, rng) for k in numbers])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.arange(count) % len(CLASSES)
 

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 
 from canon_seg.cli.threads import let_waiting_threads_sleep
-from canon_seg.cli.waiting import said
+from canon_seg.cli.waiting import IMPORTING, said
 from canon_seg.cli.warnings import silence_libraries
 from canon_seg.errors import InputError, run_main, without_detectron2
 
@@ -76,7 +76,7 @@ def _run(module, command, needs_detectron2=True):
         silence_libraries()
         if needs_detectron2 and importlib.util.find_spec("detectron2") is None:
             raise InputError(without_detectron2(command))
-        with said("loading ..."):
+        with said(IMPORTING):
             loaded = importlib.import_module(f"canon_seg.cli.{module}")
         return loaded.main()
 

@@ -218,13 +218,18 @@ def parse_arguments():
         help="least score of a detector's instances; default: 0.5",
     )
     lists = dict.fromkeys(("--box", "--point", "--background"), is_no_file)
-    args = parse_with_options(parser, lists={**lists, "--save": KINDS.__contains__})
+    args = parse_with_options(parser, lists={**lists, "--save": is_part})
     return settle(args)
 
 
 def is_no_file(word):
     """Tell whether a word after --box or --point is for it: a number, or a mistyped one."""
     return is_number(word) or not may_name_files(word)
+
+
+def is_part(word):
+    """Tell whether a word after --save is for it: a part, or a mistyped one."""
+    return word in KINDS or not may_name_files(word)
 
 
 def settle(args):

@@ -24,6 +24,7 @@ from canon_seg.classification.evaluation import ORACLE, evaluate, measure_overhe
 from canon_seg.classification.report import format_modes, format_poses, plot_modes
 from canon_seg.classification.training import train_both
 from canon_seg.cli.options import add_device, all_options, parse_with_options
+from canon_seg.cli.waiting import DRAWING, said
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.core.group import PlanarGroup, group_named
@@ -120,7 +121,8 @@ def main() -> None:
     write_json(path, result)
     written = [path]
     if not args.overhead_only:
-        written += save_figure(path.with_suffix(".png"), lambda: plot_modes(result))
+        with said(DRAWING):
+            written += save_figure(path.with_suffix(".png"), lambda: plot_modes(result))
         print(format_modes(result), format_poses(result), sep="\n\n")
     if timed is not None:
         print(format_overhead(result["overhead"]))

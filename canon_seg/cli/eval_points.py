@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 import canon_seg
+from canon_seg.cli.waiting import DRAWING, LOADING, said
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -83,8 +84,9 @@ def main():
             parts,
             lambda parts: save_parts(weights, parts, cfg),
         )
-    clouds = read_part(cfg, args.data, "test")
-    models = load_models(weights, cfg, len(clouds.classes))
+    with said(LOADING):
+        clouds = read_part(cfg, args.data, "test")
+        models = load_models(weights, cfg, len(clouds.classes))
     result = {
         "data": clouds.name,
         **evaluate(cfg, models, clouds),
@@ -99,7 +101,10 @@ def main():
     write_json(output / "points.json", result)
     write_text(output / "points.md", table + "\n")
     shown = models["PointNet/prior/z"].cpu()
-    pictures = save_figure(output / "points.png", lambda: plot_clouds(shown, clouds, cfg.DATA.SEED))
+    with said(DRAWING):
+        pictures = save_figure(
+            output / "points.png", lambda: plot_clouds(shown, clouds, cfg.DATA.SEED)
+        )
     print(table)
     names = ["points.json", "points.md", *(picture.name for picture in pictures)]
     print(f"written: {output}/{', '.join(names)}")

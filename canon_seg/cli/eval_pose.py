@@ -30,7 +30,7 @@ import torch
 import canon_seg
 from canon_seg.apps.drawing import fit
 from canon_seg.cli.options import parse_with_options
-from canon_seg.cli.waiting import LOADING, said
+from canon_seg.cli.waiting import DRAWING, LOADING, said
 from canon_seg.config.assets import resolve_asset
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -297,10 +297,11 @@ def evaluate_angles(args, cfg, canonicalizer, files, angles, outputs):
 
 def save_pictures(output, draw, draw_mistakes):
     """Save the plot and the photographs that went wrong beside the results; return their paths."""
-    return [
-        *save_figure(output.with_suffix(".png"), draw),
-        *save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes),
-    ]
+    with said(DRAWING):
+        return [
+            *save_figure(output.with_suffix(".png"), draw),
+            *save_figure(output.with_name(f"{output.stem}_mistakes.png"), draw_mistakes),
+        ]
 
 
 def check_outputs(output, details):

@@ -17,7 +17,7 @@ import torch
 from segment_anything import SamPredictor
 
 from canon_seg.cli.options import parse_with_options
-from canon_seg.cli.waiting import LOADING, READING, said
+from canon_seg.cli.waiting import DRAWING, LOADING, READING, said
 from canon_seg.coco.dataset import check_images, load_coco
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
@@ -92,7 +92,8 @@ def main() -> None:
     write_json(path, {"config": describe(args, cfg), **result})
     picture = path.with_suffix(".png")
     title = f"{result['num_objects']} objects"
-    written = [path, *save_figure(picture, lambda: plot_prompts(result, title))]
+    with said(DRAWING):
+        written = [path, *save_figure(picture, lambda: plot_prompts(result, title))]
     print(format_prompts(result), " ".join(map(str, ["written:", *written])), sep="\n\n")
 
 

@@ -42,6 +42,8 @@ def parse_with_options(
     if lists:
         rest = _positional_first(rest, lists)
     parser.set_defaults(**{name: options})
+    # --points would pass for --points-per-side.
+    parser.allow_abbrev = False
     return parser.parse_intermixed_args(rest)
 
 

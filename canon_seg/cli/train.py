@@ -4,6 +4,7 @@ import sys
 from importlib.util import find_spec
 
 from canon_seg.classification.build import META_ARCHITECTURE
+from canon_seg.cli.waiting import IMPORTING, said
 from canon_seg.config.load import given_keys
 from canon_seg.errors import InputError, without_detectron2
 
@@ -11,13 +12,15 @@ from canon_seg.errors import InputError, without_detectron2
 def main() -> None:
     """Run the command."""
     if _architecture(sys.argv[1:]) == META_ARCHITECTURE:
-        from canon_seg.cli import train_classifier
+        with said(IMPORTING):
+            from canon_seg.cli import train_classifier
 
         train_classifier.main()
         return
     if find_spec("detectron2") is None:
         raise InputError(without_detectron2("canon-seg-train"))
-    from canon_seg.cli import train_net
+    with said(IMPORTING):
+        from canon_seg.cli import train_net
 
     train_net.main()
 

@@ -16,6 +16,7 @@ from canon_seg.classification.build import leave_out_embedded
 from canon_seg.classification.data import PROCEDURAL
 from canon_seg.classification.training import CHECKPOINT, RESULTS, Training
 from canon_seg.cli.options import parse_with_options
+from canon_seg.cli.waiting import STARTING, said
 from canon_seg.config.device import resolve_device
 from canon_seg.config.load import load_config
 from canon_seg.errors import InputError, interrupted_with
@@ -46,11 +47,12 @@ def main() -> None:
             "--resume, give another OUTPUT_DIR, or --overwrite"
         )
     check_output_dir(folder)
-    training = Training(cfg)
+    with said(STARTING):
+        training = Training(cfg)
     if not args.resume:
         (folder / "metrics.json").unlink(missing_ok=True)
     with interrupted_with("the same command with --resume goes on from the last checkpoint"):
         measured = training.run(folder, resume=args.resume)
     written = [folder / name for name in RESULTS.values() if (folder / name).is_file()]
-    said = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
-    print(f"written: {', '.join(map(str, written))}; of {len(training.held_out)} held-out: {said}")
+    found = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+    print(f"written: {', '.join(map(str, written))}; of {len(training.held_out)} held-out: {found}")

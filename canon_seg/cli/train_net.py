@@ -25,6 +25,7 @@ import zlib
 from pathlib import Path
 
 from canon_seg.cli.options import split_options
+from canon_seg.cli.waiting import STARTING
 from canon_seg.config.assets import resolve_config
 from canon_seg.config.device import resolve_device
 from canon_seg.d2 import (
@@ -110,6 +111,8 @@ def train(args):
     if args.eval_only:
         with said_where_full(cfg.OUTPUT_DIR):
             return evaluate(cfg, args.resume)
+    if comm.is_main_process() and sys.stderr.isatty():
+        print(STARTING, file=sys.stderr)  # a line of its own: the log follows
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
@@ -127,12 +130,12 @@ def describe_end(folder, measured, num_held_out):
         num_held_out: photographs.
     """
     written = [str(path) for path in (Path(folder, name) for name in RESULTS) if path.is_file()]
-    said = f"written: {', '.join(written)}"
+    line = f"written: {', '.join(written)}"
     poses = measured.get("held_out")
     if poses:
         accuracy = f"{100 * poses['pose_accuracy']:.1f} %"
-        said += f"; poses found of {num_held_out} held-out photographs: {accuracy}"
-    return said
+        line += f"; poses found of {num_held_out} held-out photographs: {accuracy}"
+    return line
 
 
 def evaluate(cfg, resume):

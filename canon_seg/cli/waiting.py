@@ -4,8 +4,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+IMPORTING = "loading ..."
 LOADING = "loading the models ..."
 READING = "reading the annotations ..."
+DRAWING = "drawing the figures ..."
+STARTING = "preparing the training ..."
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import ast
 import os
+import re
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def load_config(config_file, options=(), defaults=None):
             _merge(cfg, config_file)
             _check_values(cfg, needed)
         except _ERRORS as error:
-            raise InputError(f"{config_file}: {_reason(error)}") from error
+            raise InputError(f"{config_file}: {_reason(error, cfg)}") from error
     options = list(options)
     if len(options) % 2:
         raise InputError(f"options are pairs KEY VALUE; the last of {options} stands alone")
@@ -75,7 +77,7 @@ def load_config(config_file, options=(), defaults=None):
         cfg.merge_from_list(_with_floats(cfg, options))
         _check_values(cfg, needed)
     except _ERRORS as error:
-        raise InputError(f"options {' '.join(map(str, options))}: {_reason(error)}") from error
+        raise InputError(f"options {' '.join(map(str, options))}: {_reason(error, cfg)}") from error
     return cfg
 
 
@@ -261,7 +263,21 @@ def _is_in_model_zoo(filename):
     )
 
 
-def _reason(error):
+def _reason(error, cfg):
+    """Say in a line what was wrong, with the known key that an unknown one is most like."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split()) or type(error).__name__
-    return text.replace("Non-existent config key", "unknown config key")
+    text = re.sub("Non-existent (config )?key", "unknown config key", text)
+    unknown = re.fullmatch(r"unknown config key: (\S+)", text)
+    near = get_close_matches(unknown[1], _keys(cfg), 1, 0.8) if unknown else []
+    return f"{text}; did you mean {near[0]}?" if near else text
+
+
+def _keys(node, prefix=""):
+    """List all keys as A.B.C, nodes included."""
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _keys(value, f"{prefix}{key}.")
+    return keys

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from canon_seg.errors import InputError
 from canon_seg.io.checkpoint import load_state, load_torch_file
@@ -289,7 +290,7 @@ def evaluate(
         classifier: {row: dict.fromkeys(SCENARIOS) for row in ROWS if (classifier, row) in rows}
         for classifier in CLASSIFIER_NAMES
     }
-    for model in MODELS:
+    for model in tqdm(MODELS, desc="classifying", unit="model", delay=1):
         shown = clouds.thinned(num_points(cfg, model.classifier))
         tested = {scenario: scenario.partition("/")[2] for scenario in model.scenarios}
         found = {
@@ -308,7 +309,9 @@ def evaluate(
         "classifiers": table,
         "equivariance": {
             name: measure_equivariance(canonicalizer, clouds, cfg)
-            for name, canonicalizer in canonicalizers.items()
+            for name, canonicalizer in tqdm(
+                canonicalizers.items(), desc="comparing rotated clouds", delay=1
+            )
         },
         "prior": {
             name: measure_prior(canonicalizer, clouds, GROUPS[name.rpartition("/")[2]], cfg)
