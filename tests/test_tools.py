@@ -169,7 +169,7 @@ def test_a_study_by_held_out_photographs_draws_its_course(tmp_path, monkeypatch)
 
 
 def test_how_far_vectors_turn_along(tmp_path, monkeypatch):
-    need("escnn")
+    need("canon_seg.networks.escnn_layers")  # escnn, by way of the stand-ins
     module = tool("measure_turning")
     monkeypatch.setattr(module, "VARIANTS", {"small": {"fields": (2, 3)}})
     monkeypatch.setattr(module, "ANGLES", (90.0, 45.0))
