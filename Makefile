@@ -38,7 +38,8 @@ EXTRAS := $(VENV)/.canon_seg-extras
 CHECKS := $(VENV)/.canon_seg-checks
 endif
 
-PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+# On a terminal pip shows how far it is: an environment takes minutes.
+PIP_INSTALL := -m pip --disable-pip-version-check install $(shell test -t 2 || echo --quiet)
 INSTALL := $(RUN) $(PIP_INSTALL) --constraint requirements/constraints.txt
 # Says that this file is making VENV; one that is found at the start was never finished.
 UNFINISHED := $(VENV)/.canon_seg-unfinished

@@ -119,3 +119,9 @@ def test_a_missing_library_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install canon_seg\[hub\]"):
         canon_seg.HubCanonicalizer  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "some/folder/model"])
+def test_a_folder_that_is_not_there_is_named(hub, name):
+    with pytest.raises(InputError, match=f"there is no folder {name}; give one that"):
+        hub.from_pretrained(name)

@@ -4,6 +4,7 @@ Needs the extra ``hub``: huggingface_hub, safetensors and Jinja2.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -167,6 +168,28 @@ class HubCanonicalizer(  # type: ignore[call-arg] # the mixin's, of which mypy m
             "figures": NOT_STATED,
         }
         return super().generate_model_card(*args, **{**known, **kwargs})
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: "str | Path", **options: Any
+    ) -> "HubCanonicalizer":
+        """Load a canonicalizer from a folder or from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: folder, or "OWNER/NAME" of a repository.
+            **options: the mixin's.
+
+        Raises:
+            InputError: naming the folder or repository.
+        """
+        place = Path(pretrained_model_name_or_path)
+        if not place.is_dir() and (place.is_absolute() or len(place.parts) > 2):
+            raise InputError(
+                f"there is no folder {place}; give one that save_pretrained wrote, or OWNER/NAME "
+                "of a repository on the Hugging Face Hub"
+            )
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **options)
+        return cast(HubCanonicalizer, loaded)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> "HubCanonicalizer":
