@@ -13,7 +13,12 @@ from PIL import Image
 from torch import nn
 
 from canon_seg.classification import data as datas
-from canon_seg.classification.build import build_model, build_pose_finder, build_predictor
+from canon_seg.classification.build import (
+    build_model,
+    build_pose_finder,
+    build_predictor,
+    leave_out_embedded,
+)
 from canon_seg.classification.classifier import (
     CanonicalizedClassifier,
     ConfidenceScorer,
@@ -728,6 +733,15 @@ def test_smoothed_classes_in_the_task():
     assert float(loss) == pytest.approx(float(-(0.7 * shares[0] + 0.1 * shares.sum())), abs=1e-6)
 
 
+def test_drawn_images_are_trained_on_without_embedded_weights():
+    cfg = config(
+        *("MODEL.CLASSIFIER.WEIGHTS", "mine.pth"),
+        *("MODEL.CANONICALIZER.WEIGHTS", "canon_seg://canonicalizer_cifar10.pth"),
+    )
+    leave_out_embedded(cfg)
+    assert cfg.MODEL.CLASSIFIER.WEIGHTS == "mine.pth" and cfg.MODEL.CANONICALIZER.WEIGHTS == ""
+
+
 def test_long_cut_backbones_can_be_built():
     body = build_body(SquareSpec("tf_efficientnet_lite0", 16, 8), "KEY")
     assert body.training and body(torch.zeros(2, 3, 64, 64)).shape == (2, 8)
@@ -757,6 +771,13 @@ def test_an_equivariant_network_learns_from_upright_images(tmp_path):
         (["SOLVER.IMS_PER_BATCH", "64"], "SOLVER.IMS_PER_BATCH is 64, and there are 30"),
         (["MODEL.CANONICALIZER.NAME", "IdentityCanonicalizer"], "there is nothing to train"),
         (["INPUT.TURNS", "C0"], "INPUT.TURNS: 'C0' is no group"),
+        (["INPUT.CUTOUT", "1.5"], "INPUT.CUTOUT is 1.5; give at least 0"),
+        (["SOLVER.EMA_DECAY", "1.0"], "SOLVER.EMA_DECAY is 1.0; give at least 0"),
+        (["MODEL.CLASSIFIER.LABEL_SMOOTHING", "1.0"], "MODEL.CLASSIFIER.LABEL_SMOOTHING is 1.0"),
+        (
+            ["MODEL.CLASSIFIER.WEIGHTS", "canon_seg://classifier_cifar10.pth"],
+            "MODEL.CLASSIFIER.WEIGHTS are of 10 classes, and DATASETS.CLASSES has 5",
+        ),
     ],
 )
 def test_trainings_of_no_use(options, message):

@@ -212,9 +212,10 @@ def everything_table(path):
             for name, title in names.items()
         ]
         lines.append(f"| {mode} | {' | '.join(shown)} |")
+    threads = result["config"]["threads"]
     note = (
-        f"{result['num_objects']} objects of {result['num_images']} images; "
-        f"{result['config']['threads']} thread(s)."
+        f"{result['num_objects']} objects of {result['num_images']} images; {threads} "
+        f"thread{'s' * (threads != 1)}."
     )
     return "\n".join([*lines, "", note]) + "\n"
 

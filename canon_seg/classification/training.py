@@ -58,6 +58,12 @@ class Training:
             data = read_images(
                 cfg.DATASETS.CLASSES, "train", cfg.INPUT.IMAGE_SIDE, "DATASETS.CLASSES"
             )
+        if not 0 <= cfg.INPUT.CUTOUT < 1:
+            raise InputError(f"INPUT.CUTOUT is {cfg.INPUT.CUTOUT}; give at least 0 and less than 1")
+        if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
+            raise InputError(
+                f"SOLVER.EMA_DECAY is {cfg.SOLVER.EMA_DECAY}; give at least 0 and less than 1"
+            )
         held_out = min(cfg.DATASETS.HELD_OUT_IMAGES, len(data) // 2)
         if cfg.SOLVER.IMS_PER_BATCH > len(data) - held_out:
             raise InputError(

@@ -269,15 +269,15 @@ def _reason(error, cfg):
     text = " ".join(text.split()) or type(error).__name__
     text = re.sub("Non-existent (config )?key", "unknown config key", text)
     unknown = re.fullmatch(r"unknown config key: (\S+)", text)
-    near = get_close_matches(unknown[1], _keys(cfg), 1, 0.8) if unknown else []
+    near = get_close_matches(unknown[1], all_keys(cfg), 1, 0.8) if unknown else []
     return f"{text}; did you mean {near[0]}?" if near else text
 
 
-def _keys(node, prefix=""):
-    """List all keys as A.B.C, nodes included."""
+def all_keys(node, prefix=""):
+    """List all keys of a config as A.B.C, those of nodes too."""
     keys = []
     for key, value in node.items():
         keys.append(prefix + key)
         if isinstance(value, CfgNode):
-            keys += _keys(value, f"{prefix}{key}.")
+            keys += all_keys(value, f"{prefix}{key}.")
     return keys

@@ -6,21 +6,10 @@ from fvcore.common.config import CfgNode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canon_seg.config.load import default_config, load_config
+from canon_seg.config.load import all_keys, default_config, load_config
 from canon_seg.d2.config import load_config as load_with_detectron2
 
-
-def keys_of(node, prefix=""):
-    """Return the names of all keys, those of sections too."""
-    names = []
-    for key, value in node.items():
-        names.append(prefix + key)
-        if isinstance(value, dict):
-            names += keys_of(value, f"{prefix}{key}.")
-    return names
-
-
-KEYS = sorted(keys_of(default_config()))
+KEYS = sorted(all_keys(default_config()))
 WORDS = st.one_of(
     st.sampled_from(KEYS),
     st.builds(lambda key, more: f"{key}.{more}", st.sampled_from(KEYS), st.text(max_size=4)),
