@@ -141,6 +141,17 @@ def test_export_keeps_the_mode():
 
 
 @needs_escnn
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", SMALL)
+def test_export_from_a_gpu(name):
+    network = trained(SMALL[name])
+    expected = export_network(network).state_dict()
+    found = export_network(network.cuda()).state_dict()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
+
+
+@needs_escnn
 def test_export_follows_the_weights():
     network = trained(SMALL["GCNN"]).train()
     before = export_network(network)

@@ -80,7 +80,7 @@ class ConvBlock(nn.Module):
         return features
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (weight, bias) of the one ordinary convolution that does the same in eval mode."""
+        """Return (weight, bias) of the one convolution that does the same in eval mode, on the CPU."""
         conv = _exported(self.conv)
         if self.norm is None:
             return conv.weight.detach(), conv.weight.new_zeros(len(conv.weight))
@@ -105,6 +105,7 @@ class ConvBlock(nn.Module):
 def _exported(module: Any) -> Any:
     # escnn exports in eval mode only; the caller's mode is put back.
     training = module.training
-    exported = module.eval().export()
+    # On the CPU: of a network on a GPU escnn leaves a filter there and makes the norm here.
+    exported = module.eval().export().cpu()
     module.train(training)
     return exported
