@@ -105,6 +105,19 @@ def test_registries_name_what_they_know():
     assert "one" in things and list(things) == ["one"]
 
 
+def test_a_mode_is_where_the_most_mass_is_near():
+    masses = torch.full((1, 144), 1e-6)
+    masses[0, 10] = 0.3  # alone
+    masses[0, 72 + 40 : 72 + 43] = torch.tensor([0.2, 0.25, 0.2])
+    found = CircularDistribution(masses.log(), group=O2)
+    for turn in D4.elements:
+        expected = compose(Turn.by(205, mirrored=True), turn)
+        (mode,), ((first, second),) = found.act(turn).mode(), found.act(turn).modes(2)
+        assert mode == first and mode.mirrored == expected.mirrored
+        assert distance(mode, expected) < 1e-3
+        assert distance(second, compose(Turn.by(50), turn)) < 1e-2
+
+
 def test_modes_where_all_mass_is_on_one_arc():
     found = CircularDistribution(torch.eye(72)[3:4] * 10_000)
     (modes,) = found.modes(2)

@@ -79,7 +79,7 @@ ARCS = 72
 others: the first is centred on 0 degrees."""
 
 MODE_REACH = 2
-"""Arcs on either side of the likeliest one over which a mode is averaged."""
+"""Arcs on either side of one whose mass is its own in the search for a mode, and whose mean it is."""
 
 NEAR = 10.0
 """Degrees: the probability of an angle is the mass of all angles this near."""
@@ -148,8 +148,16 @@ class CircularDistribution:
         return self.logits.double().softmax(dim=1)
 
     def mode(self) -> list[Turn]:
-        """Return the likeliest pose of each image: the mean over the arcs around the likeliest."""
-        return [self._refined(row, int(row.argmax())) for row in self.probabilities.detach().cpu()]
+        """Return the likeliest pose of each image: the mean over the arcs that hold the most.
+
+        These are an arc and ``MODE_REACH`` on either side of it: what is spread over some arcs can
+        outweigh a single one that stands out.
+        """
+        rows = self.probabilities.detach().cpu()
+        return [
+            self._refined(row, int(near.argmax()))
+            for row, near in zip(rows, self._near_arcs(rows), strict=True)
+        ]
 
     def modes(self, count: int) -> list[list[Turn]]:
         """Return the likeliest pose of each image, then likeliest ones at least ``APART`` off.
@@ -160,9 +168,10 @@ class CircularDistribution:
             count: how many for each image; there may be fewer.
         """
         found = []
-        for row in self.probabilities.detach().cpu():
+        rows = self.probabilities.detach().cpu()
+        for row, near in zip(rows, self._near_arcs(rows), strict=True):
             modes: list[Turn] = []
-            for arc in row.argsort(descending=True, stable=True).tolist():
+            for arc in near.argsort(descending=True, stable=True).tolist():
                 near_arc = self._turn(arc)
                 # A shoulder of a mode that was taken is none of its own.
                 if all(distance(near_arc, mode) >= APART for mode in modes):
@@ -215,6 +224,14 @@ class CircularDistribution:
         """Return the pose in the middle of an arc, moved on by a part of an arc."""
         side, place = divmod(arc, self.arcs)
         return Turn.by((place + shift) * self.step + self.offset, mirrored=bool(side))
+
+    def _near_arcs(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the mass of the arcs at most ``MODE_REACH`` from each: shaped as the rows."""
+        sides = near = torch.unflatten(rows, 1, (_sides(self.group), -1))
+        for step in range(1, MODE_REACH + 1):
+            # The two sides first, so that the sum is the same to the bit from the other side.
+            near = near + (sides.roll(step, dims=2) + sides.roll(-step, dims=2))
+        return near.flatten(1)
 
     def _refined(self, row: torch.Tensor, arc: int) -> Turn:
         around = torch.arange(-MODE_REACH, MODE_REACH + 1)
