@@ -79,7 +79,7 @@ ARCS = 72
 others: the first is centred on 0 degrees."""
 
 MODE_REACH = 2
-"""Arcs on either side of one whose mass is its own in the search for a mode, and whose mean it is."""
+"""Arcs on either side of one that count as its own in the search for a mode."""
 
 NEAR = 10.0
 """Degrees: the probability of an angle is the mass of all angles this near."""

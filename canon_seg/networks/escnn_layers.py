@@ -80,7 +80,7 @@ class ConvBlock(nn.Module):
         return features
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (weight, bias) of the one convolution that does the same in eval mode, on the CPU."""
+        """Return the (weight, bias) of one convolution that does the same in eval mode, on the CPU."""
         conv = _exported(self.conv)
         if self.norm is None:
             return conv.weight.detach(), conv.weight.new_zeros(len(conv.weight))
