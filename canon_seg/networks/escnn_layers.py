@@ -80,7 +80,7 @@ class ConvBlock(nn.Module):
         return features
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the (weight, bias) of one convolution that does the same in eval mode, on the CPU."""
+        """Return (weight, bias), on the CPU, of one convolution that does the same in eval mode."""
         conv = _exported(self.conv)
         if self.norm is None:
             return conv.weight.detach(), conv.weight.new_zeros(len(conv.weight))
