@@ -487,7 +487,7 @@ def test_files_of_class_folders_are_read_as_everywhere(tmp_path):
     grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     Image.fromarray(grey).save(tmp_path / "ant" / "deep" / "b.png")
     (tmp_path / "ant" / "c.txt").touch()
-    with pytest.warns(InputWarning, match=r"--data: .*ant: 1 files are skipped.* 1 \.txt"):
+    with pytest.warns(InputWarning, match=r"--data: .*ant: 1 file is skipped.* 1 \.txt"):
         found = read_images(str(tmp_path), "test", 16, "--data")
     assert found.classes == ("ant",)
     assert np.array_equal(found.images[0].permute(1, 2, 0), np.rot90(pixels, -1))

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -49,6 +51,23 @@ def test_output_dir_is_created_and_left_empty(tmp_path):
     path = check_output_dir(tmp_path / "a" / "b")
     assert path.is_dir() and not os.listdir(path)
     assert check_output_dir(str(path)) == path
+
+
+def test_an_output_dir_that_stays_empty_goes_with_the_program(tmp_path):
+    program = (
+        "import os, sys\n"
+        "from canon_seg.io.files import check_output_dir, write_text\n"
+        "for name in ('there/empty', 'new/empty/too', 'new/full'):\n"
+        "    check_output_dir(name)\n"
+        "write_text('new/full/table.txt', '')\n"
+        "os.chdir('/')\n"
+        "sys.exit('an error')\n"
+    )
+    (tmp_path / "there").mkdir()
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert done.stderr == b"an error\n" and done.returncode == 1
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["new", "new/full", "new/full/table.txt", "there"]
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])

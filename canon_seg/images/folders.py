@@ -62,7 +62,10 @@ def warn_of_skipped(where: str, names: Sequence[str]) -> None:
     kinds = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in names)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     first = ", ".join(printable(name) for name in names[:_NAMED])
+    what = "files are skipped, which are no images"
+    if len(names) == 1:
+        what = "file is skipped, which is no image"
     warn(
-        f"{where}: {len(names)} files are skipped, which are no images by name: {listed} ({first}"
+        f"{where}: {len(names)} {what} by name: {listed} ({first}"
         f"{', ...' if len(names) > _NAMED else ''})"
     )

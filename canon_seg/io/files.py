@@ -1,5 +1,6 @@
 """Write output files that are complete or absent, and make output folders that can be written."""
 
+import atexit
 import json
 import os
 import secrets
@@ -90,7 +91,8 @@ def check_output_dir(path: AnyPath) -> Path:
     """Create an output folder if needed and prove that files can be written there.
 
     A file is really created and removed: permission bits say nothing about read-only file systems,
-    and mean nothing to root.
+    and mean nothing to root. A folder that is created and still empty when the program ends, as
+    after an error, is removed then.
 
     Returns:
         pathlib.Path of the folder.
@@ -110,7 +112,9 @@ def check_output_dir(path: AnyPath) -> Path:
 
 
 def _create_folder(path: Path) -> None:
+    whole = path.absolute()  # the program may change its folder
     try:
+        missing = [level for level in (whole, *whole.parents) if not level.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(
@@ -119,6 +123,17 @@ def _create_folder(path: Path) -> None:
         ) from error
     except OSError as error:
         raise _not_writable(path, error) from error
+    if missing:
+        atexit.register(_remove_empty, missing)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, each of which holds the one before it, as long as they are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _not_writable(path: Path, error: OSError) -> InputError:
