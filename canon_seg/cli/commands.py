@@ -2,10 +2,13 @@
 
 import importlib
 import importlib.util
+import sys
 
 from canon_seg.cli.threads import let_waiting_threads_sleep
 from canon_seg.cli.waiting import IMPORTING, said
 from canon_seg.cli.warnings import silence_libraries
+from canon_seg.cli.words import config_file_in
+from canon_seg.config.load import existing_config
 from canon_seg.errors import InputError, run_main, without_detectron2
 
 
@@ -76,6 +79,9 @@ def _run(module, command, needs_detectron2=True):
         silence_libraries()
         if needs_detectron2 and importlib.util.find_spec("detectron2") is None:
             raise InputError(without_detectron2(command))
+        name = config_file_in(sys.argv[1:])
+        if name:  # a mistyped one is not to wait for the imports
+            existing_config(name)
         with said(IMPORTING):
             loaded = importlib.import_module(f"canon_seg.cli.{module}")
         return loaded.main()

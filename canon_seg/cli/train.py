@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from canon_seg.classification.build import META_ARCHITECTURE
 from canon_seg.cli.waiting import IMPORTING, said
+from canon_seg.cli.words import config_file_in
 from canon_seg.config.load import given_keys
 from canon_seg.errors import InputError, without_detectron2
 
@@ -27,19 +28,12 @@ def main() -> None:
 
 def _architecture(words: "list[str]") -> str:
     """Return MODEL.META_ARCHITECTURE as the words of a command line say it, "" if they do not."""
-    key, flag = "MODEL.META_ARCHITECTURE", "--config-file"
+    key = "MODEL.META_ARCHITECTURE"
     for place, word in enumerate(words[:-1]):
         if word == key:
             return words[place + 1]
-    for place, word in enumerate(words):
-        name = word.removeprefix(f"{flag}=")
-        if word == flag:
-            name = "".join(words[place + 1 : place + 2])
-        elif name == word:
-            continue
-        try:
-            keys = given_keys(name)
-        except Exception:  # whatever it is, the command itself says it
-            return ""
-        return str(keys.get("MODEL", {}).get("META_ARCHITECTURE", ""))
-    return ""
+    try:
+        keys = given_keys(config_file_in(words))
+    except Exception:  # whatever it is, the command itself says it
+        return ""
+    return str(keys.get("MODEL", {}).get("META_ARCHITECTURE", ""))

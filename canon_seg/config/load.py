@@ -55,12 +55,7 @@ def load_config(config_file, options=(), defaults=None):
     """
     cfg = default_config() if defaults is None else defaults
     if config_file:
-        config_file = resolve_config(config_file)
-        if not Path(config_file).is_file():
-            raise InputError(
-                f"--config-file: there is no file {config_file}, nor is that the name of a config "
-                f"that comes with canon_seg ({', '.join(embedded_configs())})"
-            )
+        config_file = existing_config(config_file)
         try:
             needed = _keys_with_values(cfg)
             _merge(cfg, config_file)
@@ -79,6 +74,21 @@ def load_config(config_file, options=(), defaults=None):
     except _ERRORS as error:
         raise InputError(f"options {' '.join(map(str, options))}: {_reason(error, cfg)}") from error
     return cfg
+
+
+def existing_config(name):
+    """Find the path of a config file as :func:`canon_seg.config.assets.resolve_config` does.
+
+    Raises:
+        InputError: naming what there is, if there is no such file.
+    """
+    path = resolve_config(name)
+    if not Path(path).is_file():
+        raise InputError(
+            f"--config-file: there is no file {path}, nor is that the name of a config that comes "
+            f"with canon_seg ({', '.join(embedded_configs())})"
+        )
+    return path
 
 
 def given_keys(config_file, node_class=CfgNode):
