@@ -311,17 +311,25 @@ def test_the_end_is_said(tmp_path):
     assert train_net.describe_end(tmp_path, {}, 0) == f"written: {file}"
 
 
-def test_a_full_disk_at_the_start_ends_with_one_message(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [([], "go on with --resume"), (["--eval-only"], "run the same command again")],
+)
+def test_a_full_disk_at_the_start_ends_with_one_message(
+    tmp_path, monkeypatch, capsys, flags, advice
+):
     photos = write_photos(tmp_path / "photos", 2)
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(train_net, "default_setup", full)  # writes the log and config.yaml
-    words = ["--config-file", "sam_c4.yaml", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"]
+    words = [*flags, "--config-file", "sam_c4.yaml", "OUTPUT_DIR", str(tmp_path)]
+    words += ["MODEL.DEVICE", "cpu"]
     monkeypatch.setattr(sys, "argv", ["train_net.py", *words, "DATASETS.PHOTOS", f"['{photos}']"])
     with pytest.raises(SystemExit) as end:
         run_main(train_net.main)
     said = capsys.readouterr().err
     assert end.value.code == 2 and "Traceback" not in said
-    assert f"error: {tmp_path}: cannot be written (No space left on device); make room" in said
+    room = f"cannot be written (No space left on device); make room, then {advice}"
+    assert f"error: {tmp_path}: {room}" in said

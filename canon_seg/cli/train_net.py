@@ -22,6 +22,7 @@ SOLVER.IMS_PER_BATCH images of a step.
 
 import sys
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 from canon_seg.cli.options import split_options
@@ -75,7 +76,7 @@ def setup(args):
     check_output_dir(cfg.OUTPUT_DIR)
     if not args.eval_only:
         check_photos(cfg)  # before the whole config is printed
-    with said_where_full(cfg.OUTPUT_DIR):  # the log, and the config as a file
+    with said_where_full(cfg.OUTPUT_DIR, advice(args)):  # the log, and the config as a file
         default_setup(cfg, args)
     if args.resume and cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + comm.get_rank() + _resumed_from(cfg.OUTPUT_DIR))
@@ -109,7 +110,7 @@ def train(args):
     """Train, or evaluate alone, in this process as the arguments ask."""
     cfg = setup(args)
     if args.eval_only:
-        with said_where_full(cfg.OUTPUT_DIR):
+        with said_where_full(cfg.OUTPUT_DIR, advice(args)):
             return evaluate(cfg, args.resume)
     if comm.is_main_process() and sys.stderr.isatty():
         print(STARTING, file=sys.stderr)  # a line of its own: the log follows
@@ -119,6 +120,12 @@ def train(args):
     if comm.is_main_process():
         print(describe_end(cfg.OUTPUT_DIR, trainer.measured, len(trainer.held_out)))
     return results
+
+
+def advice(args):
+    """Say how to go on after something outside of the program stopped it."""
+    # Of an evaluation --resume names the weights, and there is nothing to go on from.
+    return "run the same command again" if args.eval_only else "go on with --resume"
 
 
 def describe_end(folder, measured, num_held_out):
@@ -184,5 +191,6 @@ def main():
     args = parser.parse_args(rest)
     args.opts = options + args.opts
     args.config_file = args.config_file and resolve_config(args.config_file)
-    with interrupted_with("the same command with --resume goes on from the last checkpoint"):
+    again = "the same command with --resume goes on from the last checkpoint"
+    with nullcontext() if args.eval_only else interrupted_with(again):
         launch(train, (args,), args)

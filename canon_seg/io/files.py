@@ -144,14 +144,15 @@ def _not_writable(path: Path, error: OSError) -> InputError:
 
 
 @contextmanager
-def said_where_full(folder: AnyPath) -> Iterator[None]:
+def said_where_full(folder: AnyPath, advice: str = "go on with --resume") -> Iterator[None]:
     """Turn what a full disk ends the block in into an InputError that names a folder.
 
     What fails while an exception of the block is handled, as a library's own tidying up does on a
     full disk, does not hide it.
 
     Args:
-        folder: where the block writes what ``--resume`` goes on from.
+        folder: where the block writes.
+        advice: what to do once there is room.
 
     Raises:
         InputError: naming ``folder``; one of the block stays as it is.
@@ -167,7 +168,7 @@ def said_where_full(folder: AnyPath) -> Iterator[None]:
             if is_no_room(reason):
                 raise InputError(
                     f"{folder}: cannot be written ({getattr(reason, 'strerror', reason)}); make "
-                    "room, then go on with --resume"
+                    f"room, then {advice}"
                 ) from reason
         raise
 
