@@ -6,12 +6,15 @@ from canon_seg.predictors.mask_generator import CanonicalSamAutomaticMaskGenerat
 
 SMALL_SAM = {
     "points_per_side": 10,
-    "pred_iou_thresh": 0.5,
-    "stability_score_thresh": 0.0,
-    # It finds one thing many times, with boxes that differ.
-    "box_nms_thresh": 0.3,
+    "pred_iou_thresh": 0.55,
+    "stability_score_thresh": 0.5,
+    "box_nms_thresh": 0.65,
 }
-"""Options of segment_anything's generator for the embedded SAM: its own are for large models."""
+"""Options of segment_anything's generator for the embedded SAM: its own are for large models.
+
+Chosen on 22 held-out photographs of COCO128 with 98 objects: of the options by which at least as many
+masks come again after JPEG, those that find the most objects.
+"""
 
 
 def segment_everything(image, sam=None, canonicalizer=None, *, progress=False, **options):
