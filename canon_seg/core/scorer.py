@@ -81,6 +81,9 @@ others: the first is centred on 0 degrees."""
 MODE_REACH = 2
 """Arcs on either side of one that count as its own in the search for a mode."""
 
+TIES = 1e-6
+"""Weight of an arc's own mass beside that, which decides between arcs that are near the same."""
+
 NEAR = 10.0
 """Degrees: the probability of an angle is the mass of all angles this near."""
 
@@ -226,12 +229,13 @@ class CircularDistribution:
         return Turn.by((place + shift) * self.step + self.offset, mirrored=bool(side))
 
     def _near_arcs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the mass of the arcs at most ``MODE_REACH`` from each: shaped as the rows."""
+        """Return how much mass is at most ``MODE_REACH`` arcs from each: shaped as the rows."""
         sides = near = torch.unflatten(rows, 1, (_sides(self.group), -1))
         for step in range(1, MODE_REACH + 1):
             # The two sides first, so that the sum is the same to the bit from the other side.
             near = near + (sides.roll(step, dims=2) + sides.roll(-step, dims=2))
-        return near.flatten(1)
+        # Where one arc has nearly all there is, those beside it are near as much.
+        return (near + TIES * sides).flatten(1)
 
     def _refined(self, row: torch.Tensor, arc: int) -> Turn:
         around = torch.arange(-MODE_REACH, MODE_REACH + 1)

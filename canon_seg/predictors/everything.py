@@ -12,8 +12,8 @@ SMALL_SAM = {
 }
 """Options of segment_anything's generator for the embedded SAM: its own are for large models.
 
-Chosen on 22 held-out photographs of COCO128 with 98 objects: of the options by which at least as many
-masks come again after JPEG, those that find the most objects.
+Chosen on 22 photographs of COCO128 that were not trained on, with 98 objects: of the options by
+which no fewer masks come again after JPEG, those that find the most objects.
 """
 
 
