@@ -80,7 +80,8 @@ def test_poses_are_those_of_the_commands(commands):
         config = json.loads((ROOT / option(command, "--output")).read_text())["config"]
         assert config["images"] == option(command, "--images")
         assert config["angle"] == float(option(command, "--angle", 0))
-        assert config["options"] == command[-len(config["options"]) :]
+        assert config.get("stress", False) == ("--stress" in command)
+        assert config["options"] == command[_first_key(command) :]
 
 
 def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):

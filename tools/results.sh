@@ -146,6 +146,7 @@ poses() {
     poses_of pretrained_orbit ${WEIGHTS}_pretrained.pth $passes 0
     pose coco_val182_gate coco_val182 $GATE
     pose pennfudan_gate pennfudan_train $GATE
+    pose coco_val182_stress coco_val182 --stress
 }
 
 poses_of() {  # poses_of NAME KEY VALUE...

@@ -14,6 +14,9 @@ A table stands between two comments, the first of which names the file that it i
     <!-- poses: docs/results/poses.json -->
     <!-- end of poses -->
 
+    <!-- stress: docs/results/poses/coco_val182_stress.json -->
+    <!-- end of stress -->
+
     <!-- realigned: docs/results/pedestrians/rows.json -->
     <!-- end of realigned -->
 
@@ -53,7 +56,8 @@ from canon_seg.io.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted(ROOT.glob("docs/*.md"))]
 KINDS = (
-    "sweep|mirrors|comparison|poses|realigned|gate|angles|prompts|classification|everything|table"
+    "sweep|mirrors|comparison|poses|stress|realigned|gate|angles|prompts|classification|everything|"
+    "table"
 )
 TABLE = re.compile(
     rf"(<!-- ({KINDS}): (\S+) -->\n).*?(<!-- end of \2 -->)",
@@ -275,6 +279,18 @@ def poses_table(path):
     )
 
 
+def stress_table(path):
+    """Format the poses found under each kind of stress, of a file of ``eval_pose``, as Markdown."""
+    measured = json.loads(path.read_text())
+    count = measured["num_images"]
+    lines = [f"| photographs ({count}) | poses found | calibration error |", "|---|---:|---:|"]
+    for kind, row in {"as they are": measured, **measured["stress"]}.items():
+        ends = _ends(row["intervals"]["ece"])
+        share = _share(row["accuracy"], count)
+        lines.append(f"| {kind.replace('_', ' ')} | {share} | {row['ece']:.3f}{ends} |")
+    return "\n".join([*lines, "", "In brackets 95 % intervals."]) + "\n"
+
+
 def realigned_table(path):
     """Format mask AP of upright, turned and re-aligned images, and the poses found, as Markdown.
 
@@ -328,6 +344,7 @@ def _ends(interval, digits=3):
 
 MAKERS = {
     "poses": poses_table,
+    "stress": stress_table,
     "sweep": lambda path: markdown_table(json.loads(path.read_text())),
     "mirrors": mirrors_table,
     "comparison": comparison_table,

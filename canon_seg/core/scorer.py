@@ -234,7 +234,7 @@ class CircularDistribution:
         for step in range(1, MODE_REACH + 1):
             # The two sides first, so that the sum is the same to the bit from the other side.
             near = near + (sides.roll(step, dims=2) + sides.roll(-step, dims=2))
-        # Where one arc has nearly all there is, those beside it are near as much.
+        # Where one arc has nearly all there is, those beside it are near it as well.
         return (near + TIES * sides).flatten(1)
 
     def _refined(self, row: torch.Tensor, arc: int) -> Turn:
