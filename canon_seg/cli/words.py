@@ -1,4 +1,4 @@
-"""Read what a command line says before the command itself, whose imports take seconds, does."""
+"""Read the words of a command line without the imports of its command, which take seconds."""
 
 from collections.abc import Sequence
 

@@ -82,7 +82,7 @@ MODE_REACH = 2
 """Arcs on either side of one that count as its own in the search for a mode."""
 
 TIES = 1e-6
-"""Weight of an arc's own mass beside that, which decides between arcs that are near the same."""
+"""Weight of an arc's own mass in the search for a mode, which decides between equal ones."""
 
 NEAR = 10.0
 """Degrees: the probability of an angle is the mass of all angles this near."""
